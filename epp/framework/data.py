@@ -1,0 +1,77 @@
+"""Typed data of a request: written once by a DataProducer, read by many plugins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar, cast
+
+T = TypeVar("T")
+
+
+class Scope(StrEnum):
+    """What a data key's value describes."""
+
+    REQUEST = "request"
+    ENDPOINT = "endpoint"
+    """The value is a mapping from EndpointId, over all candidates of the request."""
+    METRICS = "metrics"
+    """A column of Candidates, kept current by an extractor."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataKey(Generic[T]):
+    """Names a piece of data and says what it is.
+
+    The producer part lets two producers of the same kind of data exist side by side; a consumer's
+    ``…ProducerName`` parameter chooses (``key.by(name)``).
+    """
+
+    name: str
+    value_type: type[T]
+    producer: str
+    """Instance name of the plugin that writes it; at first the type that is created when nobody does."""
+    scope: Scope = Scope.REQUEST
+
+    def by(self, producer: str) -> DataKey[T]:
+        """The same data from another producer."""
+        return DataKey(self.name, self.value_type, producer, self.scope)
+
+    def __str__(self) -> str:
+        return f"{self.name}/{self.producer}"
+
+
+@dataclass(frozen=True, slots=True)
+class Consumes:
+    """A plugin reads this key; a required one makes the loader create its default producer."""
+
+    key: DataKey[object] | DataKey[dict[str, object]]
+    required: bool = True
+
+
+class RequestData:
+    """The data of one request. A key that nobody wrote reads as None."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: dict[DataKey[object], object] | None = None
+
+    def get(self, key: DataKey[T]) -> T | None:
+        """The value of ``key``, or None."""
+        if self._values is None:
+            return None
+        return cast("T | None", self._values.get(cast("DataKey[object]", key)))
+
+    def set(self, key: DataKey[T], value: T) -> None:
+        """Write ``key``.
+
+        Raises:
+            ValueError: it was written before.
+        """
+        if self._values is None:
+            self._values = {}
+        plain = cast("DataKey[object]", key)
+        if plain in self._values:
+            raise ValueError(f"data key {key} was already written for this request")
+        self._values[plain] = value

@@ -1,0 +1,352 @@
+"""Protocols that plugins implement: when each is called, in what order, and what a failure means.
+
+A plugin occupies every slot whose Protocol it implements and whose role its ``PluginType`` names. Order of one request:
+RequestHeaderProcessor → (flow control) → Screener → DataProducer → Admitter → ProfileHandler with Filter, Scorer, Picker →
+PreRequest → ResponseReceived → ResponseStreaming* → ResponseComplete. Hooks of several plugins run in declaration order.
+Scheduling (ProfileHandler, Filter, Scorer, Picker, Decider) is synchronous and free of side effects; what must be remembered
+is remembered in PreRequest. Other hooks may be plain functions or coroutine functions; the latter have a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol, runtime_checkable
+
+from epp.framework.candidates import Candidates
+from epp.framework.types import (
+    Completion,
+    Endpoint,
+    EndpointId,
+    EndpointMetrics,
+    HeaderView,
+    InferenceRequest,
+    ParsedBody,
+    ProfileRunResult,
+    ResponseInfo,
+    SchedulingResult,
+    StreamingChunk,
+)
+
+
+class Role(StrEnum):
+    """Slots that a plugin can occupy."""
+
+    PROFILE_HANDLER = "ProfileHandler"
+    DECIDER = "Decider"
+    FILTER = "Filter"
+    SCORER = "Scorer"
+    PICKER = "Picker"
+    REQUEST_HEADER = "RequestHeaderProcessor"
+    SCREENER = "Screener"
+    DATA_PRODUCER = "DataProducer"
+    ADMITTER = "Admitter"
+    PRE_REQUEST = "PreRequest"
+    RESPONSE_RECEIVED = "ResponseReceived"
+    RESPONSE_STREAMING = "ResponseStreaming"
+    RESPONSE_COMPLETE = "ResponseComplete"
+    PARSER = "Parser"
+    DATA_SOURCE = "DataSource"
+    EXTRACTOR = "Extractor"
+    DISCOVERY = "EndpointDiscovery"
+    PEER_DISCOVERY = "PeerDiscovery"
+    SATURATION_DETECTOR = "SaturationDetector"
+    FAIRNESS_POLICY = "FairnessPolicy"
+    ORDERING_POLICY = "OrderingPolicy"
+    USAGE_LIMIT_POLICY = "UsageLimitPolicy"
+    EVICTION_FILTER = "EvictionFilter"
+    EVICTION_ORDER = "EvictionOrderPolicy"
+
+
+SCHEDULING_ROLES = frozenset({Role.FILTER, Role.SCORER, Role.PICKER})
+"""Roles that a ``schedulingProfiles[].plugins[].pluginRef`` activates."""
+
+HOOK_ROLES = frozenset(
+    {
+        Role.REQUEST_HEADER,
+        Role.SCREENER,
+        Role.DATA_PRODUCER,
+        Role.ADMITTER,
+        Role.PRE_REQUEST,
+        Role.RESPONSE_RECEIVED,
+        Role.RESPONSE_STREAMING,
+        Role.RESPONSE_COMPLETE,
+    }
+)
+"""Roles that are active as soon as the plugin is declared."""
+
+
+class HeaderEdits(Protocol):
+    """Changes of the request or response headers that a hook asks for.
+
+    Names that the picker owns (destination, control headers, content-length) are ignored; a value with CR, LF or NUL is
+    dropped and logged.
+    """
+
+    def set(self, name: str, value: str) -> None:
+        """Replace all values of ``name``."""
+        ...
+
+    def remove(self, name: str) -> None:
+        """Remove ``name``; nothing happens if it is not there."""
+        ...
+
+
+class SchedulingProfile(Protocol):
+    """A named list of filters, weighted scorers and a picker, as a ProfileHandler sees it."""
+
+    @property
+    def name(self) -> str: ...
+
+
+@runtime_checkable
+class ProfileHandler(Protocol):
+    """Chooses which profiles run, and what their results mean. Exactly one exists."""
+
+    def pick(
+        self,
+        request: InferenceRequest,
+        profiles: Mapping[str, SchedulingProfile],
+        results: Mapping[str, ProfileRunResult | None],
+    ) -> Sequence[str]:
+        """Names of the profiles to run next; called again with their results until it returns none."""
+        ...
+
+    def process_results(self, request: InferenceRequest, results: Mapping[str, ProfileRunResult | None]) -> SchedulingResult:
+        """The result of the cycle.
+
+        Raises:
+            RequestError: the request cannot be served. Any other exception becomes 429 with its text.
+        """
+        ...
+
+
+@runtime_checkable
+class Filter(Protocol):
+    """Drops candidates. Raising fails the profile; it is never skipped."""
+
+    def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
+        """A subsequence of ``candidates`` (``candidates.where`` or ``.select``); may be empty."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Rates candidates. One that raises or returns a wrong length counts as 0 for all and is reported as a defect."""
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
+        """Scores, shape ``(len(candidates),)``, same order, in [0, 1]; what lies outside is clamped, NaN counts as 0."""
+        ...
+
+
+@runtime_checkable
+class Picker(Protocol):
+    """Chooses among scored candidates. Raising or returning nothing fails the profile."""
+
+    def pick(self, request: InferenceRequest, candidates: Candidates, totals: Sequence[float]) -> Sequence[int]:
+        """Positions in ``candidates``, best first, each at most once.
+
+        Args:
+            totals: weighted score sums, shape ``(len(candidates),)``.
+        """
+        ...
+
+
+@runtime_checkable
+class RequestHeaderProcessor(Protocol):
+    """Sees the request before everything else is decided; a RequestError ends it."""
+
+    def process_request(self, request: InferenceRequest, edits: HeaderEdits) -> None: ...
+
+
+@runtime_checkable
+class Screener(Protocol):
+    """Restricts candidates for all profiles; several are intersected. None left → 503."""
+
+    def screen(self, request: InferenceRequest, candidates: Candidates) -> Candidates: ...
+
+
+@runtime_checkable
+class DataProducer(Protocol):
+    """Writes data keys of the request before scheduling. Failing or overrunning is logged; the request goes on."""
+
+    def produce(self, request: InferenceRequest, candidates: Candidates) -> Awaitable[None] | None: ...
+
+
+@runtime_checkable
+class Admitter(Protocol):
+    """Refuses requests: a returned text is sent with 429; a raised RequestError keeps its own status."""
+
+    def admit(self, request: InferenceRequest, candidates: Candidates) -> Awaitable[str | None] | str | None: ...
+
+
+@runtime_checkable
+class PreRequest(Protocol):
+    """Told of the decision before it is sent. All run, even if one fails; a failure refuses the request."""
+
+    def pre_request(
+        self, request: InferenceRequest, result: SchedulingResult, edits: HeaderEdits
+    ) -> Awaitable[None] | None: ...
+
+
+@runtime_checkable
+class ResponseReceived(Protocol):
+    """Sees the response headers before they go on. Failures are logged."""
+
+    def response_received(
+        self, request: InferenceRequest, result: SchedulingResult, response: ResponseInfo, edits: HeaderEdits
+    ) -> None: ...
+
+
+@runtime_checkable
+class ResponseStreaming(Protocol):
+    """Sees each chunk of a streaming response after it was forwarded. Failures are logged."""
+
+    def response_streaming(
+        self, request: InferenceRequest, result: SchedulingResult, chunk: StreamingChunk
+    ) -> Awaitable[None] | None: ...
+
+
+@runtime_checkable
+class ResponseComplete(Protocol):
+    """Told exactly once that a scheduled request is over, also after disconnects and failures. Failures are logged."""
+
+    def response_complete(
+        self, request: InferenceRequest, result: SchedulingResult, completion: Completion
+    ) -> Awaitable[None] | None: ...
+
+
+@runtime_checkable
+class Parser(Protocol):
+    """Reads request bodies of some paths."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Path suffixes claimed, without leading slash; () = takes what no other parser claims."""
+        ...
+
+    @property
+    def app_protocols(self) -> tuple[str, ...]:
+        """Values of the pool's appProtocol that it can serve; () = any."""
+        ...
+
+    def parse(self, path: str, headers: HeaderView, body: memoryview) -> ParsedBody:
+        """Read one body.
+
+        Args:
+            path: without query and trailing slash.
+
+        Raises:
+            RequestError: BAD_REQUEST with the text for the client.
+        """
+        ...
+
+
+@runtime_checkable
+class DataSource(Protocol):
+    """Reads something from an endpoint at an interval."""
+
+    @property
+    def output(self) -> str:
+        """Kind of payload, such as ``prometheus-text``; an extractor's ``input`` must equal it."""
+        ...
+
+    @property
+    def interval_s(self) -> float | None:
+        """None = ``--refresh-metrics-interval``."""
+        ...
+
+    async def fetch(self, endpoint: Endpoint) -> bytes:
+        """One payload.
+
+        Raises:
+            OSError: it could not be read; previous values stay.
+        """
+        ...
+
+    async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Extractor(Protocol):
+    """Reads values from a source's payload."""
+
+    @property
+    def input(self) -> str: ...
+
+    def extract(
+        self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
+    ) -> tuple[EndpointMetrics, Sequence[str]]:
+        """The new metrics, and one sentence for each value that could not be read (it keeps its previous value)."""
+        ...
+
+
+class EndpointNotifier(Protocol):
+    """Where discovery reports membership."""
+
+    def upsert(self, endpoint: Endpoint) -> None: ...
+    def delete(self, endpoint_id: EndpointId) -> None: ...
+    def replace_all(self, endpoints: Sequence[Endpoint]) -> None:
+        """Make the set of endpoints equal to this; endpoints that stay keep their metrics."""
+        ...
+
+
+@runtime_checkable
+class EndpointDiscovery(Protocol):
+    """Finds endpoints without Kubernetes."""
+
+    ready: asyncio.Event
+    """Set after the first complete pass."""
+
+    async def run(self, notifier: EndpointNotifier) -> None:
+        """Report endpoints until cancelled.
+
+        Raises:
+            ConfigError: the first pass failed; the process ends.
+        """
+        ...
+
+    def reload(self) -> None:
+        """Look again now (SIGHUP)."""
+        ...
+
+
+@runtime_checkable
+class SaturationDetector(Protocol):
+    """Says how full the pool is."""
+
+    def saturation(self, candidates: Candidates) -> float:
+        """>= 1.0 means full."""
+        ...
+
+
+@runtime_checkable
+class ForgetsEndpoints(Protocol):
+    """A plugin with state per endpoint: told when one is gone."""
+
+    def endpoint_removed(self, endpoint_id: EndpointId) -> None: ...
+
+
+@runtime_checkable
+class HasState(Protocol):
+    """A plugin that shows its state at /debug/plugins/state."""
+
+    def debug_state(self) -> object:
+        """Something JSON can hold; bounded."""
+        ...
+
+
+@runtime_checkable
+class HasReadiness(Protocol):
+    """A plugin that must be ready before the process is."""
+
+    def is_ready(self) -> bool: ...
+
+
+@runtime_checkable
+class HasLifecycle(Protocol):
+    """A plugin with background work: started on the event loop before serving, stopped last."""
+
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...

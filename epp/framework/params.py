@@ -1,0 +1,196 @@
+"""Plugin parameters: strict pydantic models with the scalar types of the configuration document.
+
+YAML keys are camelCase, Python names snake_case; only this module maps them. Unknown keys are errors. References to other
+plugins and to profiles are annotations, so that the loader resolves them without knowing the plugin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Annotated, Any, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic.alias_generators import to_camel
+from pydantic_core import PydanticCustomError
+
+from epp.framework.interfaces import Role
+
+_UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_DURATION = re.compile(r"[-+]?(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+")
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_QUANTITY = re.compile(r"([-+]?(?:\d+\.?\d*|\.\d+))(?:([numkMGTPE]|[KMGTPE]i)|[eE]([-+]?\d+))?")
+_SUFFIX: dict[str, Decimal | int] = {
+    "n": Decimal("1e-9"), "u": Decimal("1e-6"), "m": Decimal("1e-3"),
+    "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
+    "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
+}  # fmt: skip
+
+
+def parse_duration(text: object) -> float:
+    """Seconds of a Go duration string such as ``1m30s`` or ``200ms``; ``0`` needs no unit.
+
+    Raises:
+        ValueError: anything else, numbers included.
+    """
+    if isinstance(text, str):
+        if text in ("0", "+0", "-0"):
+            return 0.0
+        if _DURATION.fullmatch(text):
+            total = sum(float(number) * _UNIT_S[unit] for number, unit in _DURATION_PART.findall(text))
+            return -total if text[0] == "-" else total
+    raise ValueError(f"{text!r} is not a duration; use a string such as 30s, 200ms or 1m30s (days are 24h)")
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest Go duration string of a number of seconds."""
+    if seconds == 0:
+        return "0s"
+    for unit, size in (("h", 3600.0), ("m", 60.0), ("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        amount = seconds / size
+        if abs(amount) >= 1 and abs(amount - round(amount)) < 1e-9:
+            return f"{round(amount)}{unit}"
+    return f"{seconds:g}s"
+
+
+def parse_quantity(value: object) -> int:
+    """A Kubernetes quantity (``10Mi``, ``1k``, ``5e3``, a number), rounded up to an integer.
+
+    Raises:
+        ValueError: not a quantity.
+    """
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        value = repr(value)
+    match = _QUANTITY.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError(f"{value!r} is not a quantity; use a number, or one with a suffix such as 10Mi or 1k")
+    number, suffix, exponent = match.groups()
+    exact = Decimal(number) * Decimal(_SUFFIX[suffix] if suffix else 1) * Decimal(10) ** int(exponent or 0)
+    return int(-(-exact // 1))
+
+
+def _duration(value: object) -> float:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise PydanticCustomError("duration", "{reason}", {"reason": str(error)}) from error
+
+
+def _go_duration(value: object) -> float:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value * 1e-9
+    return _duration(value)
+
+
+def _quantity(value: object) -> int:
+    try:
+        return parse_quantity(value)
+    except ValueError as error:
+        raise PydanticCustomError("quantity", "{reason}", {"reason": str(error)}) from error
+
+
+def _integral(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+DurationS = Annotated[float, BeforeValidator(_duration)]
+"""Seconds, written as a Go duration string."""
+GoDurationS = Annotated[float, BeforeValidator(_go_duration)]
+"""Seconds, written as a Go duration string or as an integer number of nanoseconds."""
+Quantity = Annotated[int, BeforeValidator(_quantity)]
+"""An integer, written as a Kubernetes quantity."""
+Int = Annotated[int, BeforeValidator(_integral)]
+"""An integer; a float without fraction is accepted (``1e8``)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PluginReference:
+    """Marks a parameter whose value is the name of another plugin: ``Annotated[str, PluginReference(Role.DECIDER)]``."""
+
+    role: Role | None = None
+    """Role that the plugin must have; None = any."""
+    required: bool = True
+    """False: an undeclared name is a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileReference:
+    """Marks a parameter whose value is the name of a SchedulingProfile."""
+
+    required: bool = True
+    """False: a missing profile is a warning."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ignored:
+    """Marks a parameter that another version knows and that has no effect here."""
+
+    reason: str
+
+
+class Params(BaseModel):
+    """Base of all parameter models.
+
+    Fields have a ``Field(description=...)`` with unit and meaning; validators raise ``ValueError`` with a sentence that
+    says what is allowed.
+    """
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        allow_inf_nan=False,
+        alias_generator=to_camel,
+        validate_by_name=True,
+        validate_by_alias=True,
+        protected_namespaces=(),
+    )
+
+    @classmethod
+    def decode(cls, document: dict[str, Any]) -> Params:
+        """The parameters of a YAML mapping; only camelCase names are keys there.
+
+        Raises:
+            pydantic.ValidationError: with one entry for each wrong key or value.
+        """
+        return cls.model_validate(document, by_alias=True, by_name=False)
+
+
+class NoParams(Params):
+    """For plugins without parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceUse:
+    """A reference found in a parameters object."""
+
+    path: tuple[str, ...]
+    """YAML keys below ``parameters``."""
+    value: str
+    marker: PluginReference | ProfileReference
+
+
+def references(params: BaseModel, path: tuple[str, ...] = ()) -> Iterator[ReferenceUse]:
+    """All non-empty references to plugins and profiles in ``params``, also in nested objects."""
+    for name, info in type(params).model_fields.items():
+        value = getattr(params, name)
+        where = (*path, info.alias or name)
+        if isinstance(value, BaseModel):
+            yield from references(value, where)
+            continue
+        if not isinstance(value, str) or not value:
+            continue
+        for marker in _markers(info.metadata, info.annotation):
+            yield ReferenceUse(where, value, marker)
+
+
+def _markers(metadata: list[Any], annotation: object) -> Iterator[PluginReference | ProfileReference]:
+    for entry in metadata:
+        if isinstance(entry, (PluginReference, ProfileReference)):
+            yield entry
+    for part in get_args(annotation):
+        yield from (m for m in getattr(part, "__metadata__", ()) if isinstance(m, (PluginReference, ProfileReference)))

@@ -1,0 +1,148 @@
+"""The registry of plugin types: what exists, under which names, with which parameters and needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from epp.framework.data import Consumes, DataKey
+from epp.framework.handle import PluginContext
+from epp.framework.interfaces import Role
+from epp.framework.params import NoParams, Params
+
+
+class Gate(StrEnum):
+    """Feature gates that can switch a plugin type off."""
+
+    DATA_LAYER = "dataLayer"
+    PREPARE_DATA = "prepareDataPlugins"
+    FLOW_CONTROL = "flowControl"
+
+
+@dataclass(frozen=True, slots=True)
+class Alias:
+    """Another accepted name of a type."""
+
+    name: str
+    deprecated: bool = False
+    """Say once that the canonical name is preferred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """What a type needs prepared; nothing else is."""
+
+    request_headers: frozenset[str] = frozenset()
+    """Lower-case names."""
+    response_headers: bool = False
+    response_chunks: bool = False
+    """Every chunk of streaming responses."""
+    usage: bool = False
+    """Token counts of the response."""
+
+
+NO_READS = Reads()
+
+ParamsModel = type[Params]
+
+
+@dataclass(frozen=True, slots=True)
+class PluginType:
+    """Everything that is known of a plugin type without creating one.
+
+    Attributes:
+        type: canonical type name, as in YAML.
+        roles: slots that an instance occupies.
+        summary: one line for listings.
+        params: model of its parameters.
+        factory: makes an instance of (context, params); None = not built yet. May raise ``ValueError`` for values that
+            only the instance can judge; its text is shown as the cause.
+        aliases: other accepted names.
+        produces, consumes: data keys (before ``…ProducerName`` parameters rename them).
+        reads: what must be prepared for its hooks.
+        gate: feature gate without which an instance is inactive.
+        experimental: alpha upstream; ``--allow-experimental-plugins=false`` refuses it.
+        header_strip: request headers that this plugin owns: a client's own are removed.
+        wait: what a type that is not built waits for, as one short phrase.
+    """
+
+    type: str
+    roles: frozenset[Role]
+    summary: str
+    params: ParamsModel = NoParams
+    factory: Callable[[PluginContext, Any], object] | None = None
+    aliases: tuple[Alias, ...] = ()
+    produces: tuple[DataKey[Any], ...] = ()
+    consumes: tuple[Consumes, ...] = ()
+    reads: Reads = NO_READS
+    gate: Gate | None = None
+    experimental: bool = False
+    header_strip: frozenset[str] = frozenset()
+    wait: str = ""
+    package: str = field(default="endpoint-picker")
+    """Distribution that provides it."""
+    version: str = ""
+
+    @property
+    def is_built(self) -> bool:
+        """An instance can be created."""
+        return self.factory is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Canonical name, then the aliases."""
+        return (self.type, *(alias.name for alias in self.aliases))
+
+
+class Registry:
+    """Type name → PluginType. A second registration of a name is refused."""
+
+    def __init__(self, types: Iterable[PluginType] = ()) -> None:
+        self._by_name: dict[str, PluginType] = {}
+        for plugin_type in types:
+            self.register(plugin_type)
+
+    def register(self, plugin_type: PluginType) -> None:
+        """Add a type under all its names.
+
+        Raises:
+            ValueError: one of the names is taken, or the type has no role.
+        """
+        if not plugin_type.roles:
+            raise ValueError(f"plugin type {plugin_type.type!r} has no role")
+        for name in plugin_type.names:
+            other = self._by_name.get(name)
+            if other is not None:
+                raise ValueError(
+                    f"plugin type {name!r} of {plugin_type.package} is already registered by {other.package} as {other.type!r}"
+                )
+        for name in plugin_type.names:
+            self._by_name[name] = plugin_type
+
+    def get(self, name: str) -> PluginType | None:
+        """The type with this name or alias, or None."""
+        return self._by_name.get(name)
+
+    def alias(self, name: str) -> Alias | None:
+        """The alias record if ``name`` is an alias, else None."""
+        plugin_type = self._by_name.get(name)
+        if plugin_type is None:
+            return None
+        return next((alias for alias in plugin_type.aliases if alias.name == name), None)
+
+    def names(self) -> list[str]:
+        """All names and aliases, sorted."""
+        return sorted(self._by_name)
+
+    def __iter__(self) -> Iterator[PluginType]:
+        """Each type once, by canonical name."""
+        return iter(sorted({id(t): t for t in self._by_name.values()}.values(), key=lambda t: t.type))
+
+    def __len__(self) -> int:
+        return len({id(t) for t in self._by_name.values()})
+
+
+ENTRY_POINT_GROUP = "epp.plugins"
+"""Entry points of this group name a PluginType, or an iterable of them."""

@@ -1,0 +1,127 @@
+"""Builders for tests of plugins, also for those of other packages."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from epp.framework.candidates import Candidates
+from epp.framework.data import RequestData
+from epp.framework.handle import PluginContext
+from epp.framework.registry import PluginType
+from epp.framework.types import Api, Endpoint, EndpointMetrics, InferenceRequest, ParsedBody
+
+
+class FakeHeaders:
+    """Headers from a mapping or a list of pairs."""
+
+    def __init__(self, pairs: Mapping[str, str] | Sequence[tuple[str, str]] = ()) -> None:
+        items = pairs.items() if isinstance(pairs, Mapping) else pairs
+        self._pairs = [(name.lower(), value) for name, value in items]
+
+    def get(self, name: str) -> str | None:
+        """The last value of ``name``, or None."""
+        return next((value for key, value in reversed(self._pairs) if key == name), None)
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """All pairs, names lower-cased."""
+        return iter(self._pairs)
+
+
+class FakeClock:
+    """A clock that moves when told."""
+
+    def __init__(self, now_s: float = 1000.0) -> None:
+        self.now_s = now_s
+
+    def __call__(self) -> float:
+        return self.now_s
+
+    def advance(self, seconds: float) -> None:
+        """Move forward."""
+        self.now_s += seconds
+
+
+class RecordedEdits:
+    """HeaderEdits that remember what was asked for."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.removed: set[str] = set()
+
+    def set(self, name: str, value: str) -> None:
+        self.values[name] = value
+        self.removed.discard(name)
+
+    def remove(self, name: str) -> None:
+        self.values.pop(name, None)
+        self.removed.add(name)
+
+
+def make_endpoint(name: str = "a", number: int = 1, **labels: str) -> Endpoint:
+    """An endpoint ``192.168.1.<number>:8000``; keyword names become labels with ``_`` as ``-``."""
+    return Endpoint.of(name, f"192.168.1.{number}", 8000, {key.replace("_", "-"): v for key, v in labels.items()})
+
+
+def make_candidates(metrics: Sequence[EndpointMetrics] | int, labels: Sequence[Mapping[str, str]] | None = None) -> Candidates:
+    """Endpoints a, b, c, ... with these metrics (or that many without any) and labels."""
+    rows = [EndpointMetrics()] * metrics if isinstance(metrics, int) else list(metrics)
+    names = [chr(ord("a") + i) if i < 26 else f"e{i}" for i in range(len(rows))]
+    endpoints = [
+        Endpoint.of(name, f"192.168.{1 + i // 250}.{1 + i % 250}", 8000, labels[i] if labels else None)
+        for i, name in enumerate(names)
+    ]
+    return Candidates(endpoints, rows)
+
+
+def make_request(
+    *,
+    headers: Mapping[str, str] | None = None,
+    model: str = "m",
+    target_model: str | None = None,
+    priority: int = 0,
+    document: Mapping[str, object] | None = None,
+    api: Api = Api.COMPLETIONS,
+    request_id: str = "test-request-id",
+) -> InferenceRequest:
+    """A request with sensible values for all that is not given."""
+    return InferenceRequest(
+        request_id=request_id,
+        path="/v1/completions",
+        headers=FakeHeaders(headers or {}),
+        body=ParsedBody(api, document or {"model": model, "prompt": "hello"}, model=model, rewritable=True),
+        model=model,
+        target_model=target_model if target_model is not None else model,
+        priority=priority,
+        fairness_id="default-flow",
+        size_bytes=0,
+        received_s=0.0,
+        data=RequestData(),
+    )
+
+
+def make_context(name: str = "test", *, seed: int = 1, clock: FakeClock | None = None, **plugins: object) -> PluginContext:
+    """A context with a seeded random generator; keyword arguments are referenced plugins (``_`` as ``-``)."""
+    return PluginContext(
+        name=name,
+        type=name,
+        clock=clock or FakeClock(),
+        rng=random.Random(seed),
+        plugins={key.replace("_", "-"): plugin for key, plugin in plugins.items()},
+    )
+
+
+def make_plugin(
+    plugin_type: PluginType, parameters: Mapping[str, Any] | None = None, context: PluginContext | None = None
+) -> Any:
+    """An instance made as the loader does, from YAML parameters (camelCase).
+
+    Raises:
+        pydantic.ValidationError: wrong parameters.
+        ValueError: the factory refused them, or the type is not built.
+    """
+    if plugin_type.factory is None:
+        raise ValueError(f"plugin type {plugin_type.type} is not built")
+    params = plugin_type.params.decode(dict(parameters or {}))
+    return plugin_type.factory(context or make_context(plugin_type.type), params)

@@ -1,0 +1,278 @@
+"""The records that plugins see: endpoints, requests, results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NewType, Protocol
+
+if TYPE_CHECKING:
+    from epp.framework.candidates import Candidates
+    from epp.framework.data import RequestData
+
+Json = object
+"""Anything that a JSON document can hold: dict, list, str, int, float, bool or None."""
+
+EndpointId = NewType("EndpointId", str)
+"""``namespace/name``: the key of every map per endpoint."""
+
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One pickable address and port of a model server. A pod with several target ports is several endpoints.
+
+    Built by ``Endpoint.of``; replaced whole when its labels or address change.
+    """
+
+    id: EndpointId
+    name: str
+    """``<pod>-rank-<i>`` for pods, the given name otherwise."""
+    namespace: str
+    address: str
+    """IP literal without brackets, or a host name."""
+    port: int
+    host_port: str
+    """``address:port`` as it goes on the wire, IPv6 in brackets."""
+    metrics_host: str
+    """``host:port`` that metrics are read from, unless the data source has a port of its own."""
+    labels: Mapping[str, str] = field(default=_NOTHING)
+    pod_name: str = ""
+    node_address: str = ""
+    rank_index: int = 0
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        address: str,
+        port: int,
+        labels: Mapping[str, str] | None = None,
+        *,
+        namespace: str = "default",
+        pod_name: str = "",
+        rank_index: int = 0,
+    ) -> Endpoint:
+        """An endpoint with the derived fields filled in."""
+        host_port = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        return cls(
+            id=EndpointId(f"{namespace}/{name}"),
+            name=name,
+            namespace=namespace,
+            address=address,
+            port=port,
+            host_port=host_port,
+            metrics_host=host_port,
+            labels=MappingProxyType(dict(labels)) if labels else _NOTHING,
+            pod_name=pod_name or name,
+            rank_index=rank_index,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointMetrics:
+    """What the last good scrape said. ``None`` = never read, so that a scorer states what it makes of it."""
+
+    waiting_queue: int | None = None
+    """Requests waiting in the server."""
+    running_requests: int | None = None
+    kv_cache_usage: float | None = None
+    """Fraction in [0, 1]."""
+    active_models: frozenset[str] = frozenset()
+    """LoRA adapters with running requests."""
+    waiting_models: frozenset[str] = frozenset()
+    max_active_models: int = 0
+    """Adapters that fit at once; 0 = unknown."""
+    cache_block_size: int = 0
+    """Tokens per KV block; 0 = unknown."""
+    cache_num_blocks: int = 0
+    """KV blocks in the server; 0 = unknown."""
+    updated_s: float | None = None
+    """``time.monotonic()`` of the last scrape that gave at least one value."""
+    attributes: Mapping[str, object] = field(default=MappingProxyType({}))
+    """What other extractors read, by their key: model lists, topology, custom scalars."""
+
+
+UNSCRAPED = EndpointMetrics()
+"""The metrics of an endpoint that was never read."""
+
+
+class Api(StrEnum):
+    """The request formats that parsers know."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+    RESPONSES = "responses"
+    CONVERSATIONS = "conversations"
+    IMAGES = "images"
+    MESSAGES = "messages"
+    """Anthropic messages."""
+    GENERATE = "generate"
+    RAW = "raw"
+    """Not parsed: passthrough, count_tokens, bodies that cannot be seen."""
+
+
+class ErrorShape(StrEnum):
+    """The JSON shape of an API family's error bodies."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    PLAIN = "plain"
+
+
+@dataclass(slots=True)
+class ParsedBody:
+    """What a parser read from a request body."""
+
+    api: Api
+    document: Mapping[str, Json] = field(default=MappingProxyType({}))
+    """The decoded JSON object; empty for RAW."""
+    model: str = ""
+    """The name the client asked for; "" if missing."""
+    streams: bool = False
+    """The client asked for a streamed response."""
+    output_cap: int | None = None
+    """Upper bound of output tokens that the client set; None = unknown."""
+    rewritable: bool = False
+    """The model name can be replaced in the body."""
+    usage_reader: str = ""
+    """Name of the response reader that finds token counts; "" = none."""
+    skip_response: bool = False
+    """Nobody needs the response: the stream is closed once the request is answered."""
+    error_shape: ErrorShape = ErrorShape.PLAIN
+
+
+RAW_BODY = ParsedBody(Api.RAW)
+
+
+class HeaderView(Protocol):
+    """Read-only request or response headers, decoded on access."""
+
+    def get(self, name: str) -> str | None:
+        """The last value of ``name`` (lower case), or None."""
+        ...
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        """All pairs in wire order, names lower-cased, duplicates kept."""
+        ...
+
+
+@dataclass(slots=True)
+class InferenceRequest:
+    """One request as plugins see it; read-only for them."""
+
+    request_id: str
+    path: str
+    headers: HeaderView
+    body: ParsedBody
+    model: str
+    """The name that the client asked for; "" if it named none."""
+    target_model: str
+    """The name that is sent to the model server."""
+    priority: int
+    """From the InferenceObjective; negative = sheddable."""
+    fairness_id: str
+    size_bytes: int
+    """Of the body as forwarded."""
+    received_s: float
+    """``time.monotonic()`` when its headers came."""
+    data: RequestData
+    """What data producers wrote for this request."""
+
+
+@dataclass(slots=True)
+class ProfileRunResult:
+    """What one SchedulingProfile picked."""
+
+    targets: tuple[Endpoint, ...]
+    """Best first, never empty."""
+    candidates: Candidates
+    """Those that passed the filters."""
+    totals: list[float]
+    """Weighted score sums, shape ``(len(candidates),)``."""
+
+
+@dataclass(slots=True)
+class SchedulingResult:
+    """What the ProfileHandler made of all profile runs."""
+
+    primary: str
+    """Name of the profile whose targets the request goes to."""
+    profiles: dict[str, ProfileRunResult | None]
+    """By profile name, in the order they ran; None = ran and failed, or skipped."""
+    targets: tuple[Endpoint, ...]
+    """The primary profile's, best first."""
+
+    @property
+    def target(self) -> Endpoint:
+        """The endpoint the request should go to."""
+        return self.targets[0]
+
+
+class Cause(StrEnum):
+    """Why a request is over. Source: llm-d-router, pkg/epp/framework/interface/requestcontrol."""
+
+    NATURAL = "natural"
+    CLIENT_DISCONNECT = "client-disconnect"
+    EVICTED = "evicted"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Token counts that the model server reported; 0 = not reported."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    total_tokens: int = 0
+    cached_tokens: int | None = None
+    events: int = 0
+    """``data:`` events of a streamed response, without ``[DONE]``."""
+
+
+@dataclass(slots=True)
+class ResponseInfo:
+    """The response headers of a scheduled request."""
+
+    status: int
+    headers: HeaderView
+    served: Endpoint
+    """The endpoint that really answered if the data plane reports it, else the target."""
+    metadata: Mapping[str, Mapping[str, object]]
+    """Dynamic metadata that came with the response headers, by namespace."""
+    at_s: float
+
+
+@dataclass(slots=True)
+class StreamingChunk:
+    """One forwarded piece of a streaming response."""
+
+    data: bytes
+    end: bool
+    at_s: float
+    usage: Usage
+    """So far."""
+
+
+@dataclass(slots=True)
+class Completion:
+    """The end of a scheduled request, told exactly once."""
+
+    cause: Cause
+    status: int
+    """HTTP status of the response; 0 if none came."""
+    served: Endpoint
+    usage: Usage
+    length_known: bool
+    """False when the response could not be seen to its end: learn no lengths from it."""
+    ttft_s: float | None
+    duration_s: float
+    """From the request's headers to its end."""
+    response_bytes: int
+    streaming: bool
+    metadata: dict[str, dict[str, object]] = field(default_factory=dict)
+    """Dynamic metadata for the last answer, by namespace; hooks may add to it."""
