@@ -1,0 +1,80 @@
+"""Readers of response bodies, by name: what a ``Plan`` may ask for.
+
+A reader is pure and incremental: made with the response headers, fed every chunk while that is forwarded, asked at the end
+(or in between). It never raises, never changes the body and takes bounded memory. A transport may replace a reader by a
+faster twin with the same results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, Protocol
+
+from epp.extproc.handler import ResponseHead
+from epp.extproc.rename import Renamer, make_renamer
+from epp.extproc.usage import Usage, anthropic_usage, openai_usage
+
+__all__ = ["MAX_COPY_BYTES", "READERS", "BodyCopy", "Reader", "Renamer", "Usage", "make_renamer"]
+
+MAX_COPY_BYTES = 1024 * 1024
+"""How much of a body ``copy`` keeps: its readers look at error texts and small documents."""
+
+
+class Reader(Protocol):
+    """Reads one body."""
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body; may be empty."""
+        ...
+
+    def result(self) -> object:
+        """What is known so far, as if the body ended here; may be asked at any time."""
+        ...
+
+
+class BodyCopy(NamedTuple):
+    """The beginning of a body."""
+
+    data: bytes
+    truncated: bool
+    """The body is longer than ``MAX_COPY_BYTES``."""
+
+
+class CopyReader:
+    """Keeps the beginning of a body."""
+
+    __slots__ = ("_chunks", "_held", "_limit", "_truncated")
+
+    def __init__(self, limit_bytes: int = MAX_COPY_BYTES) -> None:
+        self._limit = limit_bytes
+        self._chunks: list[bytes] = []
+        self._held = 0
+        self._truncated = False
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes of the body."""
+        room = self._limit - self._held
+        if len(data) > room:
+            self._truncated = True
+            data = data[:room]
+        if data:
+            self._chunks.append(data)
+            self._held += len(data)
+
+    def result(self) -> BodyCopy:
+        """What has been kept so far."""
+        if len(self._chunks) > 1:
+            self._chunks = [b"".join(self._chunks)]
+        return BodyCopy(self._chunks[0] if self._chunks else b"", self._truncated)
+
+
+def _copy(_head: ResponseHead) -> CopyReader:
+    return CopyReader()
+
+
+READERS: Mapping[str, Callable[[ResponseHead], Reader]] = {
+    "anthropic-usage": anthropic_usage,
+    "copy": _copy,
+    "openai-usage": openai_usage,
+}
+"""By the names that ``Plan.readers`` uses. The usage readers' result is ``Usage``, that of ``copy`` is ``BodyCopy``."""
