@@ -2,7 +2,9 @@
 
     EppError
     ├── ConfigError      the operator's: a document, a flag or a file; carries all findings at once
+    ├── UsageError       the operator's: a command line
     ├── RequestError     one request's: carries what the client is told
+    ├── SchedulingError  no endpoint could be picked for this request: 429
     └── ProtocolError    the data plane's: a message that ext_proc forbids; the stream is aborted
 
 Anything else that is raised is a defect of ours: the request gets 500, the log a traceback, a counter moves.
@@ -73,6 +75,19 @@ class UsageError(EppError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(self.problems))
+
+
+class SchedulingError(EppError):
+    """No endpoint could be picked; raised by profiles and profile handlers, answered with 429.
+
+    Args:
+        message: goes to the client behind ``failed to find target endpoint: ``.
+        reason: dropped reason for the client, if one applies.
+    """
+
+    def __init__(self, message: str, reason: DropReason | None = None) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class ProtocolError(EppError):

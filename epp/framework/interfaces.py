@@ -92,6 +92,10 @@ class HeaderEdits(Protocol):
         """Remove ``name``; nothing happens if it is not there."""
         ...
 
+    def annotate(self, namespace: str, key: str, value: object) -> None:
+        """Add dynamic metadata to the answer; the destination cannot be replaced."""
+        ...
+
 
 class SchedulingProfile(Protocol):
     """A named list of filters, weighted scorers and a picker, as a ProfileHandler sees it."""
@@ -108,9 +112,12 @@ class ProfileHandler(Protocol):
         self,
         request: InferenceRequest,
         profiles: Mapping[str, SchedulingProfile],
-        results: Mapping[str, ProfileRunResult | None],
+        results: dict[str, ProfileRunResult | None],
     ) -> Sequence[str]:
-        """Names of the profiles to run next; called again with their results until it returns none."""
+        """Names of the profiles to run next; called again with their results until it returns none.
+
+        A stage that was decided against may be written into ``results`` as None, so that it is not considered again.
+        """
         ...
 
     def process_results(self, request: InferenceRequest, results: Mapping[str, ProfileRunResult | None]) -> SchedulingResult:

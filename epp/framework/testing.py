@@ -49,6 +49,7 @@ class RecordedEdits:
     def __init__(self) -> None:
         self.values: dict[str, str] = {}
         self.removed: set[str] = set()
+        self.metadata: dict[str, dict[str, object]] = {}
 
     def set(self, name: str, value: str) -> None:
         self.values[name] = value
@@ -57,6 +58,9 @@ class RecordedEdits:
     def remove(self, name: str) -> None:
         self.values.pop(name, None)
         self.removed.add(name)
+
+    def annotate(self, namespace: str, key: str, value: object) -> None:
+        self.metadata.setdefault(namespace, {})[key] = value
 
 
 def make_endpoint(name: str = "a", number: int = 1, **labels: str) -> Endpoint:

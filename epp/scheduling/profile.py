@@ -1,0 +1,165 @@
+"""One SchedulingProfile: filters, then weighted scorers, then the picker, as a pure synchronous function."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from epp.errors import DropReason, SchedulingError
+from epp.framework.candidates import Candidates
+from epp.framework.interfaces import Filter, Picker, Role, Scorer
+from epp.framework.types import InferenceRequest, ProfileRunResult
+from epp.scheduling.record import FilterRecord, ProfileRecord, ScoreRecord
+
+Observe = Callable[[float], None]
+"""Takes the seconds that a plugin took."""
+
+
+class Defects(Protocol):
+    """Where plugins that misbehave are reported; logs and counts."""
+
+    def plugin_failed(self, role: Role, type_name: str, name: str, problem: str | Exception) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class FilterStep:
+    """A filter in its place."""
+
+    name: str
+    type: str
+    plugin: Filter
+    observe: Observe
+
+
+@dataclass(frozen=True, slots=True)
+class ScorerStep:
+    """A scorer in its place, with its weight."""
+
+    name: str
+    type: str
+    plugin: Scorer
+    weight: float
+    observe: Observe
+
+
+@dataclass(frozen=True, slots=True)
+class PickerStep:
+    """The picker."""
+
+    name: str
+    type: str
+    plugin: Picker
+    observe: Observe
+
+
+class Profile:
+    """A named list of filters, scorers and a picker.
+
+    Source: llm-d-router: pkg/epp/scheduling/scheduler_profile.go
+    """
+
+    def __init__(
+        self,
+        name: str,
+        filters: Sequence[FilterStep],
+        scorers: Sequence[ScorerStep],
+        picker: PickerStep,
+        defects: Defects,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.name = name
+        self.filters = tuple(filters)
+        self.scorers = tuple(scorers)
+        self.picker = picker
+        self._defects = defects
+        self._clock = clock
+
+    def run(self, request: InferenceRequest, candidates: Candidates, record: ProfileRecord | None = None) -> ProfileRunResult:
+        """Pick among ``candidates``.
+
+        Args:
+            candidates: all of the request, not empty.
+            record: filled if given.
+
+        Raises:
+            SchedulingError: filters left nothing, or a filter or the picker failed.
+        """
+        eligible = self._filter(request, candidates, record)
+        totals = self._score(request, eligible, record)
+        return self._pick(request, eligible, totals, record)
+
+    def _filter(self, request: InferenceRequest, candidates: Candidates, record: ProfileRecord | None) -> Candidates:
+        for step in self.filters:
+            begun = self._clock()
+            try:
+                kept = step.plugin.filter(request, candidates)
+            except Exception as error:  # noqa: BLE001 — a plugin may raise anything; its profile fails, never open
+                self._defects.plugin_failed(Role.FILTER, step.type, step.name, error)
+                raise SchedulingError(f"filter '{step.name}' failed") from error
+            step.observe(self._clock() - begun)
+            if record is not None:
+                left = {e.id for e in kept}
+                dropped = [e.host_port for e in candidates if e.id not in left]
+                record.filters.append(FilterRecord(step.name, dropped, len(kept)))
+            if not kept:
+                raise SchedulingError(
+                    f"no endpoints left after filter '{step.name}' in profile '{self.name}'", DropReason.SATURATED
+                )
+            candidates = kept
+        return candidates
+
+    def _score(self, request: InferenceRequest, eligible: Candidates, record: ProfileRecord | None) -> list[float]:
+        totals = [0.0] * len(eligible)
+        for step in self.scorers:
+            begun = self._clock()
+            try:
+                scores = self._checked(step, step.plugin.score(request, eligible), len(eligible))
+            except Exception as error:  # noqa: BLE001 — counts as 0 for all
+                self._defects.plugin_failed(Role.SCORER, step.type, step.name, error)
+                if record is not None:
+                    record.scorers.append(ScoreRecord(step.name, step.weight, {}, str(error)))
+                continue
+            weight = step.weight
+            totals = [total + score * weight for total, score in zip(totals, scores, strict=True)]
+            step.observe(self._clock() - begun)
+            if record is not None:
+                by_endpoint = {e.host_port: s for e, s in zip(eligible, scores, strict=True)}
+                record.scorers.append(ScoreRecord(step.name, weight, by_endpoint))
+        return totals
+
+    def _checked(self, step: ScorerStep, scores: Sequence[float], count: int) -> Sequence[float]:
+        """``scores`` in [0, 1] without NaN.
+
+        Raises:
+            ValueError: wrong length.
+        """
+        if len(scores) != count:
+            raise ValueError(f"returned {len(scores)} scores for {count} candidates")
+        total = sum(scores)
+        if total == total and min(scores) >= 0.0 and max(scores) <= 1.0:
+            return scores
+        if any(score != score for score in scores):
+            self._defects.plugin_failed(Role.SCORER, step.type, step.name, "returned NaN, which counts as 0")
+        return [0.0 if score != score else min(max(score, 0.0), 1.0) for score in scores]
+
+    def _pick(
+        self, request: InferenceRequest, eligible: Candidates, totals: list[float], record: ProfileRecord | None
+    ) -> ProfileRunResult:
+        step = self.picker
+        begun = self._clock()
+        try:
+            positions = step.plugin.pick(request, eligible, totals)
+            targets = tuple([eligible.endpoints[i] for i in positions])
+        except Exception as error:  # noqa: BLE001
+            self._defects.plugin_failed(Role.PICKER, step.type, step.name, error)
+            raise SchedulingError(f"picker '{step.name}' failed") from error
+        step.observe(self._clock() - begun)
+        if record is not None:
+            record.totals = {e.host_port: t for e, t in zip(eligible, totals, strict=True)}
+            record.picker = step.name
+            record.picked = [e.host_port for e in targets]
+        if not targets:
+            raise SchedulingError(f"picker '{step.name}' picked nothing in profile '{self.name}'")
+        return ProfileRunResult(targets, eligible, totals)

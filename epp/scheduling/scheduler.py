@@ -1,0 +1,129 @@
+"""One scheduling cycle: the ProfileHandler picks profiles, they run, the handler makes a result of theirs.
+
+Synchronous and without side effects: nothing can come between the metrics that are read and the decision.
+Source: llm-d-router: pkg/epp/scheduling/scheduler.go
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from epp.errors import SchedulingError
+from epp.framework.candidates import Candidates
+from epp.framework.interfaces import ProfileHandler, Role
+from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.scheduling.profile import Defects, Profile
+from epp.scheduling.record import DecisionRecord, ProfileRecord
+
+
+@dataclass(frozen=True, slots=True)
+class HandlerStep:
+    """The ProfileHandler, with its names for reports."""
+
+    name: str
+    type: str
+    plugin: ProfileHandler
+
+
+class Scheduler:
+    """Profiles and their handler; immutable, so that a new configuration is a new Scheduler."""
+
+    def __init__(self, handler: HandlerStep, profiles: Sequence[Profile], defects: Defects) -> None:
+        self.handler = handler
+        self.profiles: Mapping[str, Profile] = {profile.name: profile for profile in profiles}
+        self._defects = defects
+
+    def schedule(
+        self, request: InferenceRequest, candidates: Candidates, record: DecisionRecord | None = None
+    ) -> SchedulingResult:
+        """Pick endpoints for ``request``.
+
+        Args:
+            candidates: not empty.
+            record: filled if given.
+
+        Raises:
+            SchedulingError: no endpoint could be picked.
+        """
+        if record is not None:
+            record.request_id, record.model, record.target_model = request.request_id, request.model, request.target_model
+            record.candidates = [e.host_port for e in candidates]
+        try:
+            result = self._cycle(request, candidates, record)
+        except SchedulingError as error:
+            if record is not None:
+                record.error = str(error)
+            raise
+        if record is not None:
+            record.primary = result.primary
+            record.picked = [e.host_port for e in result.targets]
+        return result
+
+    def _cycle(self, request: InferenceRequest, candidates: Candidates, record: DecisionRecord | None) -> SchedulingResult:
+        results: dict[str, ProfileRunResult | None] = {}
+        failures: dict[str, SchedulingError] = {}
+        while names := self._names(request, results):
+            if all(name in results for name in names):
+                raise self._defect(f"asked again for profiles that had run: {', '.join(names)}")
+            for name in names:
+                self._run(name, request, candidates, results, failures, record)
+        if not results:
+            raise SchedulingError(f"failed to run any scheduler profile for request {request.request_id}")
+        return self._result(request, results, failures)
+
+    def _names(self, request: InferenceRequest, results: dict[str, ProfileRunResult | None]) -> Sequence[str]:
+        try:
+            return self.handler.plugin.pick(request, self.profiles, results)
+        except SchedulingError:
+            raise
+        except Exception as error:
+            raise self._defect(error) from error
+
+    def _run(
+        self,
+        name: str,
+        request: InferenceRequest,
+        candidates: Candidates,
+        results: dict[str, ProfileRunResult | None],
+        failures: dict[str, SchedulingError],
+        record: DecisionRecord | None,
+    ) -> None:
+        profile = self.profiles.get(name)
+        if profile is None:
+            raise self._defect(f"asked for the profile '{name}', which does not exist")
+        profile_record = None
+        if record is not None:
+            profile_record = ProfileRecord(name)
+            record.profiles.append(profile_record)
+        try:
+            results[name] = profile.run(request, candidates, profile_record)
+        except SchedulingError as error:
+            results[name] = None
+            failures[name] = error
+            if profile_record is not None:
+                profile_record.error = str(error)
+
+    def _result(
+        self,
+        request: InferenceRequest,
+        results: dict[str, ProfileRunResult | None],
+        failures: dict[str, SchedulingError],
+    ) -> SchedulingResult:
+        try:
+            result = self.handler.plugin.process_results(request, results)
+        except SchedulingError as error:
+            causes = "; ".join(str(failures[name]) for name in sorted(failures))
+            reasons = {failure.reason for failure in failures.values()}
+            reason = error.reason or (reasons.pop() if len(reasons) == 1 else None)
+            raise SchedulingError(f"{error}: {causes}" if causes else str(error), reason) from error
+        except Exception as error:
+            raise self._defect(error) from error
+        if not result.targets:
+            raise self._defect(f"returned the primary profile '{result.primary}' without endpoints")
+        return result
+
+    def _defect(self, problem: str | Exception) -> SchedulingError:
+        step = self.handler
+        self._defects.plugin_failed(Role.PROFILE_HANDLER, step.type, step.name, problem)
+        return SchedulingError(f"profile handler '{step.name}' failed")
