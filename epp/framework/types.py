@@ -39,7 +39,7 @@ class Endpoint:
     """``address:port`` as it goes on the wire, IPv6 in brackets."""
     metrics_host: str
     """``host:port`` that metrics are read from, unless the data source has a port of its own."""
-    labels: Mapping[str, str] = field(default=_NOTHING)
+    labels: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
     pod_name: str = ""
     node_address: str = ""
     rank_index: int = 0
@@ -92,7 +92,7 @@ class EndpointMetrics:
     """KV blocks in the server; 0 = unknown."""
     updated_s: float | None = None
     """``time.monotonic()`` of the last scrape that gave at least one value."""
-    attributes: Mapping[str, object] = field(default=MappingProxyType({}))
+    attributes: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
     """What other extractors read, by their key: model lists, topology, custom scalars."""
 
 
@@ -129,7 +129,7 @@ class ParsedBody:
     """What a parser read from a request body."""
 
     api: Api
-    document: Mapping[str, Json] = field(default=MappingProxyType({}))
+    document: Mapping[str, Json] = field(default_factory=lambda: _NOTHING)
     """The decoded JSON object; empty for RAW."""
     model: str = ""
     """The name the client asked for; "" if missing."""
