@@ -1,0 +1,181 @@
+"""The one table of metrics: name, type, labels, buckets, help. A new family is one entry here.
+
+Names, labels and bounds are those of llm-d-router (pkg/epp/metrics) where it has them, so that dashboards and recording
+rules keep working; ``legacy_names`` lists the older names. Units end the names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+PREFIX = "llm_d_epp_"
+Bounds = tuple[float, ...]
+
+
+class Kind(StrEnum):
+    """Metric types of the text format."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    HISTOGRAM = "histogram"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One family."""
+
+    name: str
+    """Full name, as exposed."""
+    kind: Kind
+    labels: tuple[str, ...]
+    help: str
+    buckets: Bounds = ()
+    """Upper bounds, ascending, without +Inf; empty unless a histogram."""
+    of_endpoint: bool = False
+    """Has labels ``endpoint_name`` and ``namespace``: series of endpoints that left the pool are dropped."""
+
+
+# Bucket sets. The odd 32778 is llm-d-router's; with 32768 histograms of both could not be aggregated.
+LATENCY_S: Bounds = (
+    *(0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1, 1.25, 1.5, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 45, 60, 120),
+    *(180, 240, 300, 360, 480, 600, 900, 1200, 1800, 2700, 3600),
+)
+TTFT_S: Bounds = tuple(bound for bound in LATENCY_S if bound <= 120)
+_TPOT_TO_1_S: Bounds = (
+    *(0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8, 1),
+)
+TPOT_S: Bounds = (*_TPOT_TO_1_S, 2)
+LONG_TPOT_S: Bounds = (*_TPOT_TO_1_S, 1.5, 2, 3, 4.5, 6, 12, 18, 24, 30, 36, 48, 60, 90, 120, 180, 270, 360)
+ITL_S: Bounds = (0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1, 2)
+"""Also what a transport counts gaps between chunks by (``Settings.gap_bounds_s``)."""
+NTPOT_S: Bounds = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+REQUEST_BYTES: Bounds = tuple(64 * 2**n for n in range(25))
+RESPONSE_BYTES: Bounds = (1, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32778, 65536)
+INPUT_TOKENS: Bounds = (*RESPONSE_BYTES, 131072, 262144, 524288, 1048576)
+OUTPUT_TOKENS: Bounds = tuple(bound for bound in RESPONSE_BYTES if bound <= 8192)
+SHORT_S: Bounds = (0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1)
+REQUEST_PROCESSING_S: Bounds = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+RESPONSE_PROCESSING_S: Bounds = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+STREAM_S: Bounds = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
+"""What a transport counts stream durations by."""
+RATIO: Bounds = tuple(tenths / 10 for tenths in range(11))
+HIT_BYTES: Bounds = (0, *(16 * 2**n for n in range(13)))
+
+REQUEST_LABELS = ("model_name", "target_model_name", "fairness_id", "priority")
+_PLUGIN = ("plugin_name", "plugin_type")
+_POOL = ("name",)
+_POOL_ENDPOINT = ("name", "model_server_endpoint")
+_INFLIGHT = ("endpoint_name", "namespace", "producer_name", "fairness_id", "priority")
+
+
+def _counter(name: str, labels: tuple[str, ...], text: str, *, of_endpoint: bool = False) -> Metric:
+    return Metric(PREFIX + name, Kind.COUNTER, labels, f"[ALPHA] {text}", of_endpoint=of_endpoint)
+
+
+def _gauge(name: str, labels: tuple[str, ...], text: str, *, of_endpoint: bool = False) -> Metric:
+    return Metric(PREFIX + name, Kind.GAUGE, labels, f"[ALPHA] {text}", of_endpoint=of_endpoint)
+
+
+def _histogram(name: str, labels: tuple[str, ...], buckets: Bounds, text: str) -> Metric:
+    return Metric(PREFIX + name, Kind.HISTOGRAM, labels, f"[ALPHA] {text}", buckets)
+
+
+_REQUESTS = (
+    _counter("request_total", REQUEST_LABELS, "Requests that were scheduled."),
+    _counter("request_error_total", (*REQUEST_LABELS, "error_code"), "Requests that ended in an error."),
+    _gauge("request_running", REQUEST_LABELS, "Requests scheduled and not yet finished."),
+    _histogram(
+        "request_duration_seconds",
+        REQUEST_LABELS,
+        LATENCY_S,
+        "From the request headers to the last byte of the response.",
+    ),
+    _histogram("request_size_bytes", REQUEST_LABELS, REQUEST_BYTES, "Size of request bodies as sent to the model server."),
+    _histogram("response_size_bytes", REQUEST_LABELS, RESPONSE_BYTES, "Size of response bodies."),
+    _histogram("request_input_tokens", REQUEST_LABELS, INPUT_TOKENS, "Prompt tokens that the model server reported."),
+    _histogram("request_output_tokens", REQUEST_LABELS, OUTPUT_TOKENS, "Completion tokens that the model server reported."),
+    _histogram("request_cached_tokens", REQUEST_LABELS, INPUT_TOKENS, "Prompt tokens that the model server had cached."),
+    _histogram("request_ntpot_seconds", REQUEST_LABELS, NTPOT_S, "Request duration divided by the output tokens."),
+    _histogram(
+        "request_ttft_seconds",
+        (*REQUEST_LABELS, "streaming"),
+        TTFT_S,
+        "From the request headers to the first response body byte.",
+    ),
+    _histogram("request_streaming_tpot_seconds", REQUEST_LABELS, TPOT_S, "Time per output token after the first."),
+    _histogram("request_streaming_itl_seconds", REQUEST_LABELS, ITL_S, "Gap between two chunks of a streaming response."),
+)
+
+_POOL_FAMILIES = (
+    _gauge("average_kv_cache_utilization", _POOL, "Mean KV cache use of the fresh endpoints, 0 to 1."),
+    _gauge("average_queue_size", _POOL, "Mean number of waiting requests of the fresh endpoints."),
+    _gauge("average_running_requests", _POOL, "Mean number of running requests of the fresh endpoints."),
+    _gauge("std_dev_kv_cache_utilization", _POOL, "Population standard deviation of the KV cache use."),
+    _gauge("std_dev_queue_size", _POOL, "Population standard deviation of the waiting requests."),
+    _gauge("std_dev_running_requests", _POOL, "Population standard deviation of the running requests."),
+    _gauge("ready_endpoints", _POOL, "Endpoints whose metrics are fresh."),
+    _gauge("per_endpoint_queue_size", _POOL_ENDPOINT, "Waiting requests of one endpoint."),
+    _gauge("endpoint_scrape_age_seconds", _POOL_ENDPOINT, "Time since the last good scrape of one endpoint."),
+    _counter("endpoint_scrape_failures_total", _POOL_ENDPOINT, "Failed scrapes of one endpoint."),
+)
+
+_SCHEDULING = (
+    _histogram("scheduler_e2e_duration_seconds", (), SHORT_S, "One scheduling decision, all profiles."),
+    _counter(
+        "scheduler_attempts_total",
+        ("status", "target_model_name", "endpoint_name", "namespace", "port"),
+        "Scheduling decisions by result and picked endpoint.",
+        of_endpoint=True,
+    ),
+    _histogram("plugin_duration_seconds", ("extension_point", "plugin_type", "plugin_name"), SHORT_S, "One call of a plugin."),
+    _counter(
+        "plugin_errors_total",
+        ("extension_point", "plugin_type", "plugin_name"),
+        "Calls of a plugin that raised or broke its contract.",
+    ),
+    _histogram("request_processing_duration_seconds", (), REQUEST_PROCESSING_S, "Time spent on a request, queueing included."),
+    _histogram("response_processing_duration_seconds", (), RESPONSE_PROCESSING_S, "Time spent on a response."),
+    _counter(
+        "model_rewrite_decisions_total",
+        ("model_rewrite_name", "model_name", "target_model"),
+        "Model names that were rewritten.",
+    ),
+)
+
+_PLUGINS = (
+    _gauge("prefix_indexer_size", _PLUGIN, "Entries of the prefix index."),
+    _histogram("prefix_indexer_hit_ratio", _PLUGIN, RATIO, "Share of a prompt that was found in the prefix index."),
+    _histogram("prefix_indexer_hit_bytes", _PLUGIN, HIT_BYTES, "Length of the prefix found in the index."),
+    _counter("disagg_decision_total", (*_PLUGIN, "model_name", "decision_type"), "Decisions about disaggregated serving."),
+    _counter("pd_decision_total", (*_PLUGIN, "model_name", "decision_type"), "Decisions about prefill and decode."),
+    _gauge("inflight_requests", _INFLIGHT, "Requests sent to an endpoint and not yet finished.", of_endpoint=True),
+    _gauge("inflight_tokens", _INFLIGHT, "Tokens of the requests in flight at an endpoint.", of_endpoint=True),
+    _counter("encoder_cache_queries_total", ("plugin_type", "plugin_name", "modality"), "Look-ups in the encoder cache."),
+    _counter("encoder_cache_hits_total", ("plugin_type", "plugin_name", "modality", "pod"), "Hits in the encoder cache."),
+    _histogram(
+        "encoder_cache_hit_ratio", ("plugin_type", "plugin_name"), RATIO, "Share of the items found in the encoder cache."
+    ),
+    _gauge("program_aware_jains_fairness_index", (), "Jain's fairness index over programs, 0 to 1."),
+    _gauge("program_aware_avg_wait_time_milliseconds", ("program_id",), "Mean waiting time of a program's requests."),
+    _gauge("program_aware_attained_service_tokens", ("program_id",), "Tokens that a program has been served."),
+)
+
+_PROCESS = (
+    _gauge("info", ("commit", "build_ref", "version"), "The build; always 1."),
+    _counter("datalayer_poll_errors_total", ("source_type",), "Failed polls of a data source."),
+    _counter(
+        "datalayer_extract_errors_total", ("source_type", "extractor_type"), "Polls from which a value could not be read."
+    ),
+    _gauge("extproc_streams_inflight", (), "Open ext_proc streams."),
+    _histogram("extproc_stream_duration_seconds", (), STREAM_S, "Duration of ext_proc streams."),
+    _counter("extproc_streams_total", ("code",), "Ended ext_proc streams by gRPC status."),
+    _gauge("extproc_buffered_bytes", (), "Request bodies held in memory."),
+    _counter("config_reloads_total", ("result",), "Reloads of the configuration."),
+    _gauge("config_last_reload_success_timestamp_seconds", (), "When the configuration was last loaded, Unix time."),
+    _gauge("config_last_reload_successful", (), "1 if the last load of the configuration succeeded."),
+    _gauge("config_hash", ("sha256",), "The configuration in use; always 1."),
+)
+
+CATALOGUE: tuple[Metric, ...] = (*_REQUESTS, *_POOL_FAMILIES, *_SCHEDULING, *_PLUGINS, *_PROCESS)
+"""All families, in the order in which they are exposed."""

@@ -1,0 +1,93 @@
+"""Older names of metrics, produced from the current ones whenever metrics are exposed.
+
+Every entry keeps the labels its readers know; series that differ only in a dropped label are added up. llm-d-router dropped
+most of these names in 2026; dashboards and alerts in the field still ask for them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epp.telemetry.catalogue import LATENCY_S, LONG_TPOT_S, PREFIX, Bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Legacy:
+    """An older name of a family."""
+
+    name: str
+    current: str
+    """Full name of the family it is made from."""
+    labels: tuple[tuple[str, str], ...]
+    """(label as exposed, label of the current family)."""
+    buckets: Bounds = ()
+    """Bounds where they differ from the current family's."""
+
+
+_MODELS = ("model_name", "target_model_name")
+_ATTEMPT = (
+    ("status", "status"),
+    ("target_model_name", "target_model_name"),
+    ("pod_name", "endpoint_name"),
+    ("namespace", "namespace"),
+    ("port", "port"),
+)
+
+
+def _same(*labels: str) -> tuple[tuple[str, str], ...]:
+    return tuple((label, label) for label in labels)
+
+
+def _objective(name: str, current: str, *labels: str, buckets: Bounds = ()) -> Legacy:
+    return Legacy(f"inference_objective_{name}", PREFIX + current, _same(*labels), buckets)
+
+
+def _pool(name: str, current: str) -> Legacy:
+    return Legacy(f"inference_pool_{name}", PREFIX + current, _same("name"))
+
+
+def _extension(name: str, *labels: str) -> Legacy:
+    return Legacy(f"inference_extension_{name}", PREFIX + name, _same(*labels))
+
+
+def _scheduler(name: str, *labels: str) -> Legacy:
+    return Legacy(f"llm_d_inference_scheduler_{name}", PREFIX + name, _same(*labels))
+
+
+LEGACY: tuple[Legacy, ...] = (
+    _objective("request_total", "request_total", *_MODELS, "priority"),
+    _objective("request_error_total", "request_error_total", *_MODELS, "error_code"),
+    _objective("request_duration_seconds", "request_duration_seconds", *_MODELS),
+    _objective("request_sizes", "request_size_bytes", *_MODELS),
+    _objective("response_sizes", "response_size_bytes", *_MODELS),
+    _objective("input_tokens", "request_input_tokens", *_MODELS),
+    _objective("output_tokens", "request_output_tokens", *_MODELS),
+    _objective("prompt_cached_tokens", "request_cached_tokens", *_MODELS),
+    _objective("running_requests", "request_running", "model_name"),
+    _objective("normalized_time_per_output_token_seconds", "request_ntpot_seconds", *_MODELS),
+    _objective("request_ttft_seconds", "request_ttft_seconds", *_MODELS, buckets=LATENCY_S),
+    _objective("request_tpot_seconds", "request_streaming_tpot_seconds", *_MODELS, buckets=LONG_TPOT_S),
+    _objective("request_itl_seconds", "request_streaming_itl_seconds", *_MODELS),
+    _pool("average_kv_cache_utilization", "average_kv_cache_utilization"),
+    _pool("average_queue_size", "average_queue_size"),
+    _pool("average_running_requests", "average_running_requests"),
+    _pool("ready_pods", "ready_endpoints"),
+    Legacy(
+        "inference_pool_per_pod_queue_size",
+        f"{PREFIX}per_endpoint_queue_size",
+        (("name", "name"), ("model_server_pod", "model_server_endpoint")),
+    ),
+    _extension("scheduler_e2e_duration_seconds"),
+    Legacy("inference_extension_scheduler_attempts_total", f"{PREFIX}scheduler_attempts_total", _ATTEMPT),
+    _extension("plugin_duration_seconds", "extension_point", "plugin_type", "plugin_name"),
+    _extension("info", "commit", "build_ref"),
+    _extension("model_rewrite_decisions_total", "model_rewrite_name", "model_name", "target_model"),
+    _extension("prefix_indexer_size"),
+    _extension("prefix_indexer_hit_ratio"),
+    _extension("prefix_indexer_hit_bytes"),
+    _scheduler("datalayer_poll_errors_total", "source_type"),
+    _scheduler("datalayer_extract_errors_total", "source_type", "extractor_type"),
+    _scheduler("disagg_decision_total", "model_name", "decision_type"),
+    _scheduler("pd_decision_total", "model_name", "decision_type"),
+)
+"""All older names, in the order in which they are exposed."""
