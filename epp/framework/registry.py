@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from importlib import metadata
 from typing import Any
 
+from epp.errors import Finding, Severity
 from epp.framework.data import Consumes, DataKey
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
@@ -146,3 +149,49 @@ class Registry:
 
 ENTRY_POINT_GROUP = "epp.plugins"
 """Entry points of this group name a PluginType, or an iterable of them."""
+
+
+def load_entry_points(registry: Registry, entry_points: Iterable[metadata.EntryPoint] | None = None) -> list[Finding]:
+    """Register the plugin types of installed packages; one that fails does not keep the others out.
+
+    Args:
+        registry: receives the types.
+        entry_points: for tests; default: those of the group ``epp.plugins``.
+
+    Returns:
+        One warning for each entry point that gave nothing, or not all of its types.
+    """
+    if entry_points is None:
+        entry_points = metadata.entry_points(group=ENTRY_POINT_GROUP)
+    findings = []
+    for entry_point in sorted(entry_points, key=lambda e: (e.name, e.value)):
+        package = entry_point.dist.name if entry_point.dist else "an unknown package"
+        version = entry_point.dist.version if entry_point.dist else ""
+        try:
+            for plugin_type in _types_of(entry_point.load()):
+                registry.register(dataclasses.replace(plugin_type, package=package, version=version))
+        except Exception as error:  # noqa: BLE001 — code of others: whatever it raises, the rest still loads
+            findings.append(
+                Finding(
+                    code=ENTRY_POINT_CODE,
+                    path="",
+                    message=f"entry point {entry_point.name!r} ({entry_point.value}) of {package} {version}".rstrip()
+                    + f" could not be loaded: {type(error).__name__}: {error}",
+                    fix=f"repair or uninstall {package}; its plugin types are missing",
+                    value=entry_point.value,
+                    severity=Severity.WARNING,
+                )
+            )
+    return findings
+
+
+ENTRY_POINT_CODE = "WRN021"
+"""Code of the warning about an entry point that could not be loaded."""
+
+
+def _types_of(target: object) -> list[PluginType]:
+    found = [target] if isinstance(target, PluginType) else list(target) if isinstance(target, Iterable) else []
+    types = [entry for entry in found if isinstance(entry, PluginType)]
+    if not found or len(types) != len(found):
+        raise TypeError(f"it must be a PluginType or an iterable of them, not {target!r}")
+    return types
