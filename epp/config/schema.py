@@ -1,6 +1,6 @@
 """The configuration document as frozen records.
 
-One record for each kind of mapping. ``key(...)`` on a field says how its value is written in YAML and which codes its errors
+One record for each kind of mapping. The ``Key`` of a field says how its value is written in YAML and which codes its errors
 have; ``decode`` reads by that alone. A record remembers the node it was read from, so that every later check can name the
 place; a record without a node was added by the defaults.
 
@@ -10,10 +10,10 @@ Source: llm-d-router: apix/config/v1alpha1/endpointpickerconfig_types.go, and He
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cache
-from typing import Any
+from typing import Annotated, get_type_hints
 
 from epp.config.yaml_nodes import MapNode, Place
 
@@ -52,13 +52,6 @@ class Key:
     """The same for the entries of a list."""
 
 
-def key(name: str, kind: Kind, *, default: Any = None, **more: Any) -> Any:
-    """A field of a record, read from the YAML key ``name``."""
-    if kind in (Kind.STRINGS, Kind.SECTIONS):
-        default = ()
-    return field(default=default, metadata={"yaml": Key(name, kind, **more)})
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Section:
     """Base of all records."""
@@ -88,10 +81,10 @@ class Section:
 def keys_of(record: type[Section]) -> Mapping[str, tuple[str, Key]]:
     """YAML key → (field name, key) of a record, in document order."""
     found = {}
-    for item in fields(record):
-        if "yaml" in item.metadata:
-            entry: Key = item.metadata["yaml"]
-            found[entry.name] = (item.name, entry)
+    for name, hint in get_type_hints(record, include_extras=True).items():
+        for mark in getattr(hint, "__metadata__", ()):
+            if isinstance(mark, Key):
+                found[mark.name] = (name, mark)
     return found
 
 
@@ -99,161 +92,177 @@ def keys_of(record: type[Section]) -> Mapping[str, tuple[str, Key]]:
 class PluginSpec(Section):
     """One entry of ``plugins``."""
 
-    type: str = key("type", Kind.STRING, default="", required="CFG050")
-    name: str = key("name", Kind.STRING, default="")
-    parameters: MapNode | None = key("parameters", Kind.MAPPING)
+    type: Annotated[str, Key("type", Kind.STRING, required="CFG050")] = ""
+    name: Annotated[str, Key("name", Kind.STRING)] = ""
+    parameters: Annotated[MapNode | None, Key("parameters", Kind.MAPPING)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfilePlugin(Section):
     """A reference in a scheduling profile."""
 
-    plugin_ref: str = key("pluginRef", Kind.STRING, default="", required="CFG062")
-    weight: float | None = key("weight", Kind.NUMBER)
+    plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING, required="CFG062")] = ""
+    weight: Annotated[float | None, Key("weight", Kind.NUMBER)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingProfile(Section):
     """One entry of ``schedulingProfiles``."""
 
-    name: str = key("name", Kind.STRING, default="", required="CFG060")
-    plugins: tuple[ProfilePlugin, ...] = key(
-        "plugins",
-        Kind.SECTIONS,
-        record=ProfilePlugin,
-        form="write a list of `- pluginRef: ...`",
-        entry_form="write `- pluginRef: {}`",
-    )
+    name: Annotated[str, Key("name", Kind.STRING, required="CFG060")] = ""
+    plugins: Annotated[
+        tuple[ProfilePlugin, ...],
+        Key(
+            "plugins",
+            Kind.SECTIONS,
+            record=ProfilePlugin,
+            form="write a list of `- pluginRef: ...`",
+            entry_form="write `- pluginRef: {}`",
+        ),
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataReference(Section):
     """A reference of the data layer: an extractor, or discovery."""
 
-    plugin_ref: str = key("pluginRef", Kind.STRING, default="", required="CFG082")
+    plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING, required="CFG082")] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataSourceConfig(Section):
     """One entry of ``data.sources``."""
 
-    plugin_ref: str = key("pluginRef", Kind.STRING, default="", required="CFG082")
-    extractors: tuple[DataReference, ...] = key(
-        "extractors", Kind.SECTIONS, record=DataReference, entry_form="write `- pluginRef: {}`"
-    )
+    plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING, required="CFG082")] = ""
+    extractors: Annotated[
+        tuple[DataReference, ...], Key("extractors", Kind.SECTIONS, record=DataReference, entry_form="write `- pluginRef: {}`")
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiscoveryReference(Section):
     """A reference to what finds endpoints or peers."""
 
-    plugin_ref: str = key("pluginRef", Kind.STRING, default="", required="CFG086")
+    plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING, required="CFG086")] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DataLayerConfig(Section):
     """``data`` (Heimdall) or ``dataLayer`` (llm-d): the same section under two keys."""
 
-    sources: tuple[DataSourceConfig, ...] = key(
-        "sources", Kind.SECTIONS, record=DataSourceConfig, entry_form="write `- pluginRef: {}`"
-    )
-    inject_defaults: bool | None = key("injectDefaults", Kind.BOOLEAN)
-    discovery: DiscoveryReference | None = key(
-        "discovery", Kind.SECTION, record=DiscoveryReference, form="write `discovery: {{pluginRef: {}}}`"
-    )
-    peer_discovery: DiscoveryReference | None = key(
-        "peerDiscovery", Kind.SECTION, record=DiscoveryReference, form="write `peerDiscovery: {{pluginRef: {}}}`"
-    )
-    cross_replica_syncer: str = key("crossReplicaSyncerPluginRef", Kind.STRING, default="")
-    cross_replica_sync_interval_s: float | None = key("crossReplicaSyncInterval", Kind.DURATION, negative="CFG035")
+    sources: Annotated[
+        tuple[DataSourceConfig, ...],
+        Key("sources", Kind.SECTIONS, record=DataSourceConfig, entry_form="write `- pluginRef: {}`"),
+    ] = ()
+    inject_defaults: Annotated[bool | None, Key("injectDefaults", Kind.BOOLEAN)] = None
+    discovery: Annotated[
+        DiscoveryReference | None,
+        Key("discovery", Kind.SECTION, record=DiscoveryReference, form="write `discovery: {{pluginRef: {}}}`"),
+    ] = None
+    peer_discovery: Annotated[
+        DiscoveryReference | None,
+        Key("peerDiscovery", Kind.SECTION, record=DiscoveryReference, form="write `peerDiscovery: {{pluginRef: {}}}`"),
+    ] = None
+    cross_replica_syncer: Annotated[str, Key("crossReplicaSyncerPluginRef", Kind.STRING)] = ""
+    cross_replica_sync_interval_s: Annotated[
+        float | None, Key("crossReplicaSyncInterval", Kind.DURATION, negative="CFG035")
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectorConfig(Section):
     """``saturationDetector``: a reference, or the parameters of an anonymous detector."""
 
-    plugin_ref: str = key("pluginRef", Kind.STRING, default="")
-    type: str = key("type", Kind.STRING, default="")
-    queue_depth_threshold: int | None = key("queueDepthThreshold", Kind.INTEGER)
-    kv_cache_util_threshold: float | None = key("kvCacheUtilThreshold", Kind.NUMBER)
-    metrics_staleness_threshold_s: float | None = key("metricsStalenessThreshold", Kind.DURATION)
-    max_concurrency_per_pod: int | None = key("maxConcurrencyPerPod", Kind.INTEGER)
-    cache_ttl_s: float | None = key("cacheTTL", Kind.DURATION)
+    plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING)] = ""
+    type: Annotated[str, Key("type", Kind.STRING)] = ""
+    queue_depth_threshold: Annotated[int | None, Key("queueDepthThreshold", Kind.INTEGER)] = None
+    kv_cache_util_threshold: Annotated[float | None, Key("kvCacheUtilThreshold", Kind.NUMBER)] = None
+    metrics_staleness_threshold_s: Annotated[float | None, Key("metricsStalenessThreshold", Kind.DURATION)] = None
+    max_concurrency_per_pod: Annotated[int | None, Key("maxConcurrencyPerPod", Kind.INTEGER)] = None
+    cache_ttl_s: Annotated[float | None, Key("cacheTTL", Kind.DURATION)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BandTemplate(Section):
     """``defaultPriorityBand`` and ``defaultNegativePriorityBand``."""
 
-    priority: int | None = key("priority", Kind.INTEGER)
-    max_bytes: int | None = key("maxBytes", Kind.QUANTITY, negative="CFG090")
-    max_requests: int | None = key("maxRequests", Kind.QUANTITY, negative="CFG090")
-    fairness_policy: str = key("fairnessPolicyRef", Kind.STRING, default="")
-    ordering_policy: str = key("orderingPolicyRef", Kind.STRING, default="")
-    default_request_ttl_s: float | None = key("defaultRequestTTL", Kind.DURATION, negative="CFG090")
+    priority: Annotated[int | None, Key("priority", Kind.INTEGER)] = None
+    max_bytes: Annotated[int | None, Key("maxBytes", Kind.QUANTITY, negative="CFG090")] = None
+    max_requests: Annotated[int | None, Key("maxRequests", Kind.QUANTITY, negative="CFG090")] = None
+    fairness_policy: Annotated[str, Key("fairnessPolicyRef", Kind.STRING)] = ""
+    ordering_policy: Annotated[str, Key("orderingPolicyRef", Kind.STRING)] = ""
+    default_request_ttl_s: Annotated[float | None, Key("defaultRequestTTL", Kind.DURATION, negative="CFG090")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorityBand(BandTemplate):
     """One entry of ``flowControl.priorityBands``."""
 
-    priority: int | None = key("priority", Kind.INTEGER, required="CFG033")
+    priority: Annotated[int | None, Key("priority", Kind.INTEGER, required="CFG033")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlowControlConfig(Section):
     """``flowControl``; limits of 0 mean unlimited."""
 
-    max_bytes: int | None = key("maxBytes", Kind.QUANTITY, negative="CFG090")
-    max_requests: int | None = key("maxRequests", Kind.QUANTITY, negative="CFG090")
-    default_request_ttl_s: float | None = key("defaultRequestTTL", Kind.DURATION, negative="CFG090")
-    no_endpoint_request_ttl_s: float | None = key("noEndpointRequestTTL", Kind.DURATION, negative="CFG090")
-    default_priority_band: BandTemplate | None = key("defaultPriorityBand", Kind.SECTION, record=BandTemplate)
-    default_negative_priority_band: BandTemplate | None = key("defaultNegativePriorityBand", Kind.SECTION, record=BandTemplate)
-    priority_bands: tuple[PriorityBand, ...] = key(
-        "priorityBands", Kind.SECTIONS, record=PriorityBand, entry_form="write `- priority: {}`"
-    )
-    usage_limit_policy: str = key("usageLimitPolicyPluginRef", Kind.STRING, default="")
-    saturation_detector: DetectorConfig | None = key("saturationDetector", Kind.SECTION, record=DetectorConfig)
-    enable_eviction: bool | None = key("enableEviction", Kind.BOOLEAN)
+    max_bytes: Annotated[int | None, Key("maxBytes", Kind.QUANTITY, negative="CFG090")] = None
+    max_requests: Annotated[int | None, Key("maxRequests", Kind.QUANTITY, negative="CFG090")] = None
+    default_request_ttl_s: Annotated[float | None, Key("defaultRequestTTL", Kind.DURATION, negative="CFG090")] = None
+    no_endpoint_request_ttl_s: Annotated[float | None, Key("noEndpointRequestTTL", Kind.DURATION, negative="CFG090")] = None
+    default_priority_band: Annotated[BandTemplate | None, Key("defaultPriorityBand", Kind.SECTION, record=BandTemplate)] = None
+    default_negative_priority_band: Annotated[
+        BandTemplate | None, Key("defaultNegativePriorityBand", Kind.SECTION, record=BandTemplate)
+    ] = None
+    priority_bands: Annotated[
+        tuple[PriorityBand, ...], Key("priorityBands", Kind.SECTIONS, record=PriorityBand, entry_form="write `- priority: {}`")
+    ] = ()
+    usage_limit_policy: Annotated[str, Key("usageLimitPolicyPluginRef", Kind.STRING)] = ""
+    saturation_detector: Annotated[DetectorConfig | None, Key("saturationDetector", Kind.SECTION, record=DetectorConfig)] = None
+    enable_eviction: Annotated[bool | None, Key("enableEviction", Kind.BOOLEAN)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParserReference(Section):
     """A reference to a parser."""
 
-    plugin_ref: str = key("pluginRef", Kind.STRING, default="", required="CFG100")
+    plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING, required="CFG100")] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestHandlerConfig(Section):
     """``requestHandler``."""
 
-    parsers: tuple[ParserReference, ...] = key(
-        "parsers", Kind.SECTIONS, record=ParserReference, entry_form="write `- pluginRef: {}`"
-    )
+    parsers: Annotated[
+        tuple[ParserReference, ...], Key("parsers", Kind.SECTIONS, record=ParserReference, entry_form="write `- pluginRef: {}`")
+    ] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Document(Section):
     """The whole document."""
 
-    api_version: str = key("apiVersion", Kind.STRING, default="")
-    kind: str = key("kind", Kind.STRING, default="")
-    feature_gates: tuple[str, ...] = key("featureGates", Kind.STRINGS, form="write a list: `featureGates: [flowControl]`")
-    plugins: tuple[PluginSpec, ...] = key(
-        "plugins", Kind.SECTIONS, record=PluginSpec, form="write a list of `- type: ...`", entry_form="write `- type: {}`"
-    )
-    scheduling_profiles: tuple[SchedulingProfile, ...] = key(
-        "schedulingProfiles", Kind.SECTIONS, record=SchedulingProfile, entry_form="write `- name: {}`"
-    )
-    saturation_detector: DetectorConfig | None = key("saturationDetector", Kind.SECTION, record=DetectorConfig)
-    data: DataLayerConfig | None = key("data", Kind.SECTION, record=DataLayerConfig)
-    data_layer: DataLayerConfig | None = key("dataLayer", Kind.SECTION, record=DataLayerConfig)
-    flow_control: FlowControlConfig | None = key("flowControl", Kind.SECTION, record=FlowControlConfig)
-    request_handler: RequestHandlerConfig | None = key("requestHandler", Kind.SECTION, record=RequestHandlerConfig)
-    parser: ParserReference | None = key(
-        "parser", Kind.SECTION, record=ParserReference, form="write `parser: {{pluginRef: {}}}`"
-    )
+    api_version: Annotated[str, Key("apiVersion", Kind.STRING)] = ""
+    kind: Annotated[str, Key("kind", Kind.STRING)] = ""
+    feature_gates: Annotated[
+        tuple[str, ...], Key("featureGates", Kind.STRINGS, form="write a list: `featureGates: [flowControl]`")
+    ] = ()
+    plugins: Annotated[
+        tuple[PluginSpec, ...],
+        Key("plugins", Kind.SECTIONS, record=PluginSpec, form="write a list of `- type: ...`", entry_form="write `- type: {}`"),
+    ] = ()
+    scheduling_profiles: Annotated[
+        tuple[SchedulingProfile, ...],
+        Key("schedulingProfiles", Kind.SECTIONS, record=SchedulingProfile, entry_form="write `- name: {}`"),
+    ] = ()
+    saturation_detector: Annotated[DetectorConfig | None, Key("saturationDetector", Kind.SECTION, record=DetectorConfig)] = None
+    data: Annotated[DataLayerConfig | None, Key("data", Kind.SECTION, record=DataLayerConfig)] = None
+    data_layer: Annotated[DataLayerConfig | None, Key("dataLayer", Kind.SECTION, record=DataLayerConfig)] = None
+    flow_control: Annotated[FlowControlConfig | None, Key("flowControl", Kind.SECTION, record=FlowControlConfig)] = None
+    request_handler: Annotated[
+        RequestHandlerConfig | None, Key("requestHandler", Kind.SECTION, record=RequestHandlerConfig)
+    ] = None
+    parser: Annotated[
+        ParserReference | None, Key("parser", Kind.SECTION, record=ParserReference, form="write `parser: {{pluginRef: {}}}`")
+    ] = None
     is_builtin: bool = False
     """No document was given."""

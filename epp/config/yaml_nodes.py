@@ -6,7 +6,6 @@ document, hides merges, and resolves scalars in ways that operators do not expec
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 

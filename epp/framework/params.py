@@ -123,20 +123,69 @@ class ProfileReference:
 
     required: bool = True
     """False: a missing profile is a warning."""
+    when: str = ""
+    """Dotted camelCase path of a parameter without which the profile is not used, such as ``deciders.prefill``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ignored:
-    """Marks a parameter that another version knows and that has no effect here."""
+    """Marks a parameter that another version knows and that has no effect here; WRN007 where it is used."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deprecated:
+    """Marks a parameter of an older form that still works; a warning where it is used."""
+
+    instead: str
+    """What to write today, such as ``profiles.decode``."""
+    code: str = "WRN006"
+    """WRN007 for a value that is converted."""
+
+
+def refuse(reason: str, *, at: str = "", code: str = "CFG056") -> PydanticCustomError:
+    """An error for validators to raise where a plain ``ValueError`` would point to the wrong place or have the wrong code.
+
+    Args:
+        reason: a sentence that says what is allowed.
+        at: dotted camelCase path of the parameter, below the model whose validator raises.
+        code: CFG037 for parameters that exclude each other, CFG070 for parameters of two forms.
+    """
+    return PydanticCustomError("refused", "{reason}", {"reason": reason, "at": at, "code": code})
+
+
+@dataclass(frozen=True, slots=True)
+class Deprecated:
+    """Marks a parameter that still works and has a better form."""
+
+    advice: str
+    """One sentence: what to write instead, or how the value is understood."""
+    code: str = "WRN007"
+    """Code of the warning."""
+
+
+def exclusive(message: str) -> PydanticCustomError:
+    """The error of a validator that finds parameters which exclude each other."""
+    return PydanticCustomError("exclusive", "{reason}", {"reason": message})
+
+
+def mixed_forms(message: str) -> PydanticCustomError:
+    """The error of a validator that finds the parameters of two forms, of which each is fine alone."""
+    return PydanticCustomError("mixed_forms", "{reason}", {"reason": message})
+
+
+def no_producer(message: str) -> PydanticCustomError:
+    """The error of a validator that finds data which no plugin can produce."""
+    return PydanticCustomError("no_producer", "{reason}", {"reason": message})
 
 
 class Params(BaseModel):
     """Base of all parameter models.
 
     Fields have a ``Field(description=...)`` with unit and meaning; validators raise ``ValueError`` with a sentence that
-    says what is allowed.
+    says what is allowed, or one of ``exclusive``, ``mixed_forms`` and ``no_producer`` where a finding has its own code. A
+    required object has the default ``{}`` with ``validate_default=True``, so that what is missing is reported at its own path.
     """
 
     model_config = ConfigDict(
@@ -175,17 +224,23 @@ class ReferenceUse:
 
 
 def references(params: BaseModel, path: tuple[str, ...] = ()) -> Iterator[ReferenceUse]:
-    """All non-empty references to plugins and profiles in ``params``, also in nested objects."""
+    """All non-empty references to plugins and profiles in ``params``, also in nested objects and lists of objects.
+
+    The default of a reference that is not required is no reference: only the user's own names are worth a warning.
+    """
     for name, info in type(params).model_fields.items():
         value = getattr(params, name)
         where = (*path, info.alias or name)
         if isinstance(value, BaseModel):
             yield from references(value, where)
-            continue
-        if not isinstance(value, str) or not value:
-            continue
-        for marker in _markers(info.metadata, info.annotation):
-            yield ReferenceUse(where, value, marker)
+        elif isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, BaseModel):
+                    yield from references(item, (*where, str(index)))
+        elif isinstance(value, str) and value:
+            for marker in _markers(info.metadata, info.annotation):
+                if marker.required or name in params.model_fields_set:
+                    yield ReferenceUse(where, value, marker)
 
 
 def _markers(metadata: list[Any], annotation: object) -> Iterator[PluginReference | ProfileReference]:
