@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NewType, Protocol
+from typing import TYPE_CHECKING, NamedTuple, NewType, Protocol
 
 if TYPE_CHECKING:
     from epp.framework.candidates import Candidates
@@ -222,16 +222,18 @@ class Cause(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """Token counts that the model server reported; 0 = not reported."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
     total_tokens: int = 0
     cached_tokens: int | None = None
+    """Prompt tokens that were in the prefix cache; None if the server does not say."""
     events: int = 0
-    """``data:`` events of a streamed response, without ``[DONE]``."""
+    """``data`` events of a streamed response except ``[DONE]``; 0 for a JSON body."""
+    found: bool = False
+    """The server reported a usage."""
 
 
 @dataclass(slots=True)

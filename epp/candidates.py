@@ -1,0 +1,90 @@
+"""Subset hint and store snapshot → the candidates of a request.
+
+The data plane may restrict the choice by dynamic metadata (protocol decision D11): a list of strings or a comma-separated
+string; an entry with a port names one endpoint, one without names all endpoints of that address; what cannot be used counts
+as an empty list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from epp.errors import DropReason, ErrorCode, RequestError
+from epp.framework.candidates import Candidates
+
+SUBSET_NAMESPACE = "envoy.lb.subset_hint"
+SUBSET_KEY = "x-gateway-destination-endpoint-subset"
+
+NO_CANDIDATES = "failed to find endpoint candidates for serving the request"
+
+
+class CandidateSource(Protocol):
+    """Where endpoints come from: the EndpointStore."""
+
+    def candidates(self) -> Candidates:
+        """All endpoints with their metrics of this moment."""
+        ...
+
+
+class CandidateFinder:
+    """Finds the candidates of a request.
+
+    Args:
+        source: all endpoints.
+        use_subset: False ignores the hint (``--disable-endpoint-subset-filter``).
+        hold_back_unscraped: endpoints without metrics are no candidates yet.
+    """
+
+    def __init__(self, source: CandidateSource, *, use_subset: bool = True, hold_back_unscraped: bool = False) -> None:
+        self._source = source
+        self._use_subset = use_subset
+        self._hold_back = hold_back_unscraped
+
+    def find(self, metadata: Mapping[str, Mapping[str, object]]) -> Candidates:
+        """The candidates, never empty.
+
+        Args:
+            metadata: of the request, by namespace.
+
+        Raises:
+            RequestError: SERVICE_UNAVAILABLE if there are none.
+        """
+        candidates = self._source.candidates()
+        if self._hold_back:
+            candidates = candidates.where([m.updated_s is not None for m in candidates.metrics])
+        if metadata and self._use_subset:
+            namespace = metadata.get(SUBSET_NAMESPACE)
+            if namespace is not None and SUBSET_KEY in namespace:
+                candidates = _restrict(candidates, namespace[SUBSET_KEY])
+        if not candidates:
+            raise RequestError(ErrorCode.SERVICE_UNAVAILABLE, NO_CANDIDATES, DropReason.NO_ENDPOINTS)
+        return candidates
+
+
+def _restrict(candidates: Candidates, hint: object) -> Candidates:
+    exact, addresses = _entries(hint)
+    return candidates.where([e.host_port in exact or e.address in addresses for e in candidates.endpoints])
+
+
+def _entries(hint: object) -> tuple[set[str], set[str]]:
+    """(``host:port`` entries, entries without a port) of a hint."""
+    if isinstance(hint, str):
+        parts: list[object] = list(hint.split(","))
+    elif isinstance(hint, (list, tuple)):
+        parts = list(hint)
+    else:
+        parts = []
+    exact: set[str] = set()
+    addresses: set[str] = set()
+    for part in parts:
+        text = part.strip() if isinstance(part, str) else ""
+        if not text:
+            continue
+        if text.startswith("[") and text.endswith("]"):
+            addresses.add(text[1:-1])
+        elif text.startswith("[") or text.count(":") == 1:
+            exact.add(text)
+        else:
+            addresses.add(text)
+    return exact, addresses

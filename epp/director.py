@@ -1,0 +1,386 @@
+"""What happens to a request, as a list of stages; the handler that every transport calls.
+
+parse → rewrite the model name → objective and priority → request-header plugins → admission → candidates → screeners →
+data producers → admitters → schedule → PreRequest → route. The first stage that fails ends the request with its error. All
+of it runs in one go unless a declared plugin is a coroutine; then the decision runs in a task, under a deadline.
+
+Source of the order: llm-d-router: pkg/epp/requestcontrol/director.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import uuid4
+
+from epp.candidates import CandidateFinder
+from epp.errors import ErrorCode, RequestError, SchedulingError
+from epp.extproc.handler import (
+    BodyState,
+    Chunk,
+    Edits,
+    Metadata,
+    Outcome,
+    Pairs,
+    Plan,
+    Rename,
+    Reply,
+    Request,
+    ResponseHead,
+    Route,
+    Stream,
+)
+from epp.framework.candidates import Candidates
+from epp.framework.data import RequestData
+from epp.framework.interfaces import SaturationDetector
+from epp.framework.types import RAW_BODY, InferenceRequest, ParsedBody, SchedulingResult
+from epp.lifecycle import HookRunner
+from epp.request.edits import EditList
+from epp.request.headers import (
+    DESTINATION,
+    DESTINATION_SCORES,
+    FAIRNESS_ID,
+    LB_NAMESPACE,
+    MODEL_REWRITE,
+    OBJECTIVE,
+    REQUEST_ID,
+    lookup,
+    request_path,
+)
+from epp.request.parse import ParserTable
+from epp.request.replies import error_shape, is_grpc, refusal
+from epp.request.rewrite import model_splices
+from epp.response import Flight, ResponseSide
+from epp.scheduling.record import DecisionRecord
+from epp.scheduling.scheduler import Scheduler
+from epp.telemetry.metrics import AttemptLabels, Metrics, RewriteLabels
+from epp.telemetry.requests import RequestLabels
+
+DECISION_DEADLINE_S = 5.0
+"""Longest time from the complete request to its decision, where a plugin waits (protocol decision D15)."""
+DEFAULT_FLOW = "default-flow"
+
+
+class Rewrite(Protocol):
+    """An InferenceModelRewrite rule that applies."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+
+
+class ObjectLookup(Protocol):
+    """InferenceObjectives and InferenceModelRewrites."""
+
+    def priority(self, objective: str) -> int:
+        """0 for an unknown name."""
+        ...
+
+    def resolve(self, model: str) -> Rewrite | None:
+        """The rule for an incoming model name, with its target drawn."""
+        ...
+
+
+class DecisionLog(Protocol):
+    """Takes records of decisions while somebody wants them."""
+
+    @property
+    def wanted(self) -> bool: ...
+    def decided(self, record: DecisionRecord) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """All that depends on the configuration; replaced whole on reload."""
+
+    parsers: ParserTable
+    scheduler: Scheduler
+    hooks: HookRunner
+    detector: SaturationDetector | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DirectorOptions:
+    """Process flags that matter here."""
+
+    emit_scores: bool = False
+    """``--emit-endpoint-scores``."""
+
+
+class Director:
+    """The RequestHandler: decides, and keeps the books until the response is over."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        finder: CandidateFinder,
+        objects: ObjectLookup,
+        metrics: Metrics,
+        responses: ResponseSide,
+        decisions: DecisionLog,
+        options: DirectorOptions = DirectorOptions(),  # noqa: B008 — frozen
+        *,
+        choose: Callable[[Sequence[str]], str],
+        spawn: Callable[[Awaitable[None], str], asyncio.Task[None]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.pipeline = pipeline
+        self._finder = finder
+        self._objects = objects
+        self._metrics = metrics
+        self._responses = responses
+        self._decisions = decisions
+        self._options = options
+        self._choose = choose
+        self._spawn = spawn
+        self._clock = clock
+
+    # RequestHandler
+
+    def request(self, stream: Stream, request: Request) -> None:
+        """Decide about a request, at once if no plugin waits."""
+        pipeline = self.pipeline
+        path = request_path(request.headers)
+        flight = stream.state = Flight(pipeline.hooks, request.at_s, path, request.headers)
+        try:
+            if request.body_state is BodyState.ABSENT:
+                answer: Route | Reply = self._forward_bodyless(request)
+            else:
+                splices = self._read(pipeline, flight, request)
+                if pipeline.hooks.hooks.decision_waits:
+                    flight.task = self._spawn(self._decide_later(stream, pipeline, flight, request, splices), "decision")
+                    return
+                answer = self._decide(pipeline, flight, request, splices)
+        except RequestError as error:
+            answer = self._refuse(flight, error)
+        self._answer(stream, flight, answer)
+
+    def response_headers(self, stream: Stream, head: ResponseHead) -> Edits | None:
+        """Let plugins see the response headers."""
+        flight = stream.state
+        return self._responses.headers(flight, head) if isinstance(flight, Flight) else None
+
+    def response_body(self, stream: Stream, chunks: Sequence[Chunk]) -> None:
+        """Let plugins see forwarded chunks."""
+        flight = stream.state
+        if isinstance(flight, Flight):
+            self._responses.chunks(flight, chunks)
+
+    def finished(self, stream: Stream, outcome: Outcome) -> Metadata | None:
+        """Close the books."""
+        flight = stream.state
+        return self._responses.finished(flight, outcome) if isinstance(flight, Flight) else None
+
+    # Stages
+
+    def _forward_bodyless(self, request: Request) -> Route:
+        """Requests without a body go to any endpoint: no plugins, no books (protocol decisions D3 and D16)."""
+        candidates = self._finder.find(request.metadata)
+        target = self._choose([endpoint.host_port for endpoint in candidates.endpoints])
+        first: list[tuple[str, str]] = [(DESTINATION, target)]
+        if not request.headers.get(REQUEST_ID):
+            first.append((REQUEST_ID, str(uuid4())))
+        return Route(Edits(tuple(first)), {LB_NAMESPACE: {DESTINATION: target}}, _UNOBSERVED)
+
+    def _read(self, pipeline: Pipeline, flight: Flight, request: Request) -> tuple[tuple[int, int, bytes], ...]:
+        """Parse, resolve the model name, build the request that plugins see."""
+        body = self._parse(pipeline, flight, request)
+        headers = request.headers
+        target = self._target_model(flight, body, request)
+        splices: tuple[tuple[int, int, bytes], ...] = ()
+        size = len(request.body)
+        if body.rewritable and target != body.model:
+            splices = model_splices(request.body, target)
+            size += sum(len(new) - (end - start) for start, end, new in splices)
+        objective = lookup(headers, *OBJECTIVE)
+        request_id = headers.get(REQUEST_ID)
+        flight.adds_request_id = not request_id
+        flight.request = InferenceRequest(
+            request_id=request_id or str(uuid4()),
+            path=flight.path,
+            headers=headers,
+            body=body,
+            model=body.model,
+            target_model=target,
+            priority=self._objects.priority(objective) if objective else 0,
+            fairness_id=lookup(headers, *FAIRNESS_ID) or DEFAULT_FLOW,
+            size_bytes=size,
+            received_s=request.at_s,
+            data=RequestData(),
+        )
+        return splices
+
+    def _parse(self, pipeline: Pipeline, flight: Flight, request: Request) -> ParsedBody:
+        state = request.body_state
+        if state is BodyState.COMPLETE:
+            path = flight.path.rstrip("/")
+            return pipeline.parsers.resolve(path).plugin.parse(path, request.headers, request.body)
+        if state is BodyState.UNSEEN:
+            if lookup(request.headers, *MODEL_REWRITE):
+                raise RequestError(ErrorCode.BAD_REQUEST, "request body not available for model rewrite")
+            return RAW_BODY
+        raise _BODY_ERRORS[state]
+
+    def _target_model(self, flight: Flight, body: ParsedBody, request: Request) -> str:
+        """The name to send upstream: a rule's, else the header's, else the client's own."""
+        asked = lookup(request.headers, *MODEL_REWRITE)
+        if not body.rewritable:
+            return asked or body.model
+        flight.incoming_model = body.model
+        rule = self._objects.resolve(body.model)
+        if rule is not None:
+            self._metrics.model_rewrite_decision(RewriteLabels(rule.name, body.model, rule.target))
+            return rule.target
+        target = asked or body.model
+        if not target:
+            raise RequestError(ErrorCode.BAD_REQUEST, "model not found in request body")
+        return target
+
+    def _decide(
+        self, pipeline: Pipeline, flight: Flight, request: Request, splices: tuple[tuple[int, int, bytes], ...]
+    ) -> Route:
+        inference = flight.inference
+        hooks = pipeline.hooks
+        edits = EditList()
+        candidates = self._candidates(pipeline, inference, request, edits)
+        if hooks.hooks.producers:
+            hooks.produce(inference, candidates)
+        if hooks.hooks.admitters:
+            hooks.admit(inference, candidates)
+        result = self._schedule(pipeline, flight, candidates)
+        if hooks.hooks.pre_request:
+            hooks.pre_request(inference, result, edits)
+        return self._route(flight, result, edits, splices)
+
+    async def _decide_later(
+        self,
+        stream: Stream,
+        pipeline: Pipeline,
+        flight: Flight,
+        request: Request,
+        splices: tuple[tuple[int, int, bytes], ...],
+    ) -> None:
+        """``_decide`` for plugins that wait."""
+        hooks = pipeline.hooks
+        inference = flight.inference
+        answer: Route | Reply
+        try:
+            async with asyncio.timeout(DECISION_DEADLINE_S):
+                edits = EditList()
+                candidates = self._candidates(pipeline, inference, request, edits)
+                await hooks.produce_async(inference, candidates)
+                await hooks.admit_async(inference, candidates)
+                result = self._schedule(pipeline, flight, candidates)
+                await hooks.pre_request_async(inference, result, edits)
+                answer = self._route(flight, result, edits, splices)
+        except RequestError as error:
+            answer = self._refuse(flight, error)
+        except TimeoutError:
+            answer = self._refuse(flight, RequestError(ErrorCode.SERVICE_UNAVAILABLE, "no decision in time"))
+        except Exception as error:  # noqa: BLE001 — a defect; the client is told, the log too
+            self._responses.defect("decision", error)
+            answer = self._refuse(flight, RequestError(ErrorCode.INTERNAL, "internal error"))
+        self._answer(stream, flight, answer)
+
+    def _candidates(self, pipeline: Pipeline, inference: InferenceRequest, request: Request, edits: EditList) -> Candidates:
+        hooks = pipeline.hooks
+        if hooks.hooks.request_header:
+            hooks.request_header(inference, edits)
+        candidates = self._finder.find(request.metadata)
+        if inference.priority < 0 and pipeline.detector is not None and pipeline.detector.saturation(candidates) >= 1.0:
+            raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, "system saturated, sheddable request dropped")
+        if hooks.hooks.screeners:
+            candidates = hooks.screen(inference, candidates)
+            if not candidates:
+                raise _SCREENED_OUT
+        return candidates
+
+    def _schedule(self, pipeline: Pipeline, flight: Flight, candidates: Candidates) -> SchedulingResult:
+        """Pick; from here on the request must be completed exactly once."""
+        inference = flight.inference
+        record = DecisionRecord() if self._decisions.wanted else None
+        begun = time.perf_counter()
+        try:
+            result = pipeline.scheduler.schedule(inference, candidates, record)
+        except SchedulingError as error:
+            self._metrics.scheduler_attempt(AttemptLabels(False, inference.target_model), time.perf_counter() - begun)
+            message = f"failed to find target endpoint: {error}"
+            raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, message, error.reason) from error
+        finally:
+            if record is not None:
+                self._decisions.decided(record)
+        target = result.targets[0]
+        self._metrics.scheduler_attempt(
+            AttemptLabels(True, inference.target_model, target.name, target.namespace, str(target.port)),
+            time.perf_counter() - begun,
+        )
+        flight.scheduled(result, self._metrics)
+        return result
+
+    def _route(
+        self,
+        flight: Flight,
+        result: SchedulingResult,
+        edits: EditList,
+        splices: tuple[tuple[int, int, bytes], ...],
+    ) -> Route:
+        targets = result.targets
+        destination = targets[0].host_port if len(targets) == 1 else ",".join([e.host_port for e in targets])
+        inference = flight.inference
+        first: Pairs = ((DESTINATION, destination),)
+        if flight.adds_request_id:
+            first = (*first, (REQUEST_ID, inference.request_id))
+        values: dict[str, object] = {DESTINATION: destination}
+        if self._options.emit_scores:
+            values.update(_scores(result))
+        metadata: Mapping[str, Mapping[str, object]] = {LB_NAMESPACE: values}
+        if edits.metadata is not None:
+            metadata = {**edits.metadata, LB_NAMESPACE: {**edits.metadata.get(LB_NAMESPACE, {}), **values}}
+        return Route(edits.freeze(first), metadata, self._plan(flight), splices)
+
+    def _plan(self, flight: Flight) -> Plan:
+        body = flight.inference.body
+        plan = self._responses.plan(flight.hooks, body.usage_reader, body.streams, body.skip_response)
+        if body.rewritable and flight.inference.target_model != body.model and body.model:
+            return plan._replace(rename=Rename("model", flight.inference.target_model, body.model))
+        return plan
+
+    # Answers
+
+    def _answer(self, stream: Stream, flight: Flight, answer: Route | Reply) -> None:
+        self._metrics.request_processing(self._clock() - flight.received_s)
+        stream.answer(answer)
+
+    def _refuse(self, flight: Flight, error: RequestError) -> Reply:
+        inference = flight.request
+        if inference is not None:
+            labels = flight.labels or flight.make_labels()
+        else:
+            labels = RequestLabels(flight.incoming_model)
+        flight.error_counted = True
+        self._metrics.request_error(labels, error.code.value)
+        return refusal(error, error_shape(flight.path, flight.headers), grpc=is_grpc(flight.headers))
+
+
+def _scores(result: SchedulingResult) -> dict[str, object]:
+    """Weighted totals of the primary profile by ``host:port``."""
+    primary = result.profiles.get(result.primary)
+    if primary is None:
+        return {}
+    pairs = zip(primary.candidates.endpoints, primary.totals, strict=True)
+    return {DESTINATION_SCORES: {endpoint.host_port: total for endpoint, total in pairs}}
+
+
+_UNOBSERVED = Plan()
+_SCREENED_OUT = RequestError(ErrorCode.SERVICE_UNAVAILABLE, "screeners eliminated all endpoint candidates")
+_BODY_ERRORS = {
+    BodyState.TIMED_OUT: RequestError(ErrorCode.REQUEST_TIMEOUT, "request body incomplete"),
+    BodyState.TOO_LARGE: RequestError(ErrorCode.PAYLOAD_TOO_LARGE, "request body is larger than this service accepts"),
+    BodyState.NO_MEMORY: RequestError(
+        ErrorCode.SERVICE_UNAVAILABLE, "too many request bodies in memory, try again in a moment"
+    ),
+}

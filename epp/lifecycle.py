@@ -1,0 +1,324 @@
+"""Hooks of a request, in declaration order: PreRequest, ResponseReceived, ResponseStreaming, ResponseComplete.
+
+Plain functions run inline. Coroutine functions are awaited before the decision is sent (PreRequest and the stages before it),
+or follow one another in a task per request (response hooks), each with a deadline. A failing response hook is reported and the
+next one runs; a response never fails because of a hook.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Generic, TypeVar, cast
+
+from epp.errors import ErrorCode, RequestError
+from epp.framework.candidates import Candidates
+from epp.framework.interfaces import (
+    Admitter,
+    DataProducer,
+    HeaderEdits,
+    PreRequest,
+    RequestHeaderProcessor,
+    ResponseComplete,
+    ResponseReceived,
+    ResponseStreaming,
+    Role,
+    Screener,
+)
+from epp.framework.types import Completion, InferenceRequest, ResponseInfo, SchedulingResult, StreamingChunk
+from epp.scheduling.profile import Defects, Observe
+
+T = TypeVar("T")
+
+HOOK_DEADLINE_S = 0.4
+"""Longest time a coroutine hook may take; upstream's default for data producers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hook(Generic[T]):
+    """A plugin in one of its slots."""
+
+    name: str
+    type: str
+    plugin: T
+    observe: Observe
+    is_async: bool = False
+
+
+def is_async(plugin: object, method: str) -> bool:
+    """The method is a coroutine function."""
+    return inspect.iscoroutinefunction(getattr(plugin, method))
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """All hooks of a configuration, by slot, in declaration order."""
+
+    request_header: Sequence[Hook[RequestHeaderProcessor]] = ()
+    screeners: Sequence[Hook[Screener]] = ()
+    producers: Sequence[Hook[DataProducer]] = ()
+    """In dependency order."""
+    admitters: Sequence[Hook[Admitter]] = ()
+    pre_request: Sequence[Hook[PreRequest]] = ()
+    received: Sequence[Hook[ResponseReceived]] = ()
+    streaming: Sequence[Hook[ResponseStreaming]] = ()
+    complete: Sequence[Hook[ResponseComplete]] = ()
+
+    @property
+    def decision_waits(self) -> bool:
+        """A stage before the answer is a coroutine, so that the decision needs a task."""
+        return any(hook.is_async for slot in (self.producers, self.admitters, self.pre_request) for hook in slot)
+
+
+class HookRunner:
+    """Runs hooks, times them, and reports those that fail.
+
+    Args:
+        hooks: what to run.
+        defects: told of failures.
+        spawn: starts a background task.
+        clock: seconds, for durations.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks,
+        defects: Defects,
+        spawn: Callable[[Awaitable[None], str], asyncio.Task[None]],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.hooks = hooks
+        self._defects = defects
+        self._spawn = spawn
+        self._clock = clock
+
+    def request_header(self, request: InferenceRequest, edits: HeaderEdits) -> None:
+        """Let plugins see the request before anything is decided.
+
+        Raises:
+            RequestError: one refuses it; any other exception of a plugin is reported and becomes INTERNAL.
+        """
+        for hook in self.hooks.request_header:
+            begun = self._clock()
+            try:
+                hook.plugin.process_request(request, edits)
+            except RequestError:
+                raise
+            except Exception as error:
+                self._defects.plugin_failed(Role.REQUEST_HEADER, hook.type, hook.name, error)
+                raise RequestError(ErrorCode.INTERNAL, "internal error") from error
+            hook.observe(self._clock() - begun)
+
+    def screen(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
+        """The candidates that every screener keeps; one that fails is reported and keeps all."""
+        kept: list[set[str]] = []
+        for hook in self.hooks.screeners:
+            begun = self._clock()
+            try:
+                kept.append({endpoint.id for endpoint in hook.plugin.screen(request, candidates)})
+            except Exception as error:  # noqa: BLE001 — reported; the others still screen
+                self._defects.plugin_failed(Role.SCREENER, hook.type, hook.name, error)
+            hook.observe(self._clock() - begun)
+        if not kept:
+            return candidates
+        common = set.intersection(*kept)
+        return candidates.where([endpoint.id in common for endpoint in candidates.endpoints])
+
+    def produce(self, request: InferenceRequest, candidates: Candidates) -> None:
+        """Run the producers; the first that fails ends the stage, the request goes on."""
+        for hook in self.hooks.producers:
+            begun = self._clock()
+            try:
+                hook.plugin.produce(request, candidates)
+            except Exception as error:  # noqa: BLE001
+                self._defects.plugin_failed(Role.DATA_PRODUCER, hook.type, hook.name, error)
+                return
+            hook.observe(self._clock() - begun)
+
+    async def produce_async(self, request: InferenceRequest, candidates: Candidates) -> None:
+        """The same, for coroutines."""
+        for hook in self.hooks.producers:
+            begun = self._clock()
+            try:
+                await _settle(hook.plugin.produce(request, candidates))
+            except Exception as error:  # noqa: BLE001
+                self._defects.plugin_failed(Role.DATA_PRODUCER, hook.type, hook.name, _named(error))
+                return
+            hook.observe(self._clock() - begun)
+
+    def admit(self, request: InferenceRequest, candidates: Candidates) -> None:
+        """Ask the admitters.
+
+        Raises:
+            RequestError: the first denial.
+        """
+        for hook in self.hooks.admitters:
+            begun = self._clock()
+            try:
+                denial = cast("str | None", hook.plugin.admit(request, candidates))
+            except RequestError:
+                raise
+            except Exception as error:
+                self._defects.plugin_failed(Role.ADMITTER, hook.type, hook.name, error)
+                raise RequestError(ErrorCode.INTERNAL, "internal error") from error
+            hook.observe(self._clock() - begun)
+            _raise_denial(denial)
+
+    async def admit_async(self, request: InferenceRequest, candidates: Candidates) -> None:
+        """The same, for coroutines."""
+        for hook in self.hooks.admitters:
+            begun = self._clock()
+            try:
+                denial = await _settle(hook.plugin.admit(request, candidates))
+            except RequestError:
+                raise
+            except Exception as error:
+                self._defects.plugin_failed(Role.ADMITTER, hook.type, hook.name, _named(error))
+                raise RequestError(ErrorCode.INTERNAL, "internal error") from error
+            hook.observe(self._clock() - begun)
+            _raise_denial(denial)
+
+    def pre_request(self, request: InferenceRequest, result: SchedulingResult, edits: HeaderEdits) -> None:
+        """Tell all plugins of the decision; all run, even if one fails.
+
+        Raises:
+            RequestError: the only failure if it is one, else INTERNAL with the text of all.
+        """
+        failures: list[tuple[Hook[PreRequest], Exception]] = []
+        for hook in self.hooks.pre_request:
+            begun = self._clock()
+            try:
+                hook.plugin.pre_request(request, result, edits)
+            except Exception as error:  # noqa: BLE001 — gathered below
+                failures.append((hook, error))
+            hook.observe(self._clock() - begun)
+        if failures:
+            self._raise_failures(failures)
+
+    async def pre_request_async(self, request: InferenceRequest, result: SchedulingResult, edits: HeaderEdits) -> None:
+        """The same, for coroutines."""
+        failures: list[tuple[Hook[PreRequest], Exception]] = []
+        for hook in self.hooks.pre_request:
+            begun = self._clock()
+            try:
+                await _settle(hook.plugin.pre_request(request, result, edits))
+            except Exception as error:  # noqa: BLE001
+                failures.append((hook, _named(error)))
+            hook.observe(self._clock() - begun)
+        if failures:
+            self._raise_failures(failures)
+
+    def _raise_failures(self, failures: list[tuple[Hook[PreRequest], Exception]]) -> None:
+        for hook, error in failures:
+            if not isinstance(error, RequestError):
+                self._defects.plugin_failed(Role.PRE_REQUEST, hook.type, hook.name, error)
+        hook, error = failures[0]
+        if len(failures) == 1 and isinstance(error, RequestError):
+            raise error
+        lines = [f'PreRequest "{h.name}/{h.type}" failed: {_client_text(e)}' for h, e in failures]
+        raise RequestError(ErrorCode.INTERNAL, "\n".join(lines)) from error
+
+    def received(self, request: InferenceRequest, result: SchedulingResult, response: ResponseInfo, edits: HeaderEdits) -> None:
+        """Tell of the response headers."""
+        for hook in self.hooks.received:
+            begun = self._clock()
+            try:
+                hook.plugin.response_received(request, result, response, edits)
+            except Exception as error:  # noqa: BLE001
+                self._defects.plugin_failed(Role.RESPONSE_RECEIVED, hook.type, hook.name, error)
+            hook.observe(self._clock() - begun)
+
+    def streaming(
+        self,
+        request: InferenceRequest,
+        result: SchedulingResult,
+        chunk: StreamingChunk,
+        after: asyncio.Task[None] | None,
+    ) -> asyncio.Task[None] | None:
+        """Tell of a chunk.
+
+        Args:
+            after: task of this request that coroutines wait for.
+
+        Returns:
+            The task to wait for next time.
+        """
+        for hook in self.hooks.streaming:
+            call = partial(hook.plugin.response_streaming, request, result, chunk)
+            after = self._call(Role.RESPONSE_STREAMING, hook, call, after)
+        return after
+
+    def complete(
+        self,
+        request: InferenceRequest,
+        result: SchedulingResult,
+        completion: Completion,
+        after: asyncio.Task[None] | None,
+    ) -> None:
+        """Tell of the end."""
+        for hook in self.hooks.complete:
+            call = partial(hook.plugin.response_complete, request, result, completion)
+            after = self._call(Role.RESPONSE_COMPLETE, hook, call, after)
+
+    def _call(
+        self,
+        role: Role,
+        hook: Hook[T],
+        call: Callable[[], Awaitable[None] | None],
+        after: asyncio.Task[None] | None,
+    ) -> asyncio.Task[None] | None:
+        if hook.is_async:
+            return self._spawn(self._follow(role, hook, call, after), f"{role}:{hook.name}")
+        begun = self._clock()
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001
+            self._defects.plugin_failed(role, hook.type, hook.name, error)
+        hook.observe(self._clock() - begun)
+        return after
+
+    async def _follow(
+        self,
+        role: Role,
+        hook: Hook[T],
+        call: Callable[[], Awaitable[None] | None],
+        after: asyncio.Task[None] | None,
+    ) -> None:
+        if after is not None:
+            await asyncio.wait([after])
+        begun = self._clock()
+        try:
+            await _settle(call())
+        except Exception as error:  # noqa: BLE001
+            self._defects.plugin_failed(role, hook.type, hook.name, _named(error))
+        hook.observe(self._clock() - begun)
+
+
+async def _settle(value: Awaitable[T] | T) -> T:
+    """The value, waited for if it is awaitable.
+
+    Raises:
+        TimeoutError: after ``HOOK_DEADLINE_S``.
+    """
+    if not inspect.isawaitable(value):
+        return value
+    async with asyncio.timeout(HOOK_DEADLINE_S):
+        return cast("T", await value)
+
+
+def _named(error: Exception) -> Exception:
+    return TimeoutError(f"took longer than {HOOK_DEADLINE_S:g} s") if isinstance(error, TimeoutError) else error
+
+
+def _raise_denial(denial: str | None) -> None:
+    if denial is not None:
+        raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, f"request cannot be admitted: {denial}")
+
+
+def _client_text(error: Exception) -> str:
+    """Internals stay in the log."""
+    return error.message if isinstance(error, RequestError) else "internal error"

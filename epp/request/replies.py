@@ -1,0 +1,81 @@
+"""What a client is told when its request is refused: status, body in the shape of its API, headers.
+
+Source: protocol decisions D2 and D14; error shapes of the OpenAI and Anthropic APIs.
+"""
+
+from __future__ import annotations
+
+import re
+
+import orjson
+
+from epp.errors import ErrorCode, RequestError
+from epp.extproc.handler import Headers, Reply
+from epp.framework.types import ErrorShape
+
+DROPPED_REASON = "x-llm-d-request-dropped-reason"
+
+_OPENAI_TYPE = {
+    ErrorCode.BAD_REQUEST: "invalid_request_error",
+    ErrorCode.UNAUTHORIZED: "authentication_error",
+    ErrorCode.FORBIDDEN: "permission_error",
+    ErrorCode.NOT_FOUND: "not_found_error",
+    ErrorCode.REQUEST_TIMEOUT: "timeout_error",
+    ErrorCode.PRECONDITION_FAILED: "invalid_request_error",
+    ErrorCode.PAYLOAD_TOO_LARGE: "invalid_request_error",
+    ErrorCode.RESOURCE_EXHAUSTED: "rate_limit_error",
+    ErrorCode.SERVICE_UNAVAILABLE: "service_unavailable_error",
+}
+_ANTHROPIC_TYPE = {
+    ErrorCode.BAD_REQUEST: "invalid_request_error",
+    ErrorCode.UNAUTHORIZED: "authentication_error",
+    ErrorCode.FORBIDDEN: "permission_error",
+    ErrorCode.NOT_FOUND: "not_found_error",
+    ErrorCode.REQUEST_TIMEOUT: "timeout_error",
+    ErrorCode.PRECONDITION_FAILED: "invalid_request_error",
+    ErrorCode.PAYLOAD_TOO_LARGE: "request_too_large",
+    ErrorCode.RESOURCE_EXHAUSTED: "rate_limit_error",
+    ErrorCode.SERVICE_UNAVAILABLE: "overloaded_error",
+}
+_WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
+_JSON = ("content-type", "application/json")
+_TEXT = ("content-type", "text/plain; charset=utf-8")
+
+
+def is_grpc(headers: Headers) -> bool:
+    """The client speaks gRPC."""
+    return (headers.get("content-type") or "").startswith("application/grpc")
+
+
+def error_shape(path: str, headers: Headers) -> ErrorShape:
+    """The shape that a client of ``path`` can read."""
+    if is_grpc(headers):
+        return ErrorShape.PLAIN
+    path = path.rstrip("/")
+    if path.endswith(("/messages", "/messages/count_tokens")) or headers.get("anthropic-version") is not None:
+        return ErrorShape.ANTHROPIC
+    return ErrorShape.OPENAI if path.startswith("/v1/") or "/v1/" in path else ErrorShape.PLAIN
+
+
+def refusal(error: RequestError, shape: ErrorShape, *, grpc: bool = False) -> Reply:
+    """The answer to a request that is refused."""
+    message = str(error)
+    if shape is ErrorShape.OPENAI:
+        kind = _OPENAI_TYPE.get(error.code, "server_error")
+        body = orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": error.code.value}})
+    elif shape is ErrorShape.ANTHROPIC:
+        kind = _ANTHROPIC_TYPE.get(error.code, "api_error")
+        body = orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
+    else:
+        body = message.encode("utf-8", "replace")
+    headers = [_TEXT if shape is ErrorShape.PLAIN else _JSON]
+    if error.reason is not None:
+        headers.append((DROPPED_REASON, error.reason.value))
+    headers.extend(error.headers)
+    return Reply(
+        status=error.code.http_status,
+        body=body,
+        headers=tuple(headers),
+        grpc_status=error.code.grpc_status if grpc else None,
+        details=f"epp_{_WORD_START.sub('_', error.code.value).lower()}" if error.reason is None else error.reason.value,
+    )
