@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -45,7 +45,7 @@ class DataKey(Generic[T]):
 class Consumes:
     """A plugin reads this key; a required one makes the loader create its default producer."""
 
-    key: DataKey[object] | DataKey[dict[str, object]]
+    key: DataKey[Any]
     required: bool = True
 
 

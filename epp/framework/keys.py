@@ -1,0 +1,139 @@
+"""The shared data keys: what plugins tell each other about a request, its candidates, and their metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from epp.framework.data import DataKey, Scope
+from epp.framework.types import Endpoint, EndpointId
+
+
+@dataclass(frozen=True, slots=True)
+class PrefixMatch:
+    """How much of a prompt's prefix one endpoint holds. Source: llm-d-router, attribute PrefixCacheMatchInfo."""
+
+    match_blocks: int
+    """Leading blocks found; weighted by tier if the index knows tiers."""
+    total_blocks: int
+    """Blocks of the prompt, or of the part that was looked up."""
+    block_size_tokens: int
+    cached_blocks: int | None = None
+    """Leading blocks found in any tier, unweighted; None = same as ``match_blocks``."""
+    blocks_by_tier: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaFeature:
+    """An image, a video or a sound in a tokenized prompt."""
+
+    modality: str
+    hash: str
+    offset_tokens: int
+    length_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizedPrompt:
+    """The prompt as tokens."""
+
+    token_ids: tuple[int, ...]
+    is_exact: bool
+    """False: pseudo-tokens that are good for counting and approximate matching only."""
+    media: tuple[MediaFeature, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class InFlightLoad:
+    """What this picker has sent to one endpoint and not seen end."""
+
+    requests: int
+    tokens: int
+    uncached_tokens: int = 0
+    """Tokens of the current request that this endpoint would have to compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyPrediction:
+    """Predicted latency of the current request on one endpoint."""
+
+    ttft_ms: float
+    tpot_ms: float
+    ttft_headroom_ms: float
+    """Objective minus prediction; negative = the objective would be missed."""
+    tpot_headroom_ms: float
+    ttft_is_valid: bool
+    tpot_is_valid: bool
+    dispatched_requests: int
+    """Requests that this picker has sent to the endpoint and that still run."""
+
+
+@dataclass(frozen=True, slots=True)
+class MediaMatch:
+    """How much of the request's media one endpoint has encoded before, in the units of its sizes."""
+
+    matched_size: int
+    total_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Topology:
+    """Where an endpoint runs; "" = unknown."""
+
+    hostname: str = ""
+    rack: str = ""
+    zone: str = ""
+    region: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """An entry of a model server's ``/v1/models``."""
+
+    id: str
+    parent: str = ""
+    """Base model of an adapter."""
+    object: str = ""
+    created: int = 0
+    owned_by: str = ""
+
+
+PREFIX_CACHE_MATCH: DataKey[dict[EndpointId, PrefixMatch]] = DataKey(
+    "PrefixCacheMatchInfo", dict, "approx-prefix-cache-producer", Scope.ENDPOINT
+)
+"""Over all candidates of the pool, whatever the filters of a profile keep."""
+
+TOKENIZED_PROMPT: DataKey[TokenizedPrompt] = DataKey("TokenizedPrompt", TokenizedPrompt, "token-producer")
+
+IN_FLIGHT_LOAD: DataKey[dict[EndpointId, InFlightLoad]] = DataKey(
+    "InFlightLoad", dict, "inflight-load-producer", Scope.ENDPOINT
+)
+
+LATENCY_PREDICTION: DataKey[dict[EndpointId, LatencyPrediction]] = DataKey(
+    "LatencyPredictionInfo", dict, "predicted-latency-producer", Scope.ENDPOINT
+)
+
+MEDIA_CACHE_MATCH: DataKey[dict[EndpointId, MediaMatch]] = DataKey(
+    "MultiModalEncoderCacheMatchInfo", dict, "mm-embeddings-cache-producer", Scope.ENDPOINT
+)
+
+SESSION_ID: DataKey[str] = DataKey("SessionID", str, "session-id-producer")
+
+PEER_ENDPOINT: DataKey[Endpoint] = DataKey("peer-endpoint", Endpoint, "disagg-profile-handler")
+"""The other side of a disaggregated request, known before the second profile runs."""
+
+AGENT_IDENTITY: DataKey[str] = DataKey("agent-identity", str, "agent-identity")
+"""Becomes the fairness id of a request that names none."""
+
+WAITING_QUEUE: DataKey[int] = DataKey("WaitingQueueSize", int, "core-metrics-extractor", Scope.METRICS)
+RUNNING_REQUESTS: DataKey[int] = DataKey("RunningRequestsSize", int, "core-metrics-extractor", Scope.METRICS)
+KV_CACHE_USAGE: DataKey[float] = DataKey("KVCacheUsagePercent", float, "core-metrics-extractor", Scope.METRICS)
+"""A fraction, in spite of its name upstream."""
+ACTIVE_MODELS: DataKey[frozenset[str]] = DataKey("ActiveModels", frozenset, "core-metrics-extractor", Scope.METRICS)
+WAITING_MODELS: DataKey[frozenset[str]] = DataKey("WaitingModels", frozenset, "core-metrics-extractor", Scope.METRICS)
+
+SERVED_MODELS: DataKey[tuple[ServedModel, ...]] = DataKey("/v1/models", tuple, "models-data-extractor", Scope.METRICS)
+TOPOLOGY: DataKey[Topology] = DataKey("Topology", Topology, "topology-extractor", Scope.METRICS)
+GPU_UTILIZATION: DataKey[float] = DataKey("GPUUtilization", float, "dcgm-extractor", Scope.METRICS)
+CLUSTER_QUEUE: DataKey[float] = DataKey("llm-d.ai/multicluster-queue-size", float, "", Scope.METRICS)
+CLUSTER_KV_CACHE_USAGE: DataKey[float] = DataKey("llm-d.ai/multicluster-kv-cache-utilization", float, "", Scope.METRICS)
