@@ -136,27 +136,6 @@ class Ignored:
 
 @dataclass(frozen=True, slots=True)
 class Deprecated:
-    """Marks a parameter of an older form that still works; a warning where it is used."""
-
-    instead: str
-    """What to write today, such as ``profiles.decode``."""
-    code: str = "WRN006"
-    """WRN007 for a value that is converted."""
-
-
-def refuse(reason: str, *, at: str = "", code: str = "CFG056") -> PydanticCustomError:
-    """An error for validators to raise where a plain ``ValueError`` would point to the wrong place or have the wrong code.
-
-    Args:
-        reason: a sentence that says what is allowed.
-        at: dotted camelCase path of the parameter, below the model whose validator raises.
-        code: CFG037 for parameters that exclude each other, CFG070 for parameters of two forms.
-    """
-    return PydanticCustomError("refused", "{reason}", {"reason": reason, "at": at, "code": code})
-
-
-@dataclass(frozen=True, slots=True)
-class Deprecated:
     """Marks a parameter that still works and has a better form."""
 
     advice: str
@@ -221,26 +200,32 @@ class ReferenceUse:
     """YAML keys below ``parameters``."""
     value: str
     marker: PluginReference | ProfileReference
+    given: bool = True
+    """The document has it; False = the parameter's default."""
 
 
-def references(params: BaseModel, path: tuple[str, ...] = ()) -> Iterator[ReferenceUse]:
+def references(params: BaseModel) -> Iterator[ReferenceUse]:
     """All non-empty references to plugins and profiles in ``params``, also in nested objects and lists of objects.
 
     The default of a reference that is not required is no reference: only the user's own names are worth a warning.
     """
+    return (use for use in all_references(params) if use.marker.required or use.given)
+
+
+def all_references(params: BaseModel, path: tuple[str, ...] = ()) -> Iterator[ReferenceUse]:
+    """As ``references``, with the defaults of references that are not required."""
     for name, info in type(params).model_fields.items():
         value = getattr(params, name)
         where = (*path, info.alias or name)
         if isinstance(value, BaseModel):
-            yield from references(value, where)
-        elif isinstance(value, list):
+            yield from all_references(value, where)
+        elif isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    yield from references(item, (*where, str(index)))
+                    yield from all_references(item, (*where, str(index)))
         elif isinstance(value, str) and value:
-            for marker in _markers(info.metadata, info.annotation):
-                if marker.required or name in params.model_fields_set:
-                    yield ReferenceUse(where, value, marker)
+            given = name in params.model_fields_set
+            yield from (ReferenceUse(where, value, marker, given) for marker in _markers(info.metadata, info.annotation))
 
 
 def _markers(metadata: list[Any], annotation: object) -> Iterator[PluginReference | ProfileReference]:
