@@ -1,0 +1,210 @@
+"""EndpointStore: the only mutable copy of the endpoints and their metrics.
+
+Discovery writes membership, the collector writes metrics, everyone else reads immutable snapshots. All calls are made on the
+event loop and none of them waits, so there are no locks.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
+from typing import Protocol
+
+from epp.framework.candidates import Candidates
+from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
+
+logger = logging.getLogger(__name__)
+
+
+class StoreListener(Protocol):
+    """Told of every change of membership, synchronously and in order; one that raises is logged and passed over."""
+
+    def endpoint_added(self, endpoint: Endpoint) -> None: ...
+    def endpoint_updated(self, endpoint: Endpoint, previous: Endpoint) -> None:
+        """Labels or other metadata changed; address and port are the same."""
+        ...
+
+    def endpoint_removed(self, endpoint: Endpoint) -> None: ...
+
+
+class Snapshot:
+    """Endpoints and metrics of one moment, in declaration order; shared by all requests until something changes."""
+
+    def __init__(self, endpoints: tuple[Endpoint, ...], metrics: tuple[EndpointMetrics, ...]) -> None:
+        self.endpoints = endpoints
+        self.metrics = metrics
+
+    def __len__(self) -> int:
+        return len(self.endpoints)
+
+    @cached_property
+    def candidates(self) -> Candidates:
+        """All endpoints as candidates; their columns are built once for all requests that read this snapshot."""
+        return Candidates(self.endpoints, self.metrics)
+
+    @cached_property
+    def scraped(self) -> Candidates:
+        """Only the endpoints whose metrics were read at least once."""
+        return self.candidates.where([m.updated_s is not None for m in self.metrics])
+
+
+class _Row:
+    __slots__ = ("endpoint", "metrics", "position")
+
+    def __init__(self, endpoint: Endpoint, metrics: EndpointMetrics) -> None:
+        self.endpoint = endpoint
+        self.metrics = metrics
+        self.position = 0
+
+
+class EndpointStore:
+    """Endpoints by id, in declaration order, each with its last metrics. Implements ``EndpointNotifier``.
+
+    A change of address or port is a removal and an addition: nothing that was learned of one server may stick to another.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[EndpointId, _Row] = {}
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._metrics: list[EndpointMetrics] = []
+        self._snapshot: Snapshot | None = None
+        self._by_host_port: dict[str, Endpoint] | None = None
+        self._by_address: dict[str, tuple[Endpoint, ...]] | None = None
+        self._listeners: list[StoreListener] = []
+
+    # ── reading ──
+
+    def snapshot(self) -> Snapshot:
+        """Everything as of now; the same object until an endpoint or a metric changes."""
+        snapshot = self._snapshot
+        if snapshot is None:
+            snapshot = self._snapshot = Snapshot(self._endpoints, tuple(self._metrics))
+        return snapshot
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __iter__(self) -> Iterator[Endpoint]:
+        return iter(self._endpoints)
+
+    def get(self, endpoint_id: EndpointId) -> Endpoint | None:
+        """The endpoint with this id."""
+        row = self._rows.get(endpoint_id)
+        return row.endpoint if row is not None else None
+
+    def metrics(self, endpoint_id: EndpointId) -> EndpointMetrics:
+        """Its last metrics; ``UNSCRAPED`` if there is no such endpoint."""
+        row = self._rows.get(endpoint_id)
+        return row.metrics if row is not None else UNSCRAPED
+
+    def at(self, host_port: str) -> Endpoint | None:
+        """The endpoint at ``address:port`` (IPv6 in brackets); the first declared if several share it."""
+        if self._by_host_port is None:
+            self._by_host_port = {e.host_port: e for e in reversed(self._endpoints)}
+        return self._by_host_port.get(host_port) or self._by_host_port.get(_canonical_host_port(host_port))
+
+    def at_address(self, address: str) -> tuple[Endpoint, ...]:
+        """All endpoints at an address, without port and brackets, in declaration order."""
+        if self._by_address is None:
+            groups: dict[str, list[Endpoint]] = {}
+            for endpoint in self._endpoints:
+                groups.setdefault(endpoint.address, []).append(endpoint)
+            self._by_address = {key: tuple(group) for key, group in groups.items()}
+        return self._by_address.get(address) or self._by_address.get(_canonical_address(address), ())
+
+    # ── listening ──
+
+    def subscribe(self, listener: StoreListener) -> None:
+        """Tell ``listener`` of changes from now on, and of every endpoint that is already there."""
+        self._listeners.append(listener)
+        for endpoint in self._endpoints:
+            _tell(listener.endpoint_added, endpoint)
+
+    def unsubscribe(self, listener: StoreListener) -> None:
+        """Stop telling; nothing happens if it was not subscribed."""
+        if listener in self._listeners:
+            self._listeners.remove(listener)
+
+    # ── membership: EndpointNotifier ──
+
+    def upsert(self, endpoint: Endpoint) -> None:
+        """Add an endpoint at the end, or replace its metadata where it stands; its metrics stay."""
+        self._apply({**self._rows, endpoint.id: self._merged(endpoint)})
+
+    def delete(self, endpoint_id: EndpointId) -> None:
+        """Remove an endpoint; nothing happens if it is not there."""
+        self._apply({known: row for known, row in self._rows.items() if known != endpoint_id})
+
+    def replace_all(self, endpoints: Sequence[Endpoint]) -> None:
+        """Make the membership equal to ``endpoints``, in their order; of a doubled id the last one counts."""
+        self._apply({endpoint.id: self._merged(endpoint) for endpoint in endpoints})
+
+    # ── metrics ──
+
+    def set_metrics(self, endpoint_id: EndpointId, metrics: EndpointMetrics) -> bool:
+        """Replace the metrics of an endpoint; False if it is gone (nothing is written then)."""
+        row = self._rows.get(endpoint_id)
+        if row is None:
+            return False
+        row.metrics = metrics
+        self._metrics[row.position] = metrics
+        self._snapshot = None
+        return True
+
+    # ── inside ──
+
+    def _merged(self, endpoint: Endpoint) -> _Row:
+        """The row that ``endpoint`` gets: with the old metrics if it is still the same server."""
+        old = self._rows.get(endpoint.id)
+        if old is None or old.endpoint.host_port != endpoint.host_port:
+            return _Row(endpoint, UNSCRAPED)
+        return old if old.endpoint == endpoint else _Row(endpoint, old.metrics)
+
+    def _apply(self, rows: dict[EndpointId, _Row]) -> None:
+        """Take over the new rows, then tell the listeners what changed."""
+        before, self._rows = self._rows, rows
+        for position, row in enumerate(rows.values()):
+            row.position = position
+        self._endpoints = tuple(row.endpoint for row in rows.values())
+        self._metrics = [row.metrics for row in rows.values()]
+        self._snapshot = self._by_host_port = self._by_address = None
+        for endpoint_id, row in before.items():
+            if endpoint_id not in rows:
+                self._tell_change(row.endpoint, None)
+        for endpoint_id, row in rows.items():
+            old = before.get(endpoint_id)
+            if old is not row:
+                self._tell_change(old.endpoint if old is not None else None, row.endpoint)
+
+    def _tell_change(self, previous: Endpoint | None, current: Endpoint | None) -> None:
+        is_update = previous is not None and current is not None and previous.host_port == current.host_port
+        for listener in tuple(self._listeners):
+            if is_update:
+                _tell(listener.endpoint_updated, current, previous)
+                continue
+            if previous is not None:
+                _tell(listener.endpoint_removed, previous)
+            if current is not None:
+                _tell(listener.endpoint_added, current)
+
+
+def _tell(event: Callable[..., None], *endpoints: Endpoint | None) -> None:
+    try:
+        event(*endpoints)
+    except Exception:
+        logger.exception("endpoint listener failed", extra={"listener": repr(event)})
+
+
+def _canonical_address(address: str) -> str:
+    try:
+        return str(ipaddress.ip_address(address.strip("[]")))
+    except ValueError:
+        return address
+
+
+def _canonical_host_port(host_port: str) -> str:
+    host, _, port = host_port.rpartition(":")
+    address = _canonical_address(host)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
