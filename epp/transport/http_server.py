@@ -1,0 +1,310 @@
+"""The HTTP server on the metrics port: /metrics, probes, and what operators look at when something is odd.
+
+It shares the event loop with ext_proc, so whatever takes long (rendering, compressing, JSON) happens in a thread of its own;
+only the look at live state happens on the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from http import HTTPStatus
+from pathlib import Path
+from ssl import CERT_REQUIRED, PROTOCOL_TLS_SERVER, SSLContext, SSLError
+from typing import NamedTuple
+
+import orjson
+from aiohttp import web
+
+from epp.errors import UsageError
+from epp.telemetry import log
+from epp.telemetry.exposition import CONTENT_TYPE
+from epp.telemetry.metrics import Metrics
+from epp.transport.stack_dump import dump_stacks
+
+_STOP_TIMEOUT_S = 2.0
+"""How long a stop waits for open requests; the pages are small."""
+_GZIP_LEVEL = 1
+"""Text this repetitive shrinks tenfold at the cheapest level."""
+_JSON = "application/json"
+
+_logger = log.get("epp.transport.http_server")
+
+
+class Access(NamedTuple):
+    """What the authorizer says of one request: ``status`` 200, 401, 403 or 500, and the text that refused ones get."""
+
+    status: int = HTTPStatus.OK
+    message: str = ""
+
+
+class AccessRequest(NamedTuple):
+    """What an authorizer decides by."""
+
+    path: str
+    verb: str
+    """Lower-case method, as in Kubernetes' SubjectAccessReview."""
+    token: str
+    """The bearer token; empty if there is none."""
+
+
+Authorize = Callable[[AccessRequest], Awaitable[Access]]
+
+
+async def refuse_all(_request: AccessRequest) -> Access:
+    """The authorizer where authentication is demanded and there is no API server to ask."""
+    return Access(HTTPStatus.UNAUTHORIZED, "Unauthorized")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpSources:
+    """Where the pages come from. All are called on the event loop, and what they return must be serialisable by orjson."""
+
+    metrics: Metrics
+    not_ready: Callable[[], Sequence[str]]
+    """Reasons why the picker is not ready; empty = ready."""
+    endpoints: Callable[[], object]
+    config: Callable[[], object]
+    plugins: Callable[[], object]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpOptions:
+    """How the server listens and who may read."""
+
+    host: str = "0.0.0.0"
+    port: int = 9090
+    """0 lets the system choose."""
+    authorize: Authorize | None = None
+    """None = anyone may read."""
+    cert_dir: Path | None = None
+    """Directory with ``tls.crt`` and ``tls.key``; None = plain HTTP."""
+    client_ca_file: Path | None = None
+    """Clients must show a certificate of this authority."""
+    pprof: bool = False
+    """Serve ``/debug/pprof/``."""
+    metrics_cache_s: float = 1.0
+    """How long a rendered /metrics is served again: several scrapers must not multiply its cost."""
+
+
+Page = Callable[[web.BaseRequest], Awaitable[web.Response]]
+
+
+class HttpServer:
+    """The server; one instance listens once.
+
+    Args:
+        sources: where the pages come from.
+        options: how to listen.
+    """
+
+    def __init__(self, sources: HttpSources, options: HttpOptions) -> None:
+        self._sources = sources
+        self._options = options
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="http-render")
+        self._metrics = MetricsPage(sources.metrics, self._executor, options.metrics_cache_s)
+        self._tls: SSLContext | None = None
+        self._runner: web.ServerRunner | None = None
+        self._pages: Mapping[str, Page] = {
+            "/metrics": self._metrics.page,
+            "/healthz": self._healthz,
+            "/readyz": self._readyz,
+            "/debug/endpoints": self._json_page(sources.endpoints),
+            "/debug/config": self._json_page(sources.config),
+            "/debug/plugins/state": self._json_page(sources.plugins),
+        }
+        if options.pprof:
+            self._pages = {**self._pages, "/debug/pprof/goroutine": _goroutine}
+
+    async def start(self) -> int:
+        """Listen and serve.
+
+        Returns:
+            The port number bound.
+
+        Raises:
+            UsageError: the port cannot be bound, or the TLS files are not usable.
+        """
+        options = self._options
+        if options.cert_dir is not None:
+            self._tls = _tls_context(options.cert_dir, options.client_ca_file)
+        runner = web.ServerRunner(web.Server(self._serve, access_log=None), shutdown_timeout=_STOP_TIMEOUT_S)
+        await runner.setup()
+        site = web.TCPSite(runner, options.host, options.port, ssl_context=self._tls)
+        try:
+            await site.start()
+        except OSError as error:
+            await runner.cleanup()
+            msg = f"--metrics-port: cannot listen on {options.host}:{options.port}: {error.strerror or error}"
+            raise UsageError([msg]) from error
+        self._runner = runner
+        address: tuple[str, int] = runner.addresses[0]
+        return address[1]
+
+    def reload_tls(self) -> None:
+        """Read the certificate again; connections made from now on get it.
+
+        Raises:
+            UsageError: the files are not usable; the certificate in use stays.
+        """
+        if self._tls is not None and self._options.cert_dir is not None:
+            _tls_context(self._options.cert_dir, self._options.client_ca_file)
+            _load_key_pair(self._tls, self._options.cert_dir)
+
+    async def stop(self) -> None:
+        """Stop listening and end open requests."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        self._executor.shutdown(wait=False, cancel_futures=True)
+
+    async def _serve(self, request: web.BaseRequest) -> web.Response:
+        refused = await self._refused(request)
+        if refused is not None:
+            return refused
+        page = self._pages.get(request.path)
+        if page is None:
+            return _json(HTTPStatus.NOT_FOUND, {"error": f"no page {request.path}", "paths": sorted(self._pages)})
+        if request.method not in ("GET", "HEAD"):
+            return _json(
+                HTTPStatus.METHOD_NOT_ALLOWED,
+                {"error": f"{request.method} is not allowed; use GET"},
+                headers={"Allow": "GET"},
+            )
+        try:
+            return await page(request)
+        except Exception as error:  # noqa: BLE001 — a defect in one page is logged and answered, the server goes on
+            _logger.error("debug page failed", exc=error, path=request.path)
+            return _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{request.path} failed; the log says why"})
+
+    async def _refused(self, request: web.BaseRequest) -> web.Response | None:
+        if self._options.authorize is None:
+            return None
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        asked = AccessRequest(request.path, request.method.lower(), token.strip() if scheme.lower() == "bearer" else "")
+        try:
+            access = await self._options.authorize(asked)
+        except Exception as error:  # noqa: BLE001 — whatever went wrong, the answer is no
+            _logger.error("authorizer failed", exc=error, path=request.path)
+            access = Access(HTTPStatus.INTERNAL_SERVER_ERROR, "authorization failed; the log says why")
+        if access.status == HTTPStatus.OK:
+            return None
+        headers = {"WWW-Authenticate": "Bearer"} if access.status == HTTPStatus.UNAUTHORIZED else None
+        return web.Response(status=access.status, text=f"{access.message}\n", headers=headers)
+
+    async def _healthz(self, _request: web.BaseRequest) -> web.Response:
+        return _json(HTTPStatus.OK, {"status": "ok"})
+
+    async def _readyz(self, _request: web.BaseRequest) -> web.Response:
+        reasons = list(self._sources.not_ready())
+        if reasons:
+            return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not ready", "reasons": reasons})
+        return _json(HTTPStatus.OK, {"status": "ready", "reasons": []})
+
+    def _json_page(self, read: Callable[[], object]) -> Page:
+        async def page(_request: web.BaseRequest) -> web.Response:
+            state = read()
+            loop = asyncio.get_running_loop()
+            body = await loop.run_in_executor(self._executor, _to_json, state)
+            return web.Response(body=body, content_type=_JSON)
+
+        return page
+
+
+class MetricsPage:
+    """/metrics, rendered in a thread at most once per ``cache_s``, whoever asks.
+
+    Args:
+        metrics: what is exposed.
+        executor: where it is rendered.
+        cache_s: seconds for which a page counts as new, from when its numbers were taken.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, metrics: Metrics, executor: ThreadPoolExecutor, cache_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._metrics = metrics
+        self._executor = executor
+        self._cache_s = cache_s
+        self._clock = clock
+        self._made_s = float("-inf")
+        self._rendering: asyncio.Task[tuple[bytes, bytes]] | None = None
+
+    async def page(self, request: web.BaseRequest) -> web.Response:
+        """The page as text, compressed if the client accepts gzip."""
+        plain, compressed = await self.rendered()
+        headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
+        if not _accepts_gzip(request.headers.get("Accept-Encoding", "")):
+            return web.Response(body=plain, headers=headers)
+        return web.Response(body=compressed, headers={**headers, "Content-Encoding": "gzip"})
+
+    async def rendered(self) -> tuple[bytes, bytes]:
+        """The page as it is, and compressed."""
+        task = self._rendering
+        if task is None or (task.done() and (self._clock() - self._made_s >= self._cache_s or _failed(task))):
+            self._made_s = self._clock()
+            task = self._rendering = asyncio.create_task(self._render())
+        # One client that leaves must not cancel what others wait for.
+        return await asyncio.shield(task)
+
+    async def _render(self) -> tuple[bytes, bytes]:
+        snapshot = self._metrics.snapshot()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._executor, lambda: _rendered_both(self._metrics.render(snapshot)))
+
+
+def _rendered_both(plain: bytes) -> tuple[bytes, bytes]:
+    return plain, gzip.compress(plain, _GZIP_LEVEL)
+
+
+def _failed(task: asyncio.Task[tuple[bytes, bytes]]) -> bool:
+    return task.cancelled() or task.exception() is not None
+
+
+def _accepts_gzip(accept_encoding: str) -> bool:
+    """RFC 9110 12.5.3: a coding named without ``q=0`` is acceptable."""
+    for entry in accept_encoding.split(","):
+        coding, _, weight = entry.replace(" ", "").lower().partition(";")
+        if coding == "gzip":
+            return weight not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
+
+
+def _to_json(state: object) -> bytes:
+    return orjson.dumps(state, default=str, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def _json(status: int, document: object, headers: Mapping[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, body=_to_json(document), content_type=_JSON, headers=headers)
+
+
+async def _goroutine(_request: web.BaseRequest) -> web.Response:
+    return web.Response(text=await dump_stacks())
+
+
+def _tls_context(cert_dir: Path, client_ca_file: Path | None) -> SSLContext:
+    context = SSLContext(PROTOCOL_TLS_SERVER)
+    _load_key_pair(context, cert_dir)
+    if client_ca_file is None:
+        return context
+    try:
+        context.load_verify_locations(client_ca_file)
+    except (OSError, SSLError) as error:
+        msg = f"--metrics-client-ca-file: {client_ca_file} cannot be used: {error}"
+        raise UsageError([msg]) from error
+    context.verify_mode = CERT_REQUIRED
+    return context
+
+
+def _load_key_pair(context: SSLContext, cert_dir: Path) -> None:
+    certificate, key = cert_dir / "tls.crt", cert_dir / "tls.key"
+    try:
+        context.load_cert_chain(certificate, key)
+    except (OSError, SSLError) as error:
+        msg = f"--metrics-cert-dir: {certificate} and {key} cannot be used: {error}; both must be PEM files of one key pair"
+        raise UsageError([msg]) from error
