@@ -1,0 +1,51 @@
+# Two commands matter: `make demo` and `make test`. Both set up what they need in .venv, from the locked versions.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: demo test check unit soak bench bench-micro lock wheel clean setup
+
+demo: setup
+	$(BIN)/epp demo $(ARGS)
+
+test: setup check unit
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+unit: setup
+	$(BIN)/python -m pytest -n 2 --require=envoy $(ARGS)
+
+soak: setup
+	$(BIN)/python -m tests.soak $(ARGS)
+
+bench: setup
+	$(BIN)/python -m bench.compare $(ARGS)
+
+bench-micro: setup
+	$(BIN)/python -m bench.micro $(ARGS)
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m pip install --quiet --user virtualenv || $(PYTHON) -m pip install --quiet --user --break-system-packages virtualenv; $(PYTHON) -m virtualenv --quiet $(VENV); }
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+# One lock for Python 3.11 to 3.13, with hashes and without the address of any index.
+lock:
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --no-header --extra test pyproject.toml --output-file requirements.lock
+
+wheel: setup
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+
+clean:
+	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
