@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from codecs import getincrementaldecoder
 from typing import NamedTuple
 
 from epp.extproc.handler import Rename, ResponseHead
@@ -117,8 +118,7 @@ class Renamer:
             return True
         if len(raw) > self._longest:
             return False
-        whole = _CUT_CHARACTER.sub(b"", raw)
-        decoded = _decoded(whole)
+        decoded = _decoded_beginning(raw)
         return decoded is not None and self._old.startswith(decoded)
 
 
@@ -148,13 +148,8 @@ def _grammar(blank: bytes) -> _Grammar:
 _IN_JSON = _grammar(rb" \t\r\n")
 _IN_EVENTS = _grammar(rb" \t")
 
-_CUT_CHARACTER = re.compile(
-    rb"(?:\\ud[89ab][0-9a-f]{2})?\\(?:u[0-9a-f]{0,3})?\Z"  # an escape, perhaps the second half of a pair
-    rb"|\\ud[89ab][0-9a-f]{2}\Z"  # the first half of a pair
-    rb"|[\xc0-\xdf]\Z|[\xe0-\xef][\x80-\xbf]?\Z|[\xf0-\xf7][\x80-\xbf]{0,2}\Z",  # UTF-8
-    re.IGNORECASE,
-)
-"""A character at the end of a value that may be cut."""
+_CHARACTERS = re.compile(rb"(?:[^\\]|\\(?:u[0-9a-f]{4}|[^u]))*+", re.IGNORECASE)
+_CUT_ESCAPE = re.compile(rb"(?:\\(?:u[0-9a-f]{0,3})?)?", re.IGNORECASE)
 
 
 def _quoted(text: str) -> bytes:
@@ -164,7 +159,19 @@ def _quoted(text: str) -> bytes:
 def _decoded(raw: bytes) -> str | None:
     """The string between the quotes, or None if it is none."""
     try:
-        text = json.loads(f'"{raw.decode()}"')
+        return str(json.loads(f'"{raw.decode()}"'))
     except ValueError:
         return None
-    return text if isinstance(text, str) else None
+
+
+def _decoded_beginning(raw: bytes) -> str | None:
+    """The whole characters of a value that may be cut anywhere, or None if it cannot be the beginning of a string."""
+    characters = _CHARACTERS.match(raw)
+    if characters is None or _CUT_ESCAPE.fullmatch(raw, characters.end()) is None:
+        return None
+    try:
+        text = getincrementaldecoder("utf-8")().decode(characters[0])
+        decoded = str(json.loads(f'"{text}"'))
+    except ValueError:
+        return None
+    return decoded[:-1] if "\ud800" <= decoded[-1:] <= "\udbff" else decoded
