@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, get_args
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import PydanticCustomError
 
@@ -163,8 +163,8 @@ class Params(BaseModel):
     """Base of all parameter models.
 
     Fields have a ``Field(description=...)`` with unit and meaning; validators raise ``ValueError`` with a sentence that
-    says what is allowed, or one of ``exclusive``, ``mixed_forms`` and ``no_producer`` where a finding has its own code. A
-    required object has the default ``{}`` with ``validate_default=True``, so that what is missing is reported at its own path.
+    says what is allowed, or one of ``exclusive``, ``mixed_forms`` and ``no_producer`` where a finding has its own code. Where
+    a required object is missing, its own required fields are reported.
     """
 
     model_config = ConfigDict(
@@ -177,6 +177,22 @@ class Params(BaseModel):
         validate_by_alias=True,
         protected_namespaces=(),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _enter_required_objects(cls, document: object) -> object:
+        if not isinstance(document, dict):
+            return document
+        missing: dict[str, object] = {
+            info.alias or name: {}
+            for name, info in cls.model_fields.items()
+            if info.is_required()
+            and isinstance(info.annotation, type)
+            and issubclass(info.annotation, Params)
+            and name not in document
+            and info.alias not in document
+        }
+        return {**document, **missing} if missing else document
 
     @classmethod
     def decode(cls, document: dict[str, Any]) -> Params:

@@ -1,0 +1,89 @@
+"""Kubernetes label selectors as parameters: the grammar, and matching."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from epp.framework.params import Params
+
+_NAME = re.compile(r"[A-Za-z0-9](?:[-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
+_PREFIX = re.compile(r"[a-z0-9](?:[-a-z0-9]*[a-z0-9])?(?:\.[a-z0-9](?:[-a-z0-9]*[a-z0-9])?)*")
+
+
+def _check_key(key: str) -> str:
+    prefix, slash, name = key.rpartition("/")
+    if not _NAME.fullmatch(name) or (slash and not (_PREFIX.fullmatch(prefix) and len(prefix) <= 253)):
+        raise ValueError(
+            f"{key!r} is not a label key: at most 63 of A-Z a-z 0-9 - _ . , alphanumeric at both ends, optionally after "
+            "a DNS name and a slash"
+        )
+    return key
+
+
+def _check_value(value: str) -> str:
+    if value and not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not a label value: empty, or at most 63 of A-Z a-z 0-9 - _ . , alphanumeric at both ends"
+        )
+    return value
+
+
+LabelKey = Annotated[str, AfterValidator(_check_key)]
+"""A qualified label name."""
+LabelValue = Annotated[str, AfterValidator(_check_value)]
+"""A label value, possibly empty."""
+
+Matcher = Callable[[Mapping[str, str]], bool]
+
+
+class LabelExpression(Params):
+    """One entry of ``matchExpressions``."""
+
+    key: LabelKey = Field(description="Label to look at.")
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"] = Field(
+        description="In: value is one of `values`; NotIn: label absent or value not one of them; Exists; DoesNotExist."
+    )
+    values: list[LabelValue] = Field(default=[], description="Values for In and NotIn; empty for the other two.")
+
+    @model_validator(mode="after")
+    def _check_values(self) -> LabelExpression:
+        wants_values = self.operator in ("In", "NotIn")
+        if wants_values and not self.values:
+            raise ValueError(f"operator {self.operator} needs at least one entry in values")
+        if not wants_values and self.values:
+            raise ValueError(f"operator {self.operator} takes no values")
+        return self
+
+    def matcher(self) -> Matcher:
+        """A predicate over labels."""
+        key, values = self.key, frozenset(self.values)
+        match self.operator:
+            case "In":
+                return lambda labels: labels.get(key) in values
+            case "NotIn":
+                return lambda labels: labels.get(key) not in values
+            case "Exists":
+                return lambda labels: key in labels
+            case "DoesNotExist":
+                return lambda labels: key not in labels
+
+
+class LabelSelector(Params):
+    """All conditions must hold; an empty selector matches everything."""
+
+    match_labels: dict[LabelKey, LabelValue] = Field(default={}, description="Labels that must have exactly these values.")
+    match_expressions: list[LabelExpression] = Field(default=[], description="Further conditions.")
+
+    def matcher(self) -> Matcher:
+        """A predicate over labels."""
+        wanted = self.match_labels.items()
+        expressions = [expression.matcher() for expression in self.match_expressions]
+
+        def matches(labels: Mapping[str, str]) -> bool:
+            return wanted <= labels.items() and all(expression(labels) for expression in expressions)
+
+        return matches
