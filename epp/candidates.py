@@ -19,12 +19,21 @@ SUBSET_KEY = "x-gateway-destination-endpoint-subset"
 NO_CANDIDATES = "failed to find endpoint candidates for serving the request"
 
 
+class EndpointSnapshot(Protocol):
+    """All endpoints with their metrics of one moment."""
+
+    @property
+    def candidates(self) -> Candidates: ...
+    @property
+    def scraped(self) -> Candidates:
+        """Only the endpoints whose metrics were read at least once."""
+        ...
+
+
 class CandidateSource(Protocol):
     """Where endpoints come from: the EndpointStore."""
 
-    def candidates(self) -> Candidates:
-        """All endpoints with their metrics of this moment."""
-        ...
+    def snapshot(self) -> EndpointSnapshot: ...
 
 
 class CandidateFinder:
@@ -50,9 +59,8 @@ class CandidateFinder:
         Raises:
             RequestError: SERVICE_UNAVAILABLE if there are none.
         """
-        candidates = self._source.candidates()
-        if self._hold_back:
-            candidates = candidates.where([m.updated_s is not None for m in candidates.metrics])
+        snapshot = self._source.snapshot()
+        candidates = snapshot.scraped if self._hold_back else snapshot.candidates
         if metadata and self._use_subset:
             namespace = metadata.get(SUBSET_NAMESPACE)
             if namespace is not None and SUBSET_KEY in namespace:

@@ -106,7 +106,7 @@ class Flight:
 class EndpointLookup(Protocol):
     """Finds endpoints by what the data plane reports."""
 
-    def by_host_port(self, host_port: str) -> Endpoint | None: ...
+    def at(self, host_port: str) -> Endpoint | None: ...
 
 
 class ResponseSide:
@@ -206,7 +206,7 @@ class ResponseSide:
         if head is not None and head.metadata:
             named = head.metadata.get(LB_NAMESPACE, {}).get(DESTINATION_SERVED)
             if isinstance(named, str):
-                flight.served = self._endpoints.by_host_port(named)
+                flight.served = self._endpoints.at(named)
         served = flight.served or flight.target
         assert served is not None
         return served

@@ -95,7 +95,7 @@ class Profile:
             begun = self._clock()
             try:
                 kept = step.plugin.filter(request, candidates)
-            except Exception as error:  # noqa: BLE001 — a plugin may raise anything; its profile fails, never open
+            except Exception as error:
                 self._defects.plugin_failed(Role.FILTER, step.type, step.name, error)
                 raise SchedulingError(f"filter '{step.name}' failed") from error
             step.observe(self._clock() - begun)
@@ -152,7 +152,7 @@ class Profile:
         try:
             positions = step.plugin.pick(request, eligible, totals)
             targets = tuple([eligible.endpoints[i] for i in positions])
-        except Exception as error:  # noqa: BLE001
+        except Exception as error:
             self._defects.plugin_failed(Role.PICKER, step.type, step.name, error)
             raise SchedulingError(f"picker '{step.name}' failed") from error
         step.observe(self._clock() - begun)

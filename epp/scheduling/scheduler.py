@@ -6,6 +6,7 @@ Source: llm-d-router: pkg/epp/scheduling/scheduler.go
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from epp.errors import SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import ProfileHandler, Role
 from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
-from epp.scheduling.profile import Defects, Profile
+from epp.scheduling.profile import Defects, Observe, Profile
 from epp.scheduling.record import DecisionRecord, ProfileRecord
 
 
@@ -24,6 +25,8 @@ class HandlerStep:
     name: str
     type: str
     plugin: ProfileHandler
+    observe_pick: Observe
+    observe_process: Observe
 
 
 class Scheduler:
@@ -73,12 +76,15 @@ class Scheduler:
         return self._result(request, results, failures)
 
     def _names(self, request: InferenceRequest, results: dict[str, ProfileRunResult | None]) -> Sequence[str]:
+        begun = time.perf_counter()
         try:
-            return self.handler.plugin.pick(request, self.profiles, results)
+            names = self.handler.plugin.pick(request, self.profiles, results)
         except SchedulingError:
             raise
         except Exception as error:
             raise self._defect(error) from error
+        self.handler.observe_pick(time.perf_counter() - begun)
+        return names
 
     def _run(
         self,
@@ -110,6 +116,7 @@ class Scheduler:
         results: dict[str, ProfileRunResult | None],
         failures: dict[str, SchedulingError],
     ) -> SchedulingResult:
+        begun = time.perf_counter()
         try:
             result = self.handler.plugin.process_results(request, results)
         except SchedulingError as error:
@@ -119,6 +126,7 @@ class Scheduler:
             raise SchedulingError(f"{error}: {causes}" if causes else str(error), reason) from error
         except Exception as error:
             raise self._defect(error) from error
+        self.handler.observe_process(time.perf_counter() - begun)
         if not result.targets:
             raise self._defect(f"returned the primary profile '{result.primary}' without endpoints")
         return result

@@ -1,0 +1,185 @@
+"""Plugin instances of a configuration → the pipeline that the director runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, cast
+
+from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
+from epp.director import Pipeline
+from epp.errors import EppError
+from epp.framework.interfaces import (
+    Admitter,
+    DataProducer,
+    Filter,
+    Parser,
+    Picker,
+    PreRequest,
+    ProfileHandler,
+    RequestHeaderProcessor,
+    ResponseComplete,
+    ResponseReceived,
+    ResponseStreaming,
+    Role,
+    SaturationDetector,
+    Scorer,
+    Screener,
+)
+from epp.lifecycle import Hook, HookRunner, Hooks, is_async
+from epp.request.parse import NamedParser, ParserTable
+from epp.scheduling.profile import Defects, FilterStep, Observe, PickerStep, Profile, ScorerStep
+from epp.scheduling.scheduler import HandlerStep, Scheduler
+from epp.telemetry import log
+from epp.telemetry.metrics import Metrics, PluginLabels
+
+T = TypeVar("T")
+
+EXTENSION_POINTS = {
+    Role.FILTER: "Filter",
+    Role.SCORER: "Scorer",
+    Role.PICKER: "Picker",
+    Role.PROFILE_HANDLER: "ProfilePicker",
+    Role.REQUEST_HEADER: "RequestHeader",
+    Role.SCREENER: "Screener",
+    Role.DATA_PRODUCER: "DataProducer",
+    Role.ADMITTER: "Admission",
+    Role.PRE_REQUEST: "PreRequest",
+    Role.RESPONSE_RECEIVED: "ResponseReceived",
+    Role.RESPONSE_STREAMING: "ResponseStreaming",
+    Role.RESPONSE_COMPLETE: "ResponseComplete",
+    Role.PARSER: "RequestParsing",
+}
+"""Role → value of the metrics label ``extension_point``."""
+_REPORT_EVERY_S = 10.0
+"""A plugin that fails at every request is counted each time and logged this often."""
+
+_logger = log.get("epp.plugins")
+
+
+class PluginDefects:
+    """Logs and counts plugins that misbehave."""
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._last_s: dict[tuple[str, Role], float] = {}
+
+    def plugin_failed(self, role: Role, type_name: str, name: str, problem: str | Exception) -> None:
+        """Count it; log it unless it was logged a moment ago."""
+        point = EXTENSION_POINTS.get(role, str(role))
+        self._metrics.plugin_error(PluginLabels(point, type_name, name))
+        now = self._clock()
+        if now - self._last_s.get((name, role), float("-inf")) < _REPORT_EVERY_S:
+            return
+        self._last_s[name, role] = now
+        error = problem if isinstance(problem, Exception) else None
+        _logger.error("plugin failed", exc=error, plugin=name, type=type_name, extension_point=point, problem=str(problem))
+
+
+class PipelineBuilder:
+    """Assembles scheduler, hooks and parsers.
+
+    Args:
+        instances: created plugins with the configuration they come from.
+        metrics: where plugin durations are observed.
+        defects: told of plugins that misbehave.
+        spawn: starts background tasks for coroutine hooks.
+    """
+
+    def __init__(
+        self,
+        instances: Instances,
+        metrics: Metrics,
+        defects: Defects,
+        spawn: Callable[[Awaitable[None], str], asyncio.Task[None]],
+    ) -> None:
+        self._instances = instances
+        self._config = instances.config
+        self._metrics = metrics
+        self._defects = defects
+        self._spawn = spawn
+
+    def build(self) -> Pipeline:
+        """The pipeline."""
+        detector = self._instances.by_name.get(self._config.detector or "")
+        return Pipeline(
+            parsers=self._parsers(),
+            scheduler=self._scheduler(),
+            hooks=HookRunner(self._hooks(), self._defects, self._spawn),
+            detector=detector if isinstance(detector, SaturationDetector) else None,
+        )
+
+    def _parsers(self) -> ParserTable:
+        table = ParserTable(
+            [
+                NamedParser(name, self._config.plugin(name).type.type, cast("Parser", self._instances.by_name[name]))
+                for name in self._config.parsers
+                if name in self._instances.by_name
+            ]
+        )
+        for parser, reason in table.ignored:
+            _logger.warning("parser is never asked", plugin=parser.name, type=parser.type, reason=reason)
+        return table
+
+    def _scheduler(self) -> Scheduler:
+        loaded = self._config.plugin(self._config.handler)
+        handler = HandlerStep(
+            loaded.name,
+            loaded.type.type,
+            cast("ProfileHandler", self._instances.by_name[loaded.name]),
+            self._observe("ProfilePicker", loaded),
+            self._observe("ProcessProfilesResults", loaded),
+        )
+        profiles = [self._profile(profile) for profile in self._config.profiles]
+        return Scheduler(handler, profiles, self._defects)
+
+    def _profile(self, loaded: LoadedProfile) -> Profile:
+        filters: list[FilterStep] = []
+        scorers: list[ScorerStep] = []
+        picker: PickerStep | None = None
+        for name, weight in loaded.plugins:
+            plugin = self._config.plugin(name)
+            instance = self._instances.by_name.get(name)
+            if instance is None:
+                continue
+            kind = plugin.type.type
+            if plugin.has(Role.FILTER):
+                filters.append(FilterStep(name, kind, cast("Filter", instance), self._observe("Filter", plugin)))
+            if plugin.has(Role.SCORER):
+                scorers.append(ScorerStep(name, kind, cast("Scorer", instance), weight, self._observe("Scorer", plugin)))
+            if plugin.has(Role.PICKER):
+                picker = PickerStep(name, kind, cast("Picker", instance), self._observe("Picker", plugin))
+        if picker is None:
+            msg = f"profile {loaded.name!r} has no picker"
+            raise EppError(msg)
+        return Profile(loaded.name, filters, scorers, picker, self._defects)
+
+    def _hooks(self) -> Hooks:
+        return Hooks(
+            request_header=self._slot(Role.REQUEST_HEADER, RequestHeaderProcessor, "process_request"),
+            screeners=self._slot(Role.SCREENER, Screener, "screen"),
+            producers=self._slot(Role.DATA_PRODUCER, DataProducer, "produce", in_creation_order=True),
+            admitters=self._slot(Role.ADMITTER, Admitter, "admit"),
+            pre_request=self._slot(Role.PRE_REQUEST, PreRequest, "pre_request"),
+            received=self._slot(Role.RESPONSE_RECEIVED, ResponseReceived, "response_received"),
+            streaming=self._slot(Role.RESPONSE_STREAMING, ResponseStreaming, "response_streaming"),
+            complete=self._slot(Role.RESPONSE_COMPLETE, ResponseComplete, "response_complete"),
+        )
+
+    def _slot(self, role: Role, _protocol: type[T], method: str, *, in_creation_order: bool = False) -> list[Hook[T]]:
+        """Active instances with this role: in declaration order, or each after those whose data it reads."""
+        names = list(self._config.creation_order) if in_creation_order else list(self._instances.by_name)
+        hooks: list[Hook[T]] = []
+        for name in names:
+            instance = self._instances.by_name.get(name)
+            loaded = self._config.plugin(name)
+            if instance is None or not loaded.active or not loaded.has(role):
+                continue
+            observe = self._observe(EXTENSION_POINTS[role], loaded)
+            hooks.append(Hook(name, loaded.type.type, cast("T", instance), observe, is_async(instance, method)))
+        return hooks
+
+    def _observe(self, point: str, plugin: LoadedPlugin) -> Observe:
+        return self._metrics.plugin_duration(PluginLabels(point, plugin.type.type, plugin.name)).observe
