@@ -293,7 +293,7 @@ MEANING = {"0": 0, "1": 1, "7": 7, "300": 300, '"12"': 12, '"x"': 0, "true": 0, 
 """What a JSON text means as a count; null means nothing."""
 counts = st.sampled_from(["null", *MEANING]).map(json.loads)
 details = st.sampled_from([None, {}, {"cached_tokens": None}, {"cached_tokens": 0}, {"cached_tokens": 6}, "usage"])
-usages = st.sampled_from([None, [], "usage"]) | st.fixed_dictionaries(
+usages: st.SearchStrategy[object] = st.sampled_from([None, [], "usage"]) | st.fixed_dictionaries(
     {},
     optional={
         "prompt_tokens": counts,
