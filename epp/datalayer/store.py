@@ -83,6 +83,10 @@ class EndpointStore:
             snapshot = self._snapshot = Snapshot(self._endpoints, tuple(self._metrics))
         return snapshot
 
+    def candidates(self) -> Candidates:
+        """All endpoints with their metrics of this moment; shared by all requests until something changes."""
+        return self.snapshot().candidates
+
     def __len__(self) -> int:
         return len(self._rows)
 
