@@ -36,14 +36,13 @@ class Renamer:
         grammar: how the member looks in this kind of body.
     """
 
-    __slots__ = ("_beginning", "_escaped", "_held", "_key", "_longest", "_new", "_old", "_old_raw", "_whole")
+    __slots__ = ("_beginning", "_escaped", "_held", "_key", "_new", "_old", "_old_raw", "_whole")
 
     def __init__(self, rename: Rename, grammar: _Grammar) -> None:
         self._key = _quoted(rename.member)
         self._old = rename.old
         self._old_raw = _quoted(rename.old)[1:-1]
         self._new = _quoted(rename.new)[1:-1]
-        self._longest = 6 * len(rename.old.encode("utf-16-le", "surrogatepass")) // 2
         self._whole, self._beginning = grammar
         self._held = b""
         self._escaped = False
@@ -105,9 +104,7 @@ class Renamer:
         return data[position - 1] != 0x5C if position else not self._escaped
 
     def _is_old(self, raw: bytes) -> bool:
-        if raw == self._old_raw:
-            return True
-        return len(raw) <= self._longest and _decoded(raw) == self._old
+        return raw == self._old_raw or _decoded(raw) == self._old
 
     def _may_begin(self, data: bytes, following: int) -> bool:
         match = self._beginning.fullmatch(data, following)
@@ -116,8 +113,6 @@ class Renamer:
         raw = match[1]
         if not raw:
             return True
-        if len(raw) > self._longest:
-            return False
         decoded = _decoded_beginning(raw)
         return decoded is not None and self._old.startswith(decoded)
 

@@ -140,6 +140,12 @@ def test_c76_name_cut_over_two_events_is_replaced_and_complete_events_pass() -> 
     assert made.feed(b"1}\n\n", False) == b"1}\n\n"
 
 
+def test_a_held_tail_is_not_taken_for_escaped_text() -> None:
+    made = renamer()
+    chunks = [b'{"a":"\\', b'n","model":', b'"vllm-backend-01"}']
+    assert renamed(made, chunks) == b'{"a":"\\n","model":"gpt-4-proxy"}'
+
+
 @pytest.mark.parametrize(
     ("content_type", "chunk", "held"),
     [

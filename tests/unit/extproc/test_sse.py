@@ -66,6 +66,7 @@ NAMED = b'event: content_block_delta\ndata: {"type":"content_block_delta"}\n\n'
         pytest.param(b"data:x\r\ndata:usage\r\n\r\n", 1, 1, id="two data lines are one event, CRLF"),
         pytest.param(b"data: x\rdata: usage\r\r", 1, 1, id="lone CR"),
         pytest.param(b"data: x\r\r\ndata: y\r\r\n", 2, 0, id="CR and CRLF"),
+        pytest.param(b"data: x\r\rdata: y\n\n", 2, 0, id="CR within, LF at the end"),
         pytest.param(b": ping usage\nid: 1\nretry: 5\n\n", 0, 0, id="comments and other fields"),
         pytest.param(b"data: x\n\n\n\ndata: y\n\n", 2, 0, id="more blank lines than needed"),
         pytest.param(b"event: a\ndata: x\ndata: y\n\nevent: b\n\n", 1, 0, id="event without data"),
@@ -124,6 +125,13 @@ def test_the_state_after_each_chunk_is_that_of_a_body_that_ends_there(body: byte
         expected_events, expected = naive(seen)
         assert events == expected_events
         assert not unfinished or expected[-1:] == [unfinished]
+
+
+@pytest.mark.parametrize("limit", [21, 22])
+def test_the_limit_holds_for_all_lines_of_an_event(limit: int) -> None:
+    body = b"data: usage\ndata: usage"
+    for chunks in every_cut(body):
+        assert scan(chunks, limit) == naive(body, limit)
 
 
 def test_an_endless_line_takes_no_memory() -> None:
