@@ -206,7 +206,7 @@ class Metrics:
 
     # Families by name, for plugins
 
-    def counter(self, name: str, **labels: str) -> Counter:
+    def counter(self, name: str, /, **labels: str) -> Counter:
         """The child of a counter family; ``name`` in full. Bind it once where values repeat.
 
         Raises:
@@ -214,11 +214,11 @@ class Metrics:
         """
         return _bind(self._counters, Kind.COUNTER, name, labels)
 
-    def gauge(self, name: str, **labels: str) -> Gauge:
+    def gauge(self, name: str, /, **labels: str) -> Gauge:
         """The child of a gauge family. Raises as ``counter`` does."""
         return _bind(self._gauges, Kind.GAUGE, name, labels)
 
-    def histogram(self, name: str, **labels: str) -> Histogram:
+    def histogram(self, name: str, /, **labels: str) -> Histogram:
         """The child of a histogram family. Raises as ``counter`` does."""
         return _bind(self._histograms, Kind.HISTOGRAM, name, labels)
 
