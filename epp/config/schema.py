@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import cache
 from typing import Annotated, get_type_hints
 
 from epp.config.yaml_nodes import MapNode, Place
@@ -28,8 +27,6 @@ class Kind(StrEnum):
     DURATION = "a duration"
     QUANTITY = "a quantity"
     MAPPING = "a mapping"
-    SECTION = "a mapping "
-    """A mapping with a record of its own."""
     STRINGS = "a list of strings"
     SECTIONS = "a list"
 
@@ -41,7 +38,7 @@ class Key:
     name: str
     kind: Kind
     record: type[Section] | None = None
-    """Of a section, or of the entries of a list."""
+    """Of a mapping, or of the entries of a list; a mapping without one stays a node."""
     required: str = ""
     """Code of the error when it is missing or empty; "" = it may be."""
     negative: str = ""
@@ -72,12 +69,17 @@ class Section:
         entry = self.node.entries.get(name)
         return entry.node.place if entry is not None else self.node.place
 
+    def key_place(self, name: str) -> Place:
+        """Where a key is; the record's own place if it is not given."""
+        if self.node is None or name not in self.node.entries:
+            return self.place()
+        return self.node.entries[name].key_place
+
     def gives(self, name: str) -> bool:
         """The document has this key, with a value."""
         return self.node is not None and name in self.node.entries and not self.node.entries[name].node.is_null
 
 
-@cache
 def keys_of(record: type[Section]) -> Mapping[str, tuple[str, Key]]:
     """YAML key → (field name, key) of a record, in document order."""
     found = {}
@@ -157,11 +159,11 @@ class DataLayerConfig(Section):
     inject_defaults: Annotated[bool | None, Key("injectDefaults", Kind.BOOLEAN)] = None
     discovery: Annotated[
         DiscoveryReference | None,
-        Key("discovery", Kind.SECTION, record=DiscoveryReference, form="write `discovery: {{pluginRef: {}}}`"),
+        Key("discovery", Kind.MAPPING, record=DiscoveryReference, form="write `discovery: {{pluginRef: {}}}`"),
     ] = None
     peer_discovery: Annotated[
         DiscoveryReference | None,
-        Key("peerDiscovery", Kind.SECTION, record=DiscoveryReference, form="write `peerDiscovery: {{pluginRef: {}}}`"),
+        Key("peerDiscovery", Kind.MAPPING, record=DiscoveryReference, form="write `peerDiscovery: {{pluginRef: {}}}`"),
     ] = None
     cross_replica_syncer: Annotated[str, Key("crossReplicaSyncerPluginRef", Kind.STRING)] = ""
     cross_replica_sync_interval_s: Annotated[
@@ -209,15 +211,15 @@ class FlowControlConfig(Section):
     max_requests: Annotated[int | None, Key("maxRequests", Kind.QUANTITY, negative="CFG090")] = None
     default_request_ttl_s: Annotated[float | None, Key("defaultRequestTTL", Kind.DURATION, negative="CFG090")] = None
     no_endpoint_request_ttl_s: Annotated[float | None, Key("noEndpointRequestTTL", Kind.DURATION, negative="CFG090")] = None
-    default_priority_band: Annotated[BandTemplate | None, Key("defaultPriorityBand", Kind.SECTION, record=BandTemplate)] = None
+    default_priority_band: Annotated[BandTemplate | None, Key("defaultPriorityBand", Kind.MAPPING, record=BandTemplate)] = None
     default_negative_priority_band: Annotated[
-        BandTemplate | None, Key("defaultNegativePriorityBand", Kind.SECTION, record=BandTemplate)
+        BandTemplate | None, Key("defaultNegativePriorityBand", Kind.MAPPING, record=BandTemplate)
     ] = None
     priority_bands: Annotated[
         tuple[PriorityBand, ...], Key("priorityBands", Kind.SECTIONS, record=PriorityBand, entry_form="write `- priority: {}`")
     ] = ()
     usage_limit_policy: Annotated[str, Key("usageLimitPolicyPluginRef", Kind.STRING)] = ""
-    saturation_detector: Annotated[DetectorConfig | None, Key("saturationDetector", Kind.SECTION, record=DetectorConfig)] = None
+    saturation_detector: Annotated[DetectorConfig | None, Key("saturationDetector", Kind.MAPPING, record=DetectorConfig)] = None
     enable_eviction: Annotated[bool | None, Key("enableEviction", Kind.BOOLEAN)] = None
 
 
@@ -254,15 +256,15 @@ class Document(Section):
         tuple[SchedulingProfile, ...],
         Key("schedulingProfiles", Kind.SECTIONS, record=SchedulingProfile, entry_form="write `- name: {}`"),
     ] = ()
-    saturation_detector: Annotated[DetectorConfig | None, Key("saturationDetector", Kind.SECTION, record=DetectorConfig)] = None
-    data: Annotated[DataLayerConfig | None, Key("data", Kind.SECTION, record=DataLayerConfig)] = None
-    data_layer: Annotated[DataLayerConfig | None, Key("dataLayer", Kind.SECTION, record=DataLayerConfig)] = None
-    flow_control: Annotated[FlowControlConfig | None, Key("flowControl", Kind.SECTION, record=FlowControlConfig)] = None
+    saturation_detector: Annotated[DetectorConfig | None, Key("saturationDetector", Kind.MAPPING, record=DetectorConfig)] = None
+    data: Annotated[DataLayerConfig | None, Key("data", Kind.MAPPING, record=DataLayerConfig)] = None
+    data_layer: Annotated[DataLayerConfig | None, Key("dataLayer", Kind.MAPPING, record=DataLayerConfig)] = None
+    flow_control: Annotated[FlowControlConfig | None, Key("flowControl", Kind.MAPPING, record=FlowControlConfig)] = None
     request_handler: Annotated[
-        RequestHandlerConfig | None, Key("requestHandler", Kind.SECTION, record=RequestHandlerConfig)
+        RequestHandlerConfig | None, Key("requestHandler", Kind.MAPPING, record=RequestHandlerConfig)
     ] = None
     parser: Annotated[
-        ParserReference | None, Key("parser", Kind.SECTION, record=ParserReference, form="write `parser: {{pluginRef: {}}}`")
+        ParserReference | None, Key("parser", Kind.MAPPING, record=ParserReference, form="write `parser: {{pluginRef: {}}}`")
     ] = None
     is_builtin: bool = False
     """No document was given."""

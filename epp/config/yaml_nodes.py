@@ -1,8 +1,4 @@
-"""YAML text → a tree of nodes that know their place.
-
-PyYAML gives the events; composing is done here, because its composer keeps the last of duplicate keys, stops after the first
-document, hides merges, and resolves scalars in ways that operators do not expect. All limits hold while reading.
-"""
+"""A tree of YAML nodes that know their place."""
 
 from __future__ import annotations
 
@@ -62,3 +58,19 @@ class MapNode:
 
 
 Node = ScalarNode | ListNode | MapNode
+
+
+def plain(node: Node) -> object:
+    """The value as dicts, lists and scalars, without the keys whose value is null."""
+    if isinstance(node, ScalarNode):
+        return node.value
+    if isinstance(node, ListNode):
+        return [plain(item) for item in node.items]
+    return {key: plain(entry.node) for key, entry in node.entries.items() if not entry.node.is_null}
+
+
+def shallow(node: Node) -> object:
+    """The value for a finding: mappings and lists are only named, never shown."""
+    if isinstance(node, ScalarNode):
+        return node.value
+    return [] if isinstance(node, ListNode) else {}

@@ -1,0 +1,165 @@
+"""Nodes → records, strictly: every unknown key and every value of a wrong kind is reported, and the rest is still read."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from epp.config.report import Report
+from epp.config.schema import Document, Key, Kind, Section, keys_of
+from epp.config.wording import describe, fix_kind, show, step, suggest
+from epp.config.yaml_nodes import ListNode, MapNode, Node, ScalarNode, shallow
+from epp.framework.params import parse_duration, parse_quantity
+
+R = TypeVar("R", bound=Section)
+
+DURATION_FIX = "use a string such as 30s, 200ms or 1m30s; days are 24h"
+QUANTITY_FIX = "use a number, or one with a suffix such as 1G, 10Mi or 2k"
+
+_KUBERNETES = "this is not a Kubernetes object"
+_HINTS = {
+    "metadata": f"{_KUBERNETES}; remove it",
+    "status": f"{_KUBERNETES}; remove it",
+    "spec": f"{_KUBERNETES}; move its fields to the top level",
+    "profiles": "write schedulingProfiles",
+    "scorers": "declare them in plugins and refer to them in schedulingProfiles",
+    "filters": "declare them in plugins and refer to them in schedulingProfiles",
+    "pickers": "declare them in plugins and refer to them in schedulingProfiles",
+    "weights": "give each reference its weight: `schedulingProfiles[].plugins[].weight`",
+    "config": "this looks like Helm values; pass only the content of `config`",
+}
+"""Keys at the top level that are common mistakes."""
+
+
+def decode_document(node: MapNode, report: Report) -> Document:
+    """The whole document as records; what could not be read is listed in ``broken`` of its record."""
+    return _Decoder(report).section(Document, node, "")
+
+
+class _WrongError(Exception):
+    """A value was reported and has no meaning."""
+
+
+class _Decoder:
+    def __init__(self, report: Report) -> None:
+        self._report = report
+
+    def section(self, record: type[R], node: MapNode, path: str) -> R:
+        keys = keys_of(record)
+        values: dict[str, Any] = {}
+        broken: set[str] = set()
+        self._unknown(record, node, path, keys)
+        for name, (field_name, key) in keys.items():
+            entry = node.entries.get(name)
+            if entry is None or entry.node.is_null:
+                self._missing(key, node if entry is None else entry.node, path, broken)
+                continue
+            try:
+                values[field_name] = self._value(key, entry.node, step(path, name))
+            except _WrongError:
+                broken.add(name)
+        return record(path=path, node=node, broken=frozenset(broken), **values)
+
+    def _unknown(self, record: type[Section], node: MapNode, path: str, keys: Mapping[str, object]) -> None:
+        for name, entry in node.entries.items():
+            if name in keys:
+                continue
+            fix = _HINTS.get(name, "") if record is Document else ""
+            fix = fix or suggest(name, keys)
+            self._report.error(
+                "CFG031", step(path, name), f'unknown field "{name}"', fix, value=shallow(entry.node), at=entry.key_place
+            )
+
+    def _missing(self, key: Key, node: Node, path: str, broken: set[str]) -> None:
+        if not key.required:
+            return
+        broken.add(key.name)
+        self._report.error(key.required, step(path, key.name), f"{key.name} is missing", _required_fix(key), at=node.place)
+
+    def _value(self, key: Key, node: Node, path: str) -> Any:
+        if key.kind is Kind.MAPPING:
+            return self._mapping(key, node, path)
+        if key.kind in (Kind.SECTIONS, Kind.STRINGS):
+            return self._list(key, node, path)
+        return self._scalar(key, node, path)
+
+    def _mapping(self, key: Key, node: Node, path: str) -> Any:
+        if not isinstance(node, MapNode):
+            raise self._wrong_kind(key.kind, node, path, key.form)
+        return self.section(key.record, node, path) if key.record is not None else node
+
+    def _list(self, key: Key, node: Node, path: str) -> tuple[Any, ...]:
+        if not isinstance(node, ListNode):
+            raise self._wrong_kind(key.kind, node, path, key.form)
+        found = []
+        for index, item in enumerate(node.items):
+            with suppress(_WrongError):
+                found.append(self._item(key, item, step(path, index)))
+        return tuple(found)
+
+    def _item(self, key: Key, node: Node, path: str) -> Any:
+        if key.record is None:
+            return self._scalar(Key(key.name, Kind.STRING), node, path)
+        if not isinstance(node, MapNode):
+            raise self._wrong_kind(Kind.MAPPING, node, path, key.entry_form)
+        return self.section(key.record, node, path)
+
+    def _scalar(self, key: Key, node: Node, path: str) -> Any:
+        if not isinstance(node, ScalarNode):
+            raise self._wrong_kind(key.kind, node, path)
+        value: Any = self._read(key, node, path)
+        if key.required and value == "":
+            self._report.error(key.required, path, f"{key.name} is empty", _required_fix(key), value=value, at=node.place)
+            raise _WrongError
+        if key.negative and value < 0:
+            message = f"{key.name} must be non-negative, not {node.text}"
+            self._report.error(key.negative, path, message, "use 0 for no limit", value=node.value, at=node.place)
+            raise _WrongError
+        return value
+
+    def _read(self, key: Key, node: ScalarNode, path: str) -> object:
+        value = node.value
+        if key.kind is Kind.DURATION:
+            return self._parsed(node, path, parse_duration, "a duration", DURATION_FIX)
+        if key.kind is Kind.QUANTITY:
+            return self._parsed(node, path, parse_quantity, "a quantity", QUANTITY_FIX)
+        if isinstance(value, float) and not math.isfinite(value):
+            message = f"{node.text} is not a finite number"
+            self._report.error("CFG038", path, message, "use a number", value=node.text, at=node.place)
+            raise _WrongError
+        if key.kind is Kind.INTEGER and isinstance(value, float) and value.is_integer():
+            return int(value)
+        if not isinstance(value, _PYTHON[key.kind]) or (isinstance(value, bool) and key.kind is not Kind.BOOLEAN):
+            raise self._wrong_kind(key.kind, node, path)
+        return value
+
+    def _parsed(self, node: ScalarNode, path: str, parse: Callable[[object], float], what: str, fix: str) -> float:
+        try:
+            return parse(node.value)
+        except ValueError:
+            message = f"{show(node.value)} is not {what}"
+            self._report.error("CFG034", path, message, fix, value=node.value, at=node.place)
+            raise _WrongError from None
+
+    def _wrong_kind(self, kind: Kind, node: Node, path: str, form: str = "") -> _WrongError:
+        value = shallow(node)
+        message = f"expected {kind.value}, not {describe(value)}"
+        fix = form.format(node.text if isinstance(node, ScalarNode) else "...") if form else fix_kind(kind.value, value)
+        self._report.error("CFG032", path, message, fix, value=value, at=node.place)
+        return _WrongError()
+
+
+_PYTHON: dict[Kind, tuple[type, ...]] = {
+    Kind.STRING: (str,),
+    Kind.INTEGER: (int,),
+    Kind.NUMBER: (int, float),
+    Kind.BOOLEAN: (bool,),
+}
+
+
+def _required_fix(key: Key) -> str:
+    if key.name == "pluginRef":
+        return "give the name of an entry of plugins"
+    return f"give it a {key.name}" if key.kind is Kind.STRING else f"give {key.kind.value}"

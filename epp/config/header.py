@@ -1,0 +1,92 @@
+"""``apiVersion``, ``kind`` and the feature gates."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from epp.config.report import Report
+from epp.config.schema import Document
+from epp.config.wording import show, suggest
+from epp.config.yaml_nodes import ListNode, Place, ScalarNode
+from epp.framework.registry import Gate
+
+API_VERSION = "inference.networking.x-k8s.io/v1alpha1"
+KIND = "EndpointPickerConfig"
+_MISSPELT = "inference.networking.k8s-x.io/v1alpha1"
+_ACCEPTED = (API_VERSION, "llm-d.ai/v1alpha1", "mif.moreh.io/v1alpha1", _MISSPELT)
+_MANIFEST_FIX = "this is the manifest of a ConfigMap; pass the content of data['config.yaml']"
+
+_DEFAULTS: Mapping[str, bool] = {
+    Gate.DATA_LAYER: False,
+    Gate.PREPARE_DATA: False,
+    Gate.FLOW_CONTROL: False,
+    "haPopulateNonLeaderDatastore": True,
+    "enableLegacyMetrics": False,
+}
+"""Every gate that one of the pickers knows, with its default."""
+_WITHOUT_EFFECT = {"enableLegacyMetrics": "use the flag --legacy-metrics"}
+_LITERALS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
+
+
+def check_header(document: Document, report: Report) -> None:
+    """Report an ``apiVersion`` or ``kind`` that is missing or not ours.
+
+    The group selects nothing: one schema and one set of defaults hold for all of them.
+    """
+    at = document.place("apiVersion")
+    if not document.api_version and "apiVersion" not in document.broken:
+        report.warn("WRN002", "apiVersion", "apiVersion is missing", f"write `apiVersion: {API_VERSION}`", at=at)
+    elif document.api_version == _MISSPELT:
+        message = f"the group of {_MISSPELT} is misspelt"
+        report.warn("WRN001", "apiVersion", message, f"write {API_VERSION}", value=_MISSPELT, at=at)
+    elif document.api_version and document.api_version not in _ACCEPTED:
+        message = f"apiVersion {show(document.api_version)} is not accepted"
+        fix = _MANIFEST_FIX if document.kind == "ConfigMap" else f"use {API_VERSION} (or one of {', '.join(_ACCEPTED[1:3])})"
+        report.error("CFG021", "apiVersion", message, fix, value=document.api_version, at=at)
+    _check_kind(document, report)
+
+
+def _check_kind(document: Document, report: Report) -> None:
+    at = document.place("kind")
+    if not document.kind and "kind" not in document.broken:
+        report.warn("WRN002", "kind", "kind is missing", f"write `kind: {KIND}`", at=at)
+    elif document.kind and document.kind != KIND:
+        fix = _MANIFEST_FIX if document.kind == "ConfigMap" else f"write `kind: {KIND}`"
+        report.error("CFG022", "kind", f"kind {show(document.kind)} is not {show(KIND)}", fix, value=document.kind, at=at)
+
+
+def read_gates(document: Document, report: Report) -> dict[str, bool]:
+    """The state of every known gate; of several entries for one gate the last one counts."""
+    gates = dict(_DEFAULTS)
+    entry = document.node.entries.get("featureGates") if document.node is not None else None
+    items = entry.node.items if entry is not None and isinstance(entry.node, ListNode) else ()
+    given: dict[str, bool] = {}
+    for index, item in enumerate(items):
+        if not isinstance(item, ScalarNode) or not isinstance(item.value, str):
+            continue
+        gate = _gate(item.value, f"featureGates[{index}]", item.place, report)
+        if gate is None:
+            continue
+        name, value = gate
+        if given.get(name, value) is not value:
+            message = f"the gate {name} is given twice with different values; the last one counts: {str(value).lower()}"
+            report.warn("WRN008", f"featureGates[{index}]", message, "keep one of them", value=item.value, at=item.place)
+        gates[name] = given[name] = value
+    return gates
+
+
+def _gate(entry: str, path: str, at: Place, report: Report) -> tuple[str, bool] | None:
+    name, equals, text = entry.partition("=")
+    name = name.strip()
+    if name not in _DEFAULTS:
+        fix = suggest(name, _DEFAULTS)
+        report.error("CFG041", path, f"no feature gate is named {show(name)}", fix, value=entry, at=at)
+        return None
+    value = _LITERALS.get(text.strip().lower()) if equals else True
+    if value is None:
+        fix = f"write {name}, {name}=true or {name}=false"
+        report.error("CFG042", path, f"{show(entry)} is not a gate with a value", fix, value=entry, at=at)
+        return None
+    if name in _WITHOUT_EFFECT:
+        report.warn("WRN008", path, f"the gate {name} has no effect", _WITHOUT_EFFECT[name], value=entry, at=at)
+    return name, value

@@ -1,0 +1,89 @@
+"""Collecting findings while a document is read."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable
+
+from epp.config.wording import MASK, is_secret
+from epp.config.yaml_nodes import Place
+from epp.errors import ConfigError, EppError, Finding, Severity
+
+NOWHERE = Place(0, 0)
+
+
+class UnreadableError(EppError):
+    """The document cannot be read any further; the report holds why."""
+
+
+class Report:
+    """All findings of one document. Of several errors at the same path the first, which has the cause, is kept."""
+
+    def __init__(self, file: str, *, strict: bool = False) -> None:
+        self._file = file
+        self._strict = strict
+        self._findings: list[Finding] = []
+        self._wrong: set[str] = set()
+
+    def error(self, code: str, path: str, message: str, fix: str = "", *, value: object = None, at: Place = NOWHERE) -> None:
+        """Something that prevents the start."""
+        if path and path in self._wrong:
+            return
+        self._wrong.add(path)
+        self._add(code, path, message, fix, value, at, Severity.ERROR)
+
+    def warn(self, code: str, path: str, message: str, fix: str = "", *, value: object = None, at: Place = NOWHERE) -> None:
+        """Something that works, but hardly as meant; an error if the process is strict."""
+        severity = Severity.ERROR if self._strict else Severity.WARNING
+        self._add(code, path, message, fix, value, at, severity)
+
+    def inform(self, code: str, path: str, message: str, fix: str = "", *, value: object = None, at: Place = NOWHERE) -> None:
+        """Something worth knowing."""
+        self._add(code, path, message, fix, value, at, Severity.INFO)
+
+    def stop(
+        self, code: str, path: str, message: str, fix: str = "", *, value: object = None, at: Place = NOWHERE
+    ) -> UnreadableError:
+        """An error after which nothing else can be said; to be raised."""
+        self.error(code, path, message, fix, value=value, at=at)
+        return UnreadableError()
+
+    def _add(self, code: str, path: str, message: str, fix: str, value: object, at: Place, severity: Severity) -> None:
+        if isinstance(value, str) and value and is_secret(path.rsplit(".", 1)[-1]):
+            value = MASK
+        finding = Finding(code, path, message, fix, value, at.line, at.column, severity, self._file)
+        if finding not in self._findings:
+            self._findings.append(finding)
+
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Take findings from elsewhere."""
+        for finding in findings:
+            self._findings.append(dataclasses.replace(finding, file=finding.file or self._file))
+
+    def has_error(self, path: str) -> bool:
+        """Whether an error was reported for exactly this path."""
+        return path in self._wrong
+
+    def is_incomplete(self, path: str) -> bool:
+        """Whether the list at ``path``, or one of its entries, could not be read."""
+        return any(wrong == path or re.fullmatch(re.escape(path) + r"\[\d+\]", wrong) for wrong in self._wrong)
+
+    @property
+    def has_errors(self) -> bool:
+        """Whether the document can be used."""
+        return any(finding.severity is Severity.ERROR for finding in self._findings)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """All findings in document order; those without a place come last."""
+        return tuple(sorted(self._findings, key=lambda f: (f.line == 0, f.line, f.column)))
+
+    def raise_if_wrong(self) -> None:
+        """Raise what was found if one finding is an error.
+
+        Raises:
+            ConfigError: with all findings, also warnings and notes.
+        """
+        if self.has_errors:
+            raise ConfigError(self.findings)
