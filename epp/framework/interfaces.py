@@ -289,6 +289,29 @@ class Extractor(Protocol):
         ...
 
 
+@runtime_checkable
+class ChoosesPath(Protocol):
+    """An extractor that knows under which path its payload is served; the sources it is bound to ask it."""
+
+    def path_for(self, endpoint: Endpoint, configured: str | None) -> str | None:
+        """The path on this endpoint; None = the source's own.
+
+        Args:
+            endpoint: about to be read.
+            configured: path that the source was given explicitly; None = it uses its default.
+        """
+        ...
+
+
+@runtime_checkable
+class TakesPaths(Protocol):
+    """A source whose extractors may choose the path."""
+
+    def take_paths(self, chooser: ChoosesPath) -> None:
+        """Ask ``chooser`` before each fetch; called once for each extractor that is bound."""
+        ...
+
+
 class EndpointNotifier(Protocol):
     """Where discovery reports membership."""
 
