@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Self
 
+from epp.demo.lifeline import tied
+
 _LOG_CHUNKS = 200
 _RETRY_S = 0.02
 """A foreign command tells nobody when it listens, so its port is tried this often."""
@@ -93,7 +95,7 @@ class ServerProcess:
 
     async def __aenter__(self) -> Self:
         self._process = await asyncio.create_subprocess_exec(
-            *self.command,
+            *tied(self.command),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -102,7 +104,7 @@ class ServerProcess:
         self._reader = asyncio.create_task(self._read_log(self._process))
         try:
             async with asyncio.timeout(self._start_timeout_s):
-                await self._wait_until_accepting(self._process)
+                await self._wait_until_accepting()
         except TimeoutError as exc:
             await self._stop()
             raise ProcessFailed(
@@ -116,11 +118,20 @@ class ServerProcess:
     async def __aexit__(self, *exc_info: object) -> None:
         await self._stop()
 
+    def check(self) -> None:
+        """Make sure that the process still runs.
+
+        Raises:
+            ProcessFailed: it has ended.
+        """
+        if self._running().returncode is not None:
+            raise self._ended()
+
     async def wait(self) -> int:
         """Wait until the process has ended; returns its exit code."""
         return await self._running().wait()
 
-    async def _wait_until_accepting(self, process: asyncio.subprocess.Process) -> None:
+    async def _wait_until_accepting(self) -> None:
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -129,8 +140,7 @@ class ServerProcess:
             else:
                 writer.close()
                 return
-            if process.returncode is not None:
-                raise ProcessFailed(f"{shlex.join(self.command)}: ended with code {process.returncode}:\n{self.log}")
+            self.check()
 
     async def _read_log(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
@@ -152,6 +162,9 @@ class ServerProcess:
         await process.wait()
         if self._reader is not None:
             await self._reader
+
+    def _ended(self) -> ProcessFailed:
+        return ProcessFailed(f"{shlex.join(self.command)}: ended with code {self._running().returncode}:\n{self.log}")
 
     def _running(self) -> asyncio.subprocess.Process:
         if self._process is None:

@@ -20,6 +20,7 @@ from typing import Any, Self
 import aiohttp
 import yaml
 
+from epp.demo.lifeline import tied
 from epp.errors import EppError
 from epp.resources import data_path
 
@@ -128,9 +129,11 @@ async def validate(config: Path, *, binary: Path | None = None) -> None:
         EnvoyError: Envoy refuses it; the message holds what Envoy said.
     """
     process = await asyncio.create_subprocess_exec(
-        binary or find_envoy(), "--mode", "validate", "-l", "warning", "-c", config,
-        stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-    )  # fmt: skip
+        *tied([binary or find_envoy(), "--mode", "validate", "-l", "warning", "-c", config]),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
     output, _ = await process.communicate()
     if process.returncode:
         raise EnvoyError(f"Envoy refuses {config}: {output.decode(errors='replace').strip()}")
@@ -139,8 +142,8 @@ async def validate(config: Path, *, binary: Path | None = None) -> None:
 class EnvoyProcess:
     """One running Envoy, as an async context manager; entering returns once it accepts requests.
 
-    Leaving ends the process, also when it does not react to SIGTERM. No file stays, even if this process is killed while
-    Envoy runs: the configuration is removed as soon as Envoy has read it.
+    Leaving ends the process, also when it does not react to SIGTERM. Even if this process is killed, Envoy ends and no file
+    stays: the configuration is removed as soon as Envoy has read it.
 
     Args:
         config: the bootstrap document, usually from `render`. Ports may be 0; the admin interface must be configured.
@@ -201,9 +204,12 @@ class EnvoyProcess:
         with tempfile.TemporaryDirectory(prefix="epp-envoy-") as folder:
             config, admin = _write_config(folder, self.config), Path(folder, "admin")
             self._process = await asyncio.create_subprocess_exec(
-                binary, "-c", config, "--admin-address-path", admin, "--disable-hot-restart", *self._options,
-                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-            )  # fmt: skip
+                *tied([binary, "-c", config, "--admin-address-path", admin, "--disable-hot-restart", *self._options]),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.DEVNULL,
+                stderr=asyncio.subprocess.PIPE,
+                start_new_session=True,  # Ctrl-C is for the parent, which lets running requests end first
+            )
             self._reader = asyncio.create_task(self._read_log(self._process), name="envoy-log")
             try:
                 await self._wait_until_ready(admin)

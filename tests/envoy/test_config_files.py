@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -142,6 +143,30 @@ async def test_an_envoy_that_ignores_sigterm_is_killed(envoy_binary: Path, monke
     async with EnvoyProcess(render("full-duplex", epp_port=9), binary=envoy_binary) as proxy:
         os.kill(proxy.pid, signal.SIGSTOP)  # a stopped process does not react to SIGTERM either
     assert await proxy.wait() == -signal.SIGKILL
+
+
+async def test_envoy_ends_when_its_starter_is_killed(envoy_binary: Path) -> None:
+    program = (
+        "import asyncio, sys\n"
+        "from epp.demo.envoy import EnvoyProcess, render\n"
+        "async def main():\n"
+        "    async with EnvoyProcess(render('full-duplex', epp_port=9)) as envoy:\n"
+        "        print(envoy.pid, flush=True)\n"
+        "        await envoy.wait()\n"
+        "asyncio.run(main())\n"
+    )
+    starter = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    assert starter.stdout is not None
+    pidfd = os.pidfd_open(int(await starter.stdout.readline()))
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(pidfd, ended.set)  # readable once the process has ended
+    try:
+        starter.kill()
+        await starter.wait()
+        await asyncio.wait_for(ended.wait(), 10)
+    finally:
+        asyncio.get_running_loop().remove_reader(pidfd)
+        os.close(pidfd)
 
 
 async def test_a_refused_configuration_is_shown_with_its_reason(envoy_binary: Path) -> None:
