@@ -159,7 +159,7 @@ def time_encoder(encoding: TimeEncoding) -> Callable[[float], float | str]:
     encoders: dict[TimeEncoding, Callable[[float], float | str]] = {
         "epoch": lambda at: at,
         "millis": lambda at: at * 1000,
-        "nano": lambda at: int(at * _NS_PER_S),
+        "nano": lambda at: int(at) * _NS_PER_S + int(at % 1 * _NS_PER_S),
         "iso8601": lambda at: f"{_date(int(at))}.{int(at % 1 * 1000):03d}Z",
         "rfc3339": lambda at: f"{_date(int(at))}Z",
         "rfc3339nano": lambda at: f"{_date(int(at))}.{int(at % 1 * _NS_PER_S):09d}Z",
