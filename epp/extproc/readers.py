@@ -12,7 +12,8 @@ from typing import NamedTuple, Protocol
 
 from epp.extproc.handler import ResponseHead
 from epp.extproc.rename import Renamer, make_renamer
-from epp.extproc.usage import Usage, anthropic_usage, openai_usage
+from epp.extproc.usage import anthropic_usage, openai_usage
+from epp.framework.types import Usage
 
 __all__ = ["MAX_COPY_BYTES", "READERS", "BodyCopy", "Reader", "Renamer", "Usage", "make_renamer"]
 

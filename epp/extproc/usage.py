@@ -16,6 +16,7 @@ import orjson
 from epp.extproc.handler import ResponseHead
 from epp.extproc.media import is_encoded, is_event_stream, is_json, media_type
 from epp.extproc.sse import SseScanner
+from epp.framework.types import Usage
 
 MAX_JSON_BYTES = 1024 * 1024
 """Longest JSON body that is kept whole. Of a longer one (embeddings, images) only the tail is kept: servers write ``usage``
@@ -26,20 +27,6 @@ TAIL_BYTES = 64 * 1024
 
 _MAX_TRIES = 8
 _KEY = b'"usage"'
-
-
-class Usage(NamedTuple):
-    """Token counts that the model server reported, and the number of events of a stream."""
-
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    total_tokens: int = 0
-    cached_tokens: int | None = None
-    """Prompt tokens that were in the prefix cache; None if the server does not say."""
-    events: int = 0
-    """``data`` events except ``[DONE]``; 0 for a JSON body."""
-    found: bool = False
-    """The server reported a usage."""
 
 
 class Block(NamedTuple):

@@ -1,0 +1,63 @@
+"""vllmhttp-parser: vLLM's token-in generate endpoint."""
+
+from __future__ import annotations
+
+from epp.framework.handle import PluginContext
+from epp.framework.interfaces import Parser, Role
+from epp.framework.params import NoParams
+from epp.framework.registry import PluginType
+from epp.framework.types import Api, ErrorShape, HeaderView, ParsedBody
+from plugins.parsers.json_body import all_token_ids, bad_request, decode_object, model_of, output_cap
+
+TYPE = "vllmhttp-parser"
+
+
+class VllmHttpParser:
+    """Read vLLM generate bodies.
+
+    Parameters: none.
+    Claims: ``inference/v1/generate``.
+    Errors: 400 without a list of token ids, or where a read member has the wrong type.
+    Source: llm-d-router: pkg/epp/framework/plugins/requesthandling/parsers/vllmhttp/vllmhttp.go
+    """
+
+    paths = ("inference/v1/generate",)
+    app_protocols = ("http", "kubernetes.io/h2c")
+
+    def parse(self, path: str, headers: HeaderView, body: memoryview) -> ParsedBody:
+        """Read one body.
+
+        Raises:
+            RequestError: BAD_REQUEST.
+        """
+        document = decode_object(body, "error unmarshaling request body")
+        ids = document.get("token_ids")
+        if type(ids) is not list or not ids or not all_token_ids(ids):
+            raise bad_request("invalid generate request: must have non-empty token_ids field")
+        for key, kind in (("features", dict), ("sampling_params", dict), ("cache_salt", str)):
+            value = document.get(key)
+            if value is not None and type(value) is not kind:
+                raise bad_request(f"invalid generate request: {key} has the wrong type")
+        sampling = document.get("sampling_params")
+        return ParsedBody(
+            api=Api.GENERATE,
+            document=document,
+            model=model_of(document),
+            streams=document.get("stream") is True,
+            output_cap=output_cap(sampling, ("max_tokens",)) if isinstance(sampling, dict) else None,
+            rewritable=True,
+            usage_reader="openai-usage",
+            error_shape=ErrorShape.OPENAI,
+        )
+
+
+def _create(context: PluginContext, params: NoParams) -> Parser:
+    return VllmHttpParser()
+
+
+PLUGIN = PluginType(
+    type=TYPE,
+    roles=frozenset({Role.PARSER}),
+    summary="Reads vLLM's token-in generate requests.",
+    factory=_create,
+)
