@@ -5,27 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from typing import TypeVar, cast
+from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
 from epp.director import Pipeline
 from epp.errors import EppError
 from epp.framework.interfaces import (
-    Admitter,
-    DataProducer,
     Filter,
     Parser,
     Picker,
-    PreRequest,
     ProfileHandler,
-    RequestHeaderProcessor,
-    ResponseComplete,
-    ResponseReceived,
-    ResponseStreaming,
     Role,
     SaturationDetector,
     Scorer,
-    Screener,
 )
 from epp.lifecycle import Hook, HookRunner, Hooks, is_async
 from epp.request.parse import NamedParser, ParserTable
@@ -33,8 +25,6 @@ from epp.scheduling.profile import Defects, FilterStep, Observe, PickerStep, Pro
 from epp.scheduling.scheduler import HandlerStep, Scheduler
 from epp.telemetry import log
 from epp.telemetry.metrics import Metrics, PluginLabels
-
-T = TypeVar("T")
 
 EXTENSION_POINTS = {
     Role.FILTER: "Filter",
@@ -158,27 +148,27 @@ class PipelineBuilder:
 
     def _hooks(self) -> Hooks:
         return Hooks(
-            request_header=self._slot(Role.REQUEST_HEADER, RequestHeaderProcessor, "process_request"),
-            screeners=self._slot(Role.SCREENER, Screener, "screen"),
-            producers=self._slot(Role.DATA_PRODUCER, DataProducer, "produce", in_creation_order=True),
-            admitters=self._slot(Role.ADMITTER, Admitter, "admit"),
-            pre_request=self._slot(Role.PRE_REQUEST, PreRequest, "pre_request"),
-            received=self._slot(Role.RESPONSE_RECEIVED, ResponseReceived, "response_received"),
-            streaming=self._slot(Role.RESPONSE_STREAMING, ResponseStreaming, "response_streaming"),
-            complete=self._slot(Role.RESPONSE_COMPLETE, ResponseComplete, "response_complete"),
+            request_header=self._slot(Role.REQUEST_HEADER, "process_request"),
+            screeners=self._slot(Role.SCREENER, "screen"),
+            producers=self._slot(Role.DATA_PRODUCER, "produce", in_creation_order=True),
+            admitters=self._slot(Role.ADMITTER, "admit"),
+            pre_request=self._slot(Role.PRE_REQUEST, "pre_request"),
+            received=self._slot(Role.RESPONSE_RECEIVED, "response_received"),
+            streaming=self._slot(Role.RESPONSE_STREAMING, "response_streaming"),
+            complete=self._slot(Role.RESPONSE_COMPLETE, "response_complete"),
         )
 
-    def _slot(self, role: Role, _protocol: type[T], method: str, *, in_creation_order: bool = False) -> list[Hook[T]]:
+    def _slot(self, role: Role, method: str, *, in_creation_order: bool = False) -> list[Hook[Any]]:
         """Active instances with this role: in declaration order, or each after those whose data it reads."""
         names = list(self._config.creation_order) if in_creation_order else list(self._instances.by_name)
-        hooks: list[Hook[T]] = []
+        hooks: list[Hook[Any]] = []
         for name in names:
             instance = self._instances.by_name.get(name)
             loaded = self._config.plugin(name)
             if instance is None or not loaded.active or not loaded.has(role):
                 continue
             observe = self._observe(EXTENSION_POINTS[role], loaded)
-            hooks.append(Hook(name, loaded.type.type, cast("T", instance), observe, is_async(instance, method)))
+            hooks.append(Hook(name, loaded.type.type, instance, observe, is_async(instance, method)))
         return hooks
 
     def _observe(self, point: str, plugin: LoadedPlugin) -> Observe:

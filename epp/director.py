@@ -122,7 +122,7 @@ class Director:
         metrics: Metrics,
         responses: ResponseSide,
         decisions: DecisionLog,
-        options: DirectorOptions = DirectorOptions(),  # noqa: B008 — frozen
+        options: DirectorOptions = DirectorOptions(),
         *,
         choose: Callable[[Sequence[str]], str],
         spawn: Callable[[Awaitable[None], str], asyncio.Task[None]],
@@ -356,11 +356,8 @@ class Director:
         stream.answer(answer)
 
     def _refuse(self, flight: Flight, error: RequestError) -> Reply:
-        inference = flight.request
-        if inference is not None:
-            labels = flight.labels or flight.make_labels()
-        else:
-            labels = RequestLabels(flight.incoming_model)
+        is_read = flight.request is not None
+        labels = flight.labels or (flight.make_labels() if is_read else RequestLabels(flight.incoming_model))
         flight.error_counted = True
         self._metrics.request_error(labels, error.code.value)
         return refusal(error, error_shape(flight.path, flight.headers), grpc=is_grpc(flight.headers))

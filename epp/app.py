@@ -1,0 +1,436 @@
+"""The composition root: builds and wires every object once, and owns the order of start and stop.
+
+Start: log, metrics, store, plugins, discovery → first endpoints → servers → ready. Stop: not ready → (window) → GOAWAY →
+running streams → abort → plugins → log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import os
+import platform
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import uvloop
+
+from epp import debug_pages
+from epp.build import PipelineBuilder, PluginDefects
+from epp.candidates import CandidateFinder
+from epp.config.instantiate import instantiate
+from epp.config.load import load_config
+from epp.config.loaded import ConfigSource, Instances, LoadedConfig, LoadedPlugin, LoadFlags
+from epp.datalayer.collector import Collector
+from epp.datalayer.objects import ObjectStore, PoolIdentity
+from epp.datalayer.store import EndpointStore
+from epp.director import Director, DirectorOptions
+from epp.discovery.objects_file import ObjectFiles
+from epp.discovery.static import StaticDiscovery
+from epp.errors import ConfigError, UsageError
+from epp.extproc.handler import Port, Settings, Tls, TlsVersion, total
+from epp.framework.file_watch import watch_files
+from epp.framework.handle import MetricsFlags, PluginContext
+from epp.framework.interfaces import EndpointDiscovery, HasLifecycle
+from epp.health import Health
+from epp.options import Options
+from epp.plugin_types import build_registry
+from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
+from epp.response import ResponseSide
+from epp.runtime import TaskRuntime
+from epp.scheduling.decision_log import LoggedDecisions
+from epp.telemetry import log
+from epp.telemetry.catalogue import ITL_S
+from epp.telemetry.metrics import Build, Metrics, MetricsOptions
+from epp.transport.grpc_server import GrpcTransport
+from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
+from epp.transport.tls import load_pair, openssl_suites, self_signed
+from epp.version import VERSION, commit
+
+_logger = log.get("epp.app")
+
+NO_KUBERNETES = (
+    "discovery in a Kubernetes cluster is not there yet; "
+    "name the model servers with --endpoint HOST:PORT, or declare a file-discovery plugin in the configuration"
+)
+RECEIVE_MARGIN_BYTES = 1024 * 1024
+"""A message is a body and some framing."""
+
+
+def load(options: Options) -> LoadedConfig:
+    """Load the configuration that the options name.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    registry, findings = build_registry()
+    for finding in findings:
+        print(f"epp: {finding.message}", file=sys.stderr)
+    if options.config_file:
+        source = ConfigSource.from_file(options.config_file)
+    elif options.config_text:
+        source = ConfigSource.from_text(options.config_text)
+    else:
+        source = ConfigSource.builtin()
+    flags = LoadFlags(
+        strict=options.strict_config,
+        allow_experimental=options.allow_experimental_plugins,
+        for_serve=True,
+        metrics_flags=_metrics_flags(options),
+    )
+    return load_config(source, registry, flags)
+
+
+def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnings: Sequence[str]) -> int:
+    """Serve until a signal comes.
+
+    Raises:
+        UsageError, ConfigError, OSError: the service cannot start.
+    """
+    _raise_open_files_limit()
+    sink = log.setup(
+        log.LogOptions(
+            verbosity=options.verbosity,
+            encoder="console" if options.zap_encoder == "console" else "json",
+            time_encoding=options.zap_time_encoding,  # type: ignore[arg-type]  # checked by the flag
+            stacktrace_level=options.zap_stacktrace_level,  # type: ignore[arg-type]
+        )
+    )
+    try:
+        _logger.info("starting", version=VERSION, commit=commit(), python=platform.python_version(), pid=os.getpid())
+        _logger.info("flags", **dict(given))
+        for warning in warnings:
+            _logger.warning("flag", problem=warning)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(App(options, config).serve())
+    finally:
+        sink.close()
+
+
+class App:
+    """One picker.
+
+    Args:
+        options: process flags.
+        config: the loaded configuration.
+    """
+
+    def __init__(self, options: Options, config: LoadedConfig) -> None:
+        self.options = options
+        self.config = config
+        self.metrics = Metrics(
+            MetricsOptions(
+                build=Build(VERSION, commit(), os.environ.get("EPP_BUILD_REF", "")),
+                legacy=options.legacy_metrics,
+                stream_metrics=options.enable_grpc_stream_metrics,
+                fairness_id_limit=options.fairness_id_metric_label_limit,
+            )
+        )
+        self.runtime = TaskRuntime()
+        self.defects = PluginDefects(self.metrics)
+        self.store = EndpointStore()
+        self.objects = ObjectStore(PoolIdentity(options.pool_name or "epp", options.namespace, options.pool_group))
+        self.transport = GrpcTransport()
+        self.health = Health(
+            ("pool", "plugins"), leader_election=options.ha_enable_leader_election, on_change=self.transport.set_health
+        )
+        self._seeds = random.Random()
+        self.instances: Instances = instantiate(config, self._context)
+        self.discovery = self._discovery()
+        self.collector = Collector(self.store, self.metrics)
+        self.director = self._director()
+        self.http = self._http()
+        self.ports: dict[str, int] = {}
+        self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
+        self._stopping = False
+        self._object_files: ObjectFiles | None = None
+
+    # ── run ──
+
+    async def serve(self) -> int:
+        """Start, serve until SIGTERM or SIGINT, stop.
+
+        Raises:
+            UsageError, ConfigError, OSError: the service cannot start.
+        """
+        self._install_signals()
+        failed = True
+        try:
+            await self._start()
+            failed = False
+            received = await self._next_stop_signal()
+        finally:
+            if failed:
+                await self._teardown()
+        await self._stop(skip_window=received is signal.SIGINT)
+        return 0
+
+    async def _start(self) -> None:
+        self._log_configuration()
+        debug_pages.forget_departed(self.store, self.instances)
+        await self._start_objects()
+        for plugin in self.instances.by_name.values():
+            if isinstance(plugin, HasLifecycle):
+                await plugin.start()
+        self.collector.start(self._sources())
+        await self._discover()
+        self.health.set_ready("pool")
+        _logger.info("pool synced", endpoints=len(self.store))
+        await self._listen()
+        self.health.set_ready("plugins")
+        self.transport.set_health(self.health.table())
+        gc.collect()
+        gc.freeze()
+        if self.options.ready_file:
+            _write_ready_file(self.options.ready_file, {"pid": os.getpid(), **self.ports})
+        _logger.info("ready")
+
+    async def _discover(self) -> None:
+        """Wait for the first complete pass."""
+        task = self.runtime.spawn(self.discovery.run(self.store), "discovery")
+        ready = asyncio.create_task(self.discovery.ready.wait())
+        await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
+        if not self.discovery.ready.is_set():
+            ready.cancel()
+            await task
+            msg = "discovery ended before it found endpoints"
+            raise OSError(msg)
+
+    async def _listen(self) -> None:
+        options = self.options
+        host = options.bind_address
+        handler = total(self.director, self._on_defect)
+        ports = [
+            Port(host, options.grpc_port, secure=options.secure_serving),
+            Port(host, options.grpc_health_port, secure=False, extproc=False),
+        ]
+        self.transport.set_health(self.health.table())
+        grpc_port, health_port = await self.transport.start(handler, self._settings(), ports)
+        metrics_port = await self.http.start()
+        self.ports = {"grpc_port": grpc_port, "grpc_health_port": health_port, "metrics_port": metrics_port}
+        for name, port in self.ports.items():
+            _logger.info("listening", server=name, address=host, port=port)
+        if options.cert_path and options.enable_cert_reload:
+            directory = Path(options.cert_path)
+            self.runtime.spawn(
+                watch_files([directory / "tls.crt", directory / "tls.key"], self._reload_certificate), "certificates"
+            )
+
+    async def _stop(self, *, skip_window: bool) -> None:
+        self._stopping = True
+        self.health.drain()
+        options = self.options
+        if not skip_window and options.drain_timeout_s > 0:
+            _logger.info("draining", window_s=options.drain_timeout_s, open_streams=self.transport.stats().open_streams)
+            await asyncio.sleep(options.drain_timeout_s)
+        grace = options.graceful_shutdown_timeout_s
+        if grace is None:
+            grace = options.drain_timeout_s
+        _logger.info("stopping", grace_s=grace, open_streams=self.transport.stats().open_streams)
+        await self.transport.stop(None if grace < 0 else grace)
+        await self._teardown()
+        _logger.info("stopped")
+
+    async def _teardown(self) -> None:
+        await self.transport.stop(0)
+        await self.http.stop()
+        await self.collector.stop()
+        await self.runtime.stop()
+        for plugin in reversed(list(self.instances.by_name.values())):
+            if isinstance(plugin, HasLifecycle):
+                await plugin.stop()
+        if self.options.ready_file:
+            Path(self.options.ready_file).unlink(missing_ok=True)
+
+    # ── signals ──
+
+    def _install_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop_signal, number)
+        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+        loop.add_signal_handler(signal.SIGUSR1, lambda: _logger.info("verbosity", v=log.raise_verbosity()))
+        loop.add_signal_handler(signal.SIGUSR2, lambda: _logger.info("verbosity", v=log.lower_verbosity()))
+
+    def _on_stop_signal(self, number: signal.Signals) -> None:
+        if self._stopping or not self._signals.empty():
+            os._exit(128 + number)
+        self._signals.put_nowait(number)
+
+    async def _next_stop_signal(self) -> signal.Signals:
+        received = await self._signals.get()
+        self._stopping = True
+        return received
+
+    def _on_hangup(self) -> None:
+        """Look again at what can be reloaded, and name what cannot."""
+        _logger.info("reloading", what="certificates, endpoints, objects")
+        if self.options.cert_path:
+            self._reload_certificate()
+        self.discovery.reload()
+        if self._object_files is not None:
+            self._object_files.reload()
+        if self.options.config_file:
+            _logger.warning("restart required", what=self.options.config_file)
+
+    # ── parts ──
+
+    def _context(self, plugin: LoadedPlugin, references: Mapping[str, object]) -> PluginContext:
+        return PluginContext(
+            name=plugin.name,
+            type=plugin.type.type,
+            rng=random.Random(self._seeds.getrandbits(64)),
+            plugins=references,
+            profiles=tuple(profile.name for profile in self.config.profiles),
+            metrics_flags=_metrics_flags(self.options),
+            runtime=self.runtime,
+        )
+
+    def _discovery(self) -> EndpointDiscovery:
+        name = self.config.discovery
+        if self.options.endpoints:
+            return StaticDiscovery(self.options.endpoints)
+        if name is not None:
+            plugin = self.instances.by_name[name]
+            assert isinstance(plugin, EndpointDiscovery)
+            return plugin
+        if self.options.needs_kubernetes:
+            raise UsageError([NO_KUBERNETES])
+        raise UsageError(
+            [
+                "either pool-name or endpoint-selector must be set, or model servers named with --endpoint HOST:PORT, "
+                "or a file-discovery plugin declared in the configuration"
+            ]
+        )
+
+    def _director(self) -> Director:
+        options = self.options
+        finder = CandidateFinder(
+            self.store,
+            use_subset=not options.disable_endpoint_subset_filter,
+            hold_back_unscraped=options.hold_back_unscraped,
+        )
+        return Director(
+            PipelineBuilder(self.instances, self.metrics, self.defects, self.runtime.spawn).build(),
+            finder,
+            self.objects,
+            self.metrics,
+            ResponseSide(self.store, self.metrics, self._on_defect),
+            LoggedDecisions(),
+            DirectorOptions(emit_scores=options.emit_endpoint_scores),
+            choose=self._seeds.choice,
+            spawn=self.runtime.spawn,
+        )
+
+    def _http(self) -> HttpServer:
+        options = self.options
+        self.metrics.watch_pool(
+            lambda: debug_pages.pool(self.objects.pool.name, self.store, self.collector, options.metrics_staleness_threshold_s)
+        )
+        self.metrics.watch_transport(self.transport.stats)
+        self.metrics.config_loaded(self.config.sha256, time.time())
+        sources = HttpSources(
+            metrics=self.metrics,
+            not_ready=self.health.why,
+            endpoints=lambda: debug_pages.endpoints(self.store, self.collector),
+            config=lambda: debug_pages.config(self.instances),
+            plugins=lambda: debug_pages.plugins(self.instances),
+        )
+        authorize = None
+        if options.metrics_endpoint_auth and not options.metrics_client_ca_file:
+            _logger.warning("metrics port answers 401", reason="--metrics-endpoint-auth is given and there is no API server")
+            authorize = refuse_all
+        return HttpServer(
+            sources,
+            HttpOptions(
+                host=options.bind_address,
+                port=options.metrics_port,
+                authorize=authorize,
+                cert_dir=Path(options.metrics_cert_dir) if options.metrics_cert_dir else None,
+                client_ca_file=Path(options.metrics_client_ca_file) if options.metrics_client_ca_file else None,
+                pprof=options.enable_pprof,
+            ),
+        )
+
+    async def _start_objects(self) -> None:
+        if self.options.objects:
+            self._object_files = ObjectFiles([Path(path) for path in self.options.objects], self.objects)
+            self.objects.on_change(lambda: self.metrics.admit_model_names(self.objects.rewrite_models))
+            await self._object_files.start()
+            self.runtime.spawn(self._object_files.run(), "objects")
+
+    def _settings(self) -> Settings:
+        options = self.options
+        limit = options.max_request_body_bytes
+        receive = options.grpc_max_recv_msg_size or (limit + RECEIVE_MARGIN_BYTES if limit else -1)
+        return Settings(
+            request_strip=REQUEST_STRIP,
+            response_strip=RESPONSE_STRIP,
+            response_set=((WENT_INTO_RESPONSE, "true"),),
+            max_body_bytes=limit,
+            max_buffered_bytes=options.max_buffered_bytes,
+            gap_bounds_s=ITL_S,
+            tls=self._tls() if options.secure_serving else None,
+            max_receive_bytes=receive,
+            max_send_bytes=options.grpc_max_send_msg_size or -1,
+        )
+
+    def _tls(self) -> Tls:
+        options = self.options
+        pair = load_pair(Path(options.cert_path)) if options.cert_path else self_signed()
+        return pair._replace(
+            min_version=TlsVersion(options.tls_min_version) if options.tls_min_version else None,
+            cipher_suites=openssl_suites(options.tls_cipher_suites),
+        )
+
+    def _reload_certificate(self) -> None:
+        try:
+            tls = self._tls()
+        except (UsageError, OSError) as error:
+            _logger.error("certificate not reloaded, the one in use stays", path=self.options.cert_path, problem=str(error))
+            return
+        self.transport.configure(self._settings()._replace(tls=tls))
+        _logger.info("certificate reloaded", path=self.options.cert_path)
+
+    def _on_defect(self, place: str, error: Exception) -> None:
+        _logger.error("internal error", exc=error, place=place)
+
+    def _log_configuration(self) -> None:
+        config = self.config
+        _logger.info(
+            "configuration", source=config.source.name, sha256=config.sha256, document=json.dumps(config.effective, default=str)
+        )
+        for finding in (*config.findings, *self.instances.findings):
+            write = _logger.warning if finding.severity != "info" else _logger.info
+            write("configuration finding", code=finding.code, path=finding.path, problem=finding.message, fix=finding.fix)
+        for plugin in config.plugins:
+            roles = ",".join(sorted(plugin.type.roles))
+            _logger.info("plugin", name=plugin.name, type=plugin.type.type, roles=roles, declared=plugin.declared)
+
+
+def _metrics_flags(options: Options) -> MetricsFlags:
+    return MetricsFlags(
+        scheme=options.model_server_metrics_scheme,
+        path=options.model_server_metrics_path,
+        port=options.model_server_metrics_port,
+        insecure_skip_verify=options.model_server_metrics_https_insecure_skip_verify,
+        refresh_interval_s=options.refresh_metrics_interval_s,
+        specs=options.metric_specs,
+    )
+
+
+def _raise_open_files_limit() -> None:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _write_ready_file(path: str, content: Mapping[str, int]) -> None:
+    temporary = Path(f"{path}.{os.getpid()}.tmp")
+    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,72 @@
+"""``epp serve``: the service."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from epp.commands.flags import CommandLine, help_text, parse
+from epp.errors import ConfigError, UsageError
+
+CONFIG_INVALID = 1
+USAGE = 2
+
+
+def main(argv: Sequence[str]) -> int:
+    """Serve until a signal comes.
+
+    Returns:
+        0 after a clean stop, 1 for a bad configuration or environment, 2 for a bad command line.
+    """
+    try:
+        command = parse(argv, os.environ)
+    except UsageError as error:
+        _print_problems(error)
+        return USAGE
+    if command.action == "help":
+        print(help_text())
+        return 0
+    if command.action == "version":
+        print(version_text())
+        return 0
+    return _run(command)
+
+
+def version_text() -> str:
+    """Name, version, commit and Python."""
+    from epp.version import VERSION, commit
+
+    return f"epp {VERSION} (commit {commit() or 'unknown'}, Python {sys.version.split()[0]})"
+
+
+def _run(command: CommandLine) -> int:
+    from epp import app
+
+    options = command.options
+    try:
+        if options.list_plugins:
+            from epp.commands.plugins import main as list_plugins
+
+            return list_plugins([])
+        config = app.load(options)
+        if options.check_config or options.print_effective_config:
+            return app.report(config, options)
+        return app.run(command.options, config, command.given, command.warnings)
+    except UsageError as error:
+        _print_problems(error)
+        return USAGE
+    except ConfigError as error:
+        from epp.config.report import text_report
+
+        print(text_report(error.findings), file=sys.stderr)
+        return CONFIG_INVALID
+    except OSError as error:
+        print(f"epp: {error}", file=sys.stderr)
+        return CONFIG_INVALID
+
+
+def _print_problems(error: UsageError) -> None:
+    for problem in error.problems:
+        print(f"epp: {problem}", file=sys.stderr)
+    print("epp: --help lists all flags", file=sys.stderr)

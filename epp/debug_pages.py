@@ -1,0 +1,112 @@
+"""What the pages on the metrics port show, and the pool's gauges: read-only views of the live objects."""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+
+from epp.config.loaded import Instances
+from epp.datalayer.collector import Collector
+from epp.datalayer.store import EndpointStore
+from epp.framework.interfaces import ForgetsEndpoints, HasState
+from epp.framework.types import Endpoint
+from epp.telemetry.pool import EndpointSample, PoolSnapshot
+
+
+class _Forgetting:
+    """Tells plugins with state per endpoint that one is gone."""
+
+    def __init__(self, plugins: list[ForgetsEndpoints]) -> None:
+        self._plugins = plugins
+
+    def endpoint_added(self, endpoint: Endpoint) -> None:
+        pass
+
+    def endpoint_updated(self, endpoint: Endpoint, previous: Endpoint) -> None:
+        pass
+
+    def endpoint_removed(self, endpoint: Endpoint) -> None:
+        for plugin in self._plugins:
+            plugin.endpoint_removed(endpoint.id)
+
+
+def forget_departed(store: EndpointStore, instances: Instances) -> None:
+    """Let plugins forget endpoints that leave."""
+    plugins = [plugin for plugin in instances.by_name.values() if isinstance(plugin, ForgetsEndpoints)]
+    if plugins:
+        store.subscribe(_Forgetting(plugins))
+
+
+def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float) -> PoolSnapshot:
+    """The pool's gauges."""
+    snapshot = store.snapshot()
+    now = time.monotonic()
+    samples = []
+    for endpoint, metrics in zip(snapshot.endpoints, snapshot.metrics, strict=True):
+        age = now - metrics.updated_s if metrics.updated_s is not None else None
+        samples.append(
+            EndpointSample(
+                name=endpoint.name,
+                namespace=endpoint.namespace,
+                is_fresh=age is not None and age <= fresh_s,
+                waiting_queue=metrics.waiting_queue,
+                running_requests=metrics.running_requests,
+                kv_cache_usage=metrics.kv_cache_usage,
+                scrape_age_s=age,
+                scrape_failures=collector.failures(endpoint.id),
+            )
+        )
+    return PoolSnapshot(name, samples)
+
+
+def endpoints(store: EndpointStore, collector: Collector) -> object:
+    """``/debug/endpoints``."""
+    snapshot = store.snapshot()
+    now = time.monotonic()
+    return {
+        "endpoints": [
+            {
+                "id": endpoint.id,
+                "address": endpoint.host_port,
+                "labels": dict(endpoint.labels),
+                "waitingQueue": metrics.waiting_queue,
+                "runningRequests": metrics.running_requests,
+                "kvCacheUsage": metrics.kv_cache_usage,
+                "activeModels": sorted(metrics.active_models),
+                "waitingModels": sorted(metrics.waiting_models),
+                "maxActiveModels": metrics.max_active_models,
+                "cacheBlockSize": metrics.cache_block_size,
+                "cacheNumBlocks": metrics.cache_num_blocks,
+                "ageSeconds": round(now - metrics.updated_s, 3) if metrics.updated_s is not None else None,
+                **collector.describe(endpoint.id),
+            }
+            for endpoint, metrics in zip(snapshot.endpoints, snapshot.metrics, strict=True)
+        ]
+    }
+
+
+def config(instances: Instances) -> object:
+    """``/debug/config``."""
+    loaded = instances.config
+    return {
+        "source": loaded.source.name,
+        "sha256": loaded.sha256,
+        "effective": loaded.effective,
+        "findings": [
+            {"code": f.code, "severity": f.severity, "path": f.path, "message": f.message, "fix": f.fix}
+            for f in (*loaded.findings, *instances.findings)
+        ],
+    }
+
+
+def plugins(instances: Instances) -> object:
+    """``/debug/plugins/state``."""
+    shown: dict[str, object] = {}
+    for name, plugin in instances.by_name.items():
+        entry: dict[str, object] = {"name": name, "type": instances.config.plugin(name).type.type}
+        if isinstance(plugin, HasState):
+            entry["state"] = plugin.debug_state()
+        else:
+            entry["message"] = "this plugin has no state to show"
+        shown[name] = entry
+    return {"timestamp": datetime.now(UTC).isoformat(), "plugins": shown}
