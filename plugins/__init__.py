@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from epp.framework.registry import PluginType, Registry
+from plugins.datalayer import core_metrics, metrics_source
 from plugins.scorers import queue
 
-TYPES: tuple[PluginType, ...] = (queue.PLUGIN,)
+TYPES: tuple[PluginType, ...] = (queue.PLUGIN, core_metrics.PLUGIN, metrics_source.PLUGIN)
 
 
 def register_all(registry: Registry) -> None:
