@@ -8,18 +8,24 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
+import grpc
 import grpc.aio
 import pytest
 from envoy.service.ext_proc.v3.external_processor_pb2_grpc import (
     ExternalProcessorServicer,
     add_ExternalProcessorServicer_to_server,
 )
+from grpc_health.v1 import health
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 
 from bench.load.process import ServerProcess, expand, free_port
 from epp.demo.envoy import Bootstrap, EnvoyError, EnvoyProcess, find_envoy, render
 
+PICKER_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"
+
 StartPicker = Callable[..., Awaitable[ServerProcess]]
-ServePicker = Callable[[ExternalProcessorServicer], Awaitable[int]]
+ServePicker = Callable[..., Awaitable[int]]
 
 
 class StartEnvoy(Protocol):
@@ -36,8 +42,7 @@ def envoy_binary(request: pytest.FixtureRequest) -> Path:
     try:
         return find_envoy()
     except EnvoyError as exc:
-        required = request.config.getoption("--require", default="") or ""
-        if "envoy" in required.split(","):
+        if "envoy" in request.config.getoption("--require").split(","):
             pytest.fail(str(exc))
         pytest.skip(str(exc))
 
@@ -75,12 +80,20 @@ def start_picker(cleanup: AsyncExitStack) -> StartPicker:
 
 @pytest.fixture
 def serve_picker(cleanup: AsyncExitStack) -> ServePicker:
-    """Factory: serve a picker in this process, without TLS; returns its port."""
+    """Factory: ``await serve_picker(servicer)`` serves a picker and gRPC health in this process; returns the port.
 
-    async def start(servicer: ExternalProcessorServicer) -> int:
+    Without TLS, unless ``credentials`` are given.
+    """
+
+    async def start(servicer: ExternalProcessorServicer, credentials: grpc.ServerCredentials | None = None) -> int:
         server = grpc.aio.server()
         add_ExternalProcessorServicer_to_server(servicer, server)
-        port: int = server.add_insecure_port("127.0.0.1:0")
+        checks = health.aio.HealthServicer()
+        await checks.set(PICKER_SERVICE, HealthCheckResponse.SERVING)
+        add_HealthServicer_to_server(checks, server)
+        port: int = (
+            server.add_secure_port("127.0.0.1:0", credentials) if credentials else server.add_insecure_port("127.0.0.1:0")
+        )
         await server.start()
         cleanup.push_async_callback(server.stop, grace=None)
         return port

@@ -9,14 +9,21 @@ import re
 import signal
 import sys
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import grpc
 import pytest
 import yaml
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from bench.naive_picker import NaivePicker
 from epp.demo.envoy import EnvoyError, EnvoyProcess, bootstrap_names, cluster, find_envoy, listener, render, validate
@@ -82,6 +89,37 @@ async def test_requests_reach_the_picked_endpoint(
     async with http.post(f"{proxy.url}/v1/completions", data=body) as response:
         assert (response.status, await response.text()) == (200, alive.address)
     assert alive.bodies == [body]
+
+
+@pytest.fixture
+def self_signed() -> grpc.ServerCredentials:
+    """What a picker without certificate files makes for itself."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "picker.invalid")])
+    now = datetime.now(UTC)
+    unsigned = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+    certificate = unsigned.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return grpc.ssl_server_credentials([(private, certificate)])
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "full-duplex-plaintext"])
+async def test_a_picker_with_a_self_signed_certificate_is_asked_and_checked(
+    name: str,
+    envoy: StartEnvoy,
+    serve_picker: ServePicker,
+    servers: list[ModelServer],
+    self_signed: grpc.ServerCredentials,
+    http: aiohttp.ClientSession,
+) -> None:
+    _, alive = servers
+    port = await serve_picker(NaivePicker([alive.address.encode()]), credentials=self_signed)
+    proxy = await envoy(name, epp_port=port, endpoints=[alive.address])
+    async with http.post(f"{proxy.url}/v1/completions", data=b"{}") as response:
+        assert (response.status, await response.text()) == (200, alive.address)
+    stats = (await proxy.admin("/stats?filter=cluster.epp.health_check")).decode()
+    assert "cluster.epp.health_check.success: 1" in stats
+    assert "cluster.epp.health_check.failure: 0" in stats
 
 
 @pytest.mark.parametrize("name", ["full-duplex", "override-host-retry"])
