@@ -22,7 +22,7 @@ class StoreListener(Protocol):
     """Told of every change of membership, synchronously and in order; one that raises is logged and passed over."""
 
     def endpoint_added(self, endpoint: Endpoint) -> None: ...
-    def endpoint_updated(self, endpoint: Endpoint, previous: Endpoint) -> None:
+    def endpoint_updated(self, endpoint: Endpoint) -> None:
         """Labels or other metadata changed; address and port are the same."""
         ...
 
@@ -186,7 +186,7 @@ class EndpointStore:
         is_update = previous is not None and current is not None and previous.host_port == current.host_port
         for listener in tuple(self._listeners):
             if is_update:
-                _tell(listener.endpoint_updated, current, previous)
+                _tell(listener.endpoint_updated, current)
                 continue
             if previous is not None:
                 _tell(listener.endpoint_removed, previous)
