@@ -22,11 +22,12 @@ from epp.extproc.body import Budget
 from epp.extproc.handler import HealthTable, Port, RequestHandler, Settings, Tls, TlsVersion, TransportStats
 from epp.extproc.machine import Machine
 from epp.extproc.messages import Close, Status
+from epp.telemetry.catalogue import STREAM_S
 from epp.transport import grpc_health
 from epp.transport.grpc_codec import Encoder
 from epp.transport.grpc_stream import Context, GrpcStream
 
-HOLD_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+HOLD_BOUNDS_S = STREAM_S
 """Upper bounds of the buckets for how long streams lasted: from a rejected request to a long generation."""
 
 EXTPROC_SERVICE = "envoy.service.ext_proc.v3.ExternalProcessor"

@@ -434,3 +434,11 @@ def test_the_families_of_other_collectors_are_exposed_too() -> None:
     metrics = Metrics()
     Gauge("plugins_own_gauge", "From a plugin's client library.", registry=metrics.registry).set(4)
     assert value(metrics, "plugins_own_gauge") == 4
+
+
+def test_a_page_of_many_series_is_whole() -> None:
+    metrics = Metrics()
+    for number in range(30):
+        one_request(metrics, labels=RequestLabels("m", "", f"tenant-{number}"))
+    page = samples(metrics.exposition())
+    assert sum(count for (name, _), count in page.items() if name == "llm_d_epp_request_duration_seconds_count") == 30
