@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from epp.framework.candidates import Candidates
+from epp.framework.data import Consumes
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role, Scorer
+from epp.framework.keys import WAITING_QUEUE
 from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 from epp.framework.types import InferenceRequest
@@ -41,4 +43,5 @@ PLUGIN = PluginType(
     roles=frozenset({Role.SCORER}),
     summary="Prefers endpoints with a short waiting queue.",
     factory=_create,
+    consumes=(Consumes(WAITING_QUEUE, required=False),),
 )

@@ -1,0 +1,37 @@
+"""program-aware-fairness: the flow that was served least is next."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from epp.framework.interfaces import Role
+from epp.framework.params import Params
+from epp.framework.registry import PluginType, Reads
+
+TYPE = "program-aware-fairness"
+
+
+class ProgramAwareFairnessParams(Params):
+    """Parameters of program-aware-fairness."""
+
+    strategy: Literal["", "las", "turn-priority"] = Field(
+        default="las", description="`las`: least attained service; `turn-priority`: fewest turns; empty = `las`."
+    )
+    las_weight_service: float = Field(default=0.8, ge=0, description="Weight of the service received.")
+    las_weight_head_wait: float = Field(default=0.2, ge=0, description="Weight of the first request's wait.")
+    las_half_life_seconds: float = Field(default=60, ge=0, description="Seconds in which service is half forgotten; 0 = never.")
+    eviction_ttl_seconds: float = Field(default=3600, ge=0, description="Idle seconds until a flow is forgotten; 0 = never.")
+    eviction_sweep_seconds: float = Field(default=300, gt=0, description="Seconds between searches for idle flows.")
+    turn_priority_time_weight: float = Field(default=0.5, ge=0, description="Weight of the seconds waited (`turn-priority`).")
+
+
+PLUGIN = PluginType(
+    type=TYPE,
+    roles=frozenset({Role.FAIRNESS_POLICY, Role.PRE_REQUEST, Role.RESPONSE_COMPLETE}),
+    summary="The flow that was served least.",
+    params=ProgramAwareFairnessParams,
+    reads=Reads(usage=True),
+    wait="flow control",
+)

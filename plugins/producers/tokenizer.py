@@ -1,0 +1,176 @@
+"""tokenizer and token-producer: turn prompts into tokens, exactly or by estimate."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from epp.framework.interfaces import Role
+from epp.framework.keys import TOKENIZED_PROMPT
+from epp.framework.params import DurationS, Int, Params, exclusive
+from epp.framework.registry import Gate, PluginType, Reads
+
+VIDEO_HEADERS = frozenset({"x-llm-d-video-duration-seconds", "x-llm-d-video-resolution", "x-llm-d-video-fps"})
+
+
+def _check_socket(path: str) -> str:
+    if not path:
+        raise ValueError("socketFile must not be empty")
+    return path
+
+
+class Resolution(Params):
+    """A size in pixels."""
+
+    width: Int = Field(default=640, gt=0, description="Pixels.")
+    height: Int = Field(default=360, gt=0, description="Pixels.")
+
+
+class DynamicTokens(Params):
+    """Tokens from the number of pixels."""
+
+    factor: float = Field(default=1024, gt=0, description="Pixels per token.")
+
+
+class StaticImageTokens(Params):
+    """A fixed number of tokens per image."""
+
+    static_token: Int = Field(default=0, ge=0, description="Tokens per image, at least 1 is counted.")
+
+
+class ImageEstimate(Params):
+    """Tokens of an image."""
+
+    mode: Literal["dynamic", "static"] = Field(default="dynamic", description="From the pixels, or fixed.")
+    default_resolution: Resolution = Field(default_factory=Resolution, description="Of images whose size is unknown.")
+    dynamic: DynamicTokens = Field(default_factory=DynamicTokens, description="Options of `dynamic`.")
+    static: StaticImageTokens = Field(default_factory=StaticImageTokens, description="Options of `static`.")
+
+
+class StaticFrameTokens(Params):
+    """A fixed number of tokens per frame."""
+
+    num_tokens_per_frame: Int = Field(default=0, ge=0, description="Tokens per frame.")
+
+
+class FrameTokens(Params):
+    """Tokens of a frame."""
+
+    mode: Literal["dynamic", "static"] = Field(default="dynamic", description="From the pixels, or fixed.")
+    dynamic: DynamicTokens = Field(default_factory=DynamicTokens, description="Options of `dynamic`.")
+    static: StaticFrameTokens = Field(default_factory=StaticFrameTokens, description="Options of `static`.")
+
+
+class SampledFrames(Params):
+    """Frames at a fixed rate."""
+
+    sample_fps: float = Field(default=1, gt=0, alias="sampleFPS", description="Frames per second.")
+    temporal_patch_size: Int = Field(default=0, ge=0, description="Frames that are merged into one; 0 = none.")
+
+
+class StridedFrames(Params):
+    """Every n-th frame of the source."""
+
+    default_source_fps: float = Field(default=24, gt=0, alias="defaultSourceFPS", description="Frames per second there.")
+    frame_stride: Int = Field(default=1, gt=0, description="Source frames per used frame.")
+
+
+class FrameCount(Params):
+    """How many frames of a video are used."""
+
+    mode: Literal["sampled", "strided"] = Field(default="sampled", description="At a fixed rate, or every n-th.")
+    min_frames: Int = Field(default=0, ge=0, description="Fewest frames; 0 = no limit.")
+    max_frames: Int = Field(default=0, ge=0, description="Most frames; 0 = no limit.")
+    sampled: SampledFrames = Field(default_factory=SampledFrames, description="Options of `sampled`.")
+    strided: StridedFrames = Field(default_factory=StridedFrames, description="Options of `strided`.")
+
+
+class VideoEstimate(Params):
+    """Tokens of a video: frames times tokens per frame."""
+
+    tokens_per_frame: FrameTokens = Field(default_factory=FrameTokens, description="Tokens of a frame.")
+    frames: FrameCount = Field(default_factory=FrameCount, description="Frames of a video.")
+    default_resolution: Resolution = Field(default_factory=Resolution, description="Of videos whose size is unknown.")
+    default_duration: float = Field(default=10, gt=0, description="Seconds of videos whose length is unknown.")
+    max_video_tokens: Int = Field(default=0, ge=0, description="Most tokens of a video; 0 = no limit.")
+
+
+class Estimate(Params):
+    """No model: 4 bytes of text per token."""
+
+    image: ImageEstimate = Field(default_factory=ImageEstimate, description="Tokens of images.")
+    video: VideoEstimate = Field(default_factory=VideoEstimate, description="Tokens of videos.")
+
+
+class RenderService(Params):
+    """A vLLM server that renders and tokenizes prompts."""
+
+    url: str = Field(default="http://localhost:8000", min_length=1, description="Base URL, plain HTTP.")
+    timeout: DurationS = Field(default=5.0, gt=0, description="Deadline of a call.")
+    mm_timeout: DurationS = Field(default=30.0, gt=0, description="Deadline of a call with media.")
+
+
+class TokenizerService(Params):
+    """A tokenizer service over a Unix socket."""
+
+    socket_file: Annotated[str, AfterValidator(_check_socket)] = Field(
+        default="/tmp/tokenizer/tokenizer-uds.socket", description="Path of the socket."
+    )
+
+
+class _BackEnds(Params):
+    uds_tokenizer_config: TokenizerService | None = Field(default=None, description="Tokenize over a Unix socket.")
+    vllm: RenderService | None = Field(default=None, description="Let a vLLM server render and tokenize.")
+    estimate: Estimate | None = Field(default=None, description="Estimate, without a model.")
+
+    @model_validator(mode="after")
+    def _check_single(self) -> _BackEnds:
+        names = ("uds_tokenizer_config", "vllm", "estimate")
+        given = [type(self).model_fields[name].alias or name for name in names if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise exclusive(f"at most one back end is allowed, given are {' and '.join(given)}")
+        return self
+
+
+class TokenizerParams(_BackEnds):
+    """Parameters of tokenizer; without a back end the model's tokenizer is loaded into this process."""
+
+    model_name: str = Field(min_length=1, description="Tokenizer or model id of the base model.")
+
+
+class TokenProducerParams(_BackEnds):
+    """Parameters of token-producer; without a back end tokens are estimated."""
+
+    model_name: str = Field(default="", description="Tokenizer or model id of the base model; the two services need it.")
+
+    @model_validator(mode="after")
+    def _check_model(self) -> TokenProducerParams:
+        if not self.model_name and (self.vllm is not None or self.uds_tokenizer_config is not None):
+            raise ValueError("modelName is required with vllm and udsTokenizerConfig")
+        return self
+
+
+TOKENIZER = PluginType(
+    type="tokenizer",
+    roles=frozenset({Role.DATA_PRODUCER}),
+    summary="Turns prompts into the model's tokens.",
+    params=TokenizerParams,
+    produces=(TOKENIZED_PROMPT,),
+    reads=Reads(request_headers=VIDEO_HEADERS),
+    gate=Gate.PREPARE_DATA,
+    wait="tokenization",
+)
+
+# Not an alias: without a back end the one loads a tokenizer, and so needs a model, while the other estimates.
+TOKEN_PRODUCER = PluginType(
+    type="token-producer",
+    roles=frozenset({Role.DATA_PRODUCER}),
+    summary="Turns prompts into tokens, by estimate unless a back end is given.",
+    params=TokenProducerParams,
+    produces=(TOKENIZED_PROMPT,),
+    reads=Reads(request_headers=VIDEO_HEADERS),
+    wait="tokenization",
+)
+
+PLUGINS = (TOKENIZER, TOKEN_PRODUCER)
