@@ -25,10 +25,10 @@ soak: setup
 	$(BIN)/python -m tests.soak $(ARGS)
 
 bench: setup
-	$(BIN)/python -m bench.compare $(ARGS)
+	$(BIN)/python -m bench.load $(ARGS)
 
 bench-micro: setup
-	$(BIN)/python -m bench.micro $(ARGS)
+	$(BIN)/python -m bench.micro.request $(ARGS)
 
 setup: $(STAMP)
 

@@ -33,7 +33,7 @@ from epp.datalayer.store import EndpointStore
 from epp.director import Director, DirectorOptions
 from epp.discovery.objects_file import ObjectFiles
 from epp.discovery.static import StaticDiscovery
-from epp.errors import ConfigError, UsageError
+from epp.errors import UsageError
 from epp.extproc.handler import Port, Settings, Tls, TlsVersion, total
 from epp.framework.file_watch import watch_files
 from epp.framework.handle import MetricsFlags, PluginContext
@@ -58,6 +58,10 @@ _logger = log.get("epp.app")
 NO_KUBERNETES = (
     "discovery in a Kubernetes cluster is not there yet; "
     "name the model servers with --endpoint HOST:PORT, or declare a file-discovery plugin in the configuration"
+)
+NO_ENDPOINTS = (
+    "either pool-name or endpoint-selector must be set, or model servers named with --endpoint HOST:PORT, "
+    "or a file-discovery plugin declared in the configuration"
 )
 RECEIVE_MARGIN_BYTES = 1024 * 1024
 """A message is a body and some framing."""
@@ -246,7 +250,7 @@ class App:
             if isinstance(plugin, HasLifecycle):
                 await plugin.stop()
         if self.options.ready_file:
-            Path(self.options.ready_file).unlink(missing_ok=True)
+            _remove_ready_file(self.options.ready_file)
 
     # ── signals ──
 
@@ -302,12 +306,7 @@ class App:
             return plugin
         if self.options.needs_kubernetes:
             raise UsageError([NO_KUBERNETES])
-        raise UsageError(
-            [
-                "either pool-name or endpoint-selector must be set, or model servers named with --endpoint HOST:PORT, "
-                "or a file-discovery plugin declared in the configuration"
-            ]
-        )
+        raise UsageError([NO_ENDPOINTS])
 
     def _director(self) -> Director:
         options = self.options
@@ -434,3 +433,7 @@ def _write_ready_file(path: str, content: Mapping[str, int]) -> None:
     temporary = Path(f"{path}.{os.getpid()}.tmp")
     temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
     temporary.replace(path)
+
+
+def _remove_ready_file(path: str) -> None:
+    Path(path).unlink(missing_ok=True)
