@@ -3,79 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import datetime as dt
 import gzip
-import ipaddress
-import ssl
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
 
 import aiohttp
-import orjson
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from epp.errors import UsageError
 from epp.telemetry.metrics import Metrics, Snapshot
 from epp.telemetry.requests import RequestLabels
-from epp.transport.http_server import (
-    Access,
-    AccessRequest,
-    HttpOptions,
-    HttpServer,
-    HttpSources,
-    MetricsPage,
-    refuse_all,
-)
-
-LOCAL = HttpOptions(host="127.0.0.1", port=0)
-PATHS = ["/debug/config", "/debug/endpoints", "/debug/plugins/state", "/healthz", "/metrics", "/readyz"]
-
-
-def sources(metrics: Metrics | None = None, not_ready: list[str] | None = None) -> HttpSources:
-    reasons = not_ready if not_ready is not None else []
-    return HttpSources(
-        metrics=metrics or Metrics(),
-        not_ready=lambda: reasons,
-        endpoints=lambda: [{"name": "pod-a", "labels": {"role": "decode"}}],
-        config=lambda: {"sha256": "abc", "plugins": ["queue-scorer"]},
-        plugins=lambda: {"timestamp": "now", "plugins": {}},
-    )
-
-
-class Answer(NamedTuple):
-    status: int
-    headers: dict[str, str]
-    body: bytes
-
-    def json(self) -> dict[str, object]:
-        found: dict[str, object] = orjson.loads(self.body)
-        return found
-
-
-class Client:
-    """Asks one server; nothing is decompressed."""
-
-    def __init__(self, port: int, context: ssl.SSLContext | None = None) -> None:
-        self._base = f"{'https' if context else 'http'}://127.0.0.1:{port}"
-        self._context = context
-
-    async def ask(self, path: str, method: str = "GET", **headers: str) -> Answer:
-        connector = aiohttp.TCPConnector(ssl=self._context or True)
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with (
-            aiohttp.ClientSession(connector=connector, auto_decompress=False) as session,
-            session.request(method, self._base + path, headers=named, skip_auto_headers=["Accept-Encoding"]) as response,
-        ):
-            return Answer(response.status, dict(response.headers), await response.read())
-
+from epp.transport.http_server import Access, AccessRequest, HttpOptions, HttpServer, HttpSources, MetricsPage, refuse_all
+from tests.transport.http_client import LOCAL, PATHS, Client, sources
 
 Serve = Callable[..., Coroutine[object, object, Client]]
 
@@ -380,117 +321,6 @@ async def test_metrics_may_be_written_while_they_are_rendered(executor: ThreadPo
         if line.startswith(b"llm_d_epp_request_total{")
     )
     assert total == done > 0
-
-
-# TLS
-
-
-class Authority:
-    """A certificate authority in memory."""
-
-    def __init__(self, name: str) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        self.certificate = self._sign(self._name, self._key.public_key(), is_ca=True)
-
-    def write_pair(self, directory: Path, name: str) -> Path:
-        """``tls.crt`` and ``tls.key`` for 127.0.0.1 in ``directory``."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        directory.mkdir(exist_ok=True)
-        (directory / "tls.crt").write_bytes(pem(self._sign(subject, key.public_key(), is_ca=False)))
-        (directory / "tls.key").write_bytes(
-            key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        )
-        return directory
-
-    def write(self, path: Path) -> Path:
-        path.write_bytes(pem(self.certificate))
-        return path
-
-    def _sign(self, subject: x509.Name, key: ec.EllipticCurvePublicKey, *, is_ca: bool) -> x509.Certificate:
-        now = dt.datetime.now(dt.UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(subject)
-            .issuer_name(self._name)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(minutes=5))
-            .not_valid_after(now + dt.timedelta(hours=1))
-            .add_extension(x509.BasicConstraints(ca=is_ca, path_length=None), critical=True)
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        )
-        return builder.sign(self._key, hashes.SHA256())
-
-
-def pem(certificate: x509.Certificate) -> bytes:
-    return certificate.public_bytes(serialization.Encoding.PEM)
-
-
-def trusting(authority: Path, own: Path | None = None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=str(authority))
-    if own is not None:
-        context.load_cert_chain(own / "tls.crt", own / "tls.key")
-    return context
-
-
-def served_name(port: int, authority: Path) -> str:
-    """Common name of the certificate that the server shows."""
-    text = ssl.get_server_certificate(("127.0.0.1", port), ca_certs=str(authority))
-    certificate = x509.load_pem_x509_certificate(text.encode())
-    return str(certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value)
-
-
-async def test_pages_are_served_over_tls_and_the_certificate_is_reloaded(tmp_path: Path) -> None:
-    authority = Authority("ca")
-    ca_file = authority.write(tmp_path / "ca.crt")
-    pair = authority.write_pair(tmp_path / "pair", "first")
-    server = HttpServer(sources(), replace(LOCAL, cert_dir=pair))
-    port = await server.start()
-    assert (await Client(port, trusting(ca_file)).ask("/healthz")).status == 200
-    authority.write_pair(pair, "second")
-    assert await asyncio.to_thread(served_name, port, ca_file) == "first"
-    server.reload_tls()
-    assert await asyncio.to_thread(served_name, port, ca_file) == "second"
-    (pair / "tls.key").write_text("garbage")
-    with pytest.raises(UsageError, match="--metrics-cert-dir"):
-        server.reload_tls()
-    assert await asyncio.to_thread(served_name, port, ca_file) == "second"
-    await server.stop()
-
-
-async def test_clients_must_show_a_certificate_of_the_given_authority(tmp_path: Path) -> None:
-    authority, stranger = Authority("ca"), Authority("stranger")
-    ca_file = authority.write(tmp_path / "ca.crt")
-    pair = authority.write_pair(tmp_path / "server", "server")
-    own = authority.write_pair(tmp_path / "client", "client")
-    foreign = stranger.write_pair(tmp_path / "foreign", "client")
-    server = HttpServer(sources(), replace(LOCAL, cert_dir=pair, client_ca_file=ca_file))
-    port = await server.start()
-    assert (await Client(port, trusting(ca_file, own)).ask("/metrics")).status == 200
-    for context in (trusting(ca_file), trusting(ca_file, foreign)):
-        with pytest.raises(aiohttp.ClientError):
-            await Client(port, context).ask("/metrics")
-    await server.stop()
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        pytest.param("tls.crt", "--metrics-cert-dir: .*tls.crt and .*tls.key cannot be used", id="certificate missing"),
-        pytest.param("ca.crt", "--metrics-client-ca-file: .*ca.crt cannot be used", id="client CA missing"),
-    ],
-)
-async def test_unusable_tls_files_are_usage_errors(tmp_path: Path, spoil: str, message: str) -> None:
-    authority = Authority("ca")
-    ca_file = authority.write(tmp_path / "ca.crt")
-    authority.write_pair(tmp_path, "server")
-    (tmp_path / spoil).unlink()
-    server = HttpServer(sources(), replace(LOCAL, cert_dir=tmp_path, client_ca_file=ca_file))
-    with pytest.raises(UsageError, match=message):
-        await server.start()
-    await server.stop()
 
 
 async def test_pages_end_with_the_server() -> None:
