@@ -21,7 +21,7 @@ async def messages(service: Service, exchange: Exchange) -> web.StreamResponse:
     limit = service.limit(body, "max_tokens")
     stop_reason = _STOP_REASONS[limit.finish]
     message: Json = {"id": service.new_id("msg_"), "type": "message", "role": "assistant", "model": model}
-    with service.generate(model, [messages_prompt(body)], limit.tokens, body) as work:
+    with service.generate(model, [messages_prompt(body)], limit, body) as work:
         if is_true(body, "stream"):
             return await _stream(exchange, message, work, stop_reason)
         await work.finish()

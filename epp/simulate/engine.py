@@ -2,8 +2,8 @@
 
 It has no clock and does not wait: each call says what time it is, and `Engine.due_s` says when something happens next. Time
 passes in steps, as in the real engine. A step gives one token to each decoding sequence and computes a chunk of the prompts in
-the batch; its duration grows with both. While nobody watches single tokens, equal steps are run as one, so an answer that is not
-streamed costs two or three wake-ups instead of one for each token.
+the batch; its duration grows with both. While nobody watches single tokens, equal steps are run as one, so an answer that is
+not streamed costs two or three wake-ups instead of one for each token.
 """
 
 from __future__ import annotations

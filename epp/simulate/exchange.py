@@ -156,16 +156,15 @@ class Exchange:
             return await self._reset_within(body, content_type)
         if self._fault is FaultKind.METRICS_HALF:
             body = _first_half(body)
-        response = web.Response(body=body, status=status, headers=self._headers, content_type=content_type)
+        response = web.Response(body=body, status=status, headers={**self._headers, "Content-Type": content_type})
         if status == HTTPStatus.OK:
             self._on_answered()
         return response
 
     async def stream(self) -> EventStream:
         """Begin an answer of server-sent events; the headers go out at once."""
-        response = web.StreamResponse(headers={**self._headers, "Cache-Control": "no-cache"})
-        response.content_type = "text/event-stream"
-        response.charset = "utf-8"
+        headers = {**self._headers, "Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
+        response = web.StreamResponse(headers=headers)
         response.enable_chunked_encoding()
         await response.prepare(self.request)
         return EventStream(self, response, self._resets, self._on_answered)
@@ -176,8 +175,8 @@ class Exchange:
         return ConnectionResetError("simulated reset")
 
     async def _reset_within(self, body: bytes, content_type: str) -> web.StreamResponse:
-        response = web.StreamResponse(headers={**self._headers, "Content-Length": str(len(body))})
-        response.content_type = content_type
+        headers = {**self._headers, "Content-Length": str(len(body)), "Content-Type": content_type}
+        response = web.StreamResponse(headers=headers)
         await response.prepare(self.request)
         await response.write(body[: len(body) // 2])
         raise self.reset()

@@ -21,6 +21,7 @@ from epp.simulate.service import Limit, Service, is_true, news, whole_number
 
 _DONE = b"data: [DONE]\n\n"
 _DIMENSIONS = 64
+_NOTHING = Limit(0, "stop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +62,9 @@ async def embeddings(service: Service, exchange: Exchange) -> web.StreamResponse
     encoding = body.get("encoding_format") or "float"
     if encoding not in ("float", "base64"):
         raise bad_request("encoding_format must be float or base64", "encoding_format")
+    salt = {"cache_salt": body.get("cache_salt")}
     dimensions = whole_number(body, "dimensions", _DIMENSIONS, 1, 8192)
-    with service.generate(model, text_prompts(body.get("input"), "input"), 0, {"cache_salt": body.get("cache_salt")}) as work:
+    with service.generate(model, text_prompts(body.get("input"), "input"), _NOTHING, salt) as work:
         await work.finish()
     data = [
         {"object": "embedding", "index": index, "embedding": _vector(sequence.prompt, dimensions, encoding)}
@@ -103,7 +105,7 @@ async def _generate(service: Service, exchange: Exchange, body: Json, prompts: l
         usage_at_end=is_true(options, "include_usage"),
         usage_in_each=is_true(options, "continuous_usage_stats"),
     )
-    with service.generate(model, prompts, limit.tokens, body, choices) as work:
+    with service.generate(model, prompts, limit, body, choices) as work:
         if stream:
             return await _stream(exchange, answer, work, choices)
         await work.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -51,10 +52,14 @@ class EngineOptions:
         """
         counts = ("max_num_seqs", "kv_blocks", "block_size", "max_batched_tokens", "max_lora")
         times = ("ttft_ms", "prefill_us_per_token", "tpot_ms", "tpot_growth", "lora_load_ms", "time_scale")
-        problems = [f"{name} must be at least 1, is {getattr(self, name)}" for name in counts if getattr(self, name) < 1]
-        problems += [f"{name} must not be negative, is {getattr(self, name)}" for name in times if getattr(self, name) < 0]
+        problems = [f"{_flag(name)} must be at least 1, is {getattr(self, name)}" for name in counts if getattr(self, name) < 1]
+        problems += [
+            f"{_flag(name)} must be 0 or more and finite, is {getattr(self, name)}"
+            for name in times
+            if not 0 <= getattr(self, name) < math.inf
+        ]
         if not 0 <= self.jitter_ratio < 1:
-            problems.append(f"jitter_ratio must be in [0, 1), is {self.jitter_ratio}")
+            problems.append(f"--jitter-ratio must be at least 0 and less than 1, is {self.jitter_ratio}")
         if problems:
             raise UsageError(problems)
 
@@ -62,6 +67,10 @@ class EngineOptions:
     def max_model_len(self) -> int:
         """Tokens of the longest request that fits, prompt and output together."""
         return self.kv_blocks * self.block_size
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 class MetricsPage(StrEnum):

@@ -29,11 +29,12 @@ class Sequence:
         adapter: LoRA adapter, None for the base model.
         salt: only sequences of the same salt share cached blocks.
         watched: each token matters, not only the last (a stream).
+        finish: why the answer ends where it does, for the statistics.
         on_progress: called after each step that brought tokens to a watched sequence, and when any sequence ends.
     """
 
     __slots__ = (
-        "adapter", "admitted_s", "answer", "arrival_s", "blocks", "cached_tokens", "finished_s", "first_token_s",
+        "adapter", "admitted_s", "answer", "arrival_s", "blocks", "cached_tokens", "finish", "finished_s", "first_token_s",
         "on_progress", "phase", "preemptions", "prefill_left", "prefilled_s", "private_block",
         "produced", "prompt", "ready_s", "root", "wanted", "watched",
     )  # fmt: skip
@@ -46,6 +47,7 @@ class Sequence:
         adapter: str | None = None,
         salt: str = "",
         watched: bool = False,
+        finish: str = "length",
         on_progress: Callable[[], None] | None = None,
     ) -> None:
         self.prompt = prompt
@@ -53,6 +55,7 @@ class Sequence:
         self.adapter = adapter
         self.root = hash((adapter, salt))
         self.watched = watched
+        self.finish = finish
         self.on_progress = on_progress
         self.phase = Phase.WAITING
         self.blocks: list[int] = []

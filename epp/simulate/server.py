@@ -27,6 +27,8 @@ SERVED_BY = "x-served-by"
 """Response header: ``host:port`` of the server that answered."""
 SERVED_BY_NAME = "x-served-by-name"
 _BACKLOG = 1024
+_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+"""Addresses that listen everywhere, and where to connect then. ``x-served-by`` shows the address that the client used."""
 
 _Api = Callable[[Service, Exchange], Awaitable[web.StreamResponse]]
 
@@ -84,8 +86,13 @@ class SimulatedServer:
 
     @property
     def address(self) -> str:
-        """``host:port``, brackets around IPv6."""
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        """``host:port`` to connect to."""
+        return join_address(self.connect_host, self.port)
+
+    @property
+    def connect_host(self) -> str:
+        """Where to reach it: loopback if it listens everywhere."""
+        return _WILDCARDS.get(self.host, self.host)
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -139,12 +146,13 @@ class SimulatedServer:
         self._close_listener()
         if self._http is not None:
             self._http.pre_shutdown()
-            try:
-                async with asyncio.timeout(drain_s):
-                    await self._idle.wait()
-            except TimeoutError:
-                pass
-        await self._close()
+        try:
+            async with asyncio.timeout(drain_s):
+                await self._idle.wait()
+        except TimeoutError:
+            pass
+        finally:
+            await self._close()
 
     async def kill(self) -> None:
         """Die: the port is closed, every connection reset, the cache lost. `start` revives it on the same port."""
@@ -243,8 +251,12 @@ class SimulatedServer:
                 return await exchange.reply_bytes(b"", "text/plain")
 
     def _headers_for(self, request: web.BaseRequest) -> Mapping[str, str]:
+        headers = self._headers
+        if self.host in _WILDCARDS and request.transport is not None:
+            host, port = request.transport.get_extra_info("sockname")[:2]
+            headers = {**headers, SERVED_BY: join_address(host, port)}
         request_id = request.headers.get("x-request-id")
-        return {**self._headers, "x-request-id": request_id} if request_id else self._headers
+        return {**headers, "x-request-id": request_id} if request_id else headers
 
     def _count(self) -> None:
         self.served += 1
@@ -339,14 +351,20 @@ class SimulatedPool:
 
     async def close(self, drain_s: float = 5.0) -> None:
         """Stop all."""
-        servers = self.servers
-        self._servers.clear()
-        await asyncio.gather(*(server.stop(drain_s) for server in servers))
+        try:
+            await asyncio.gather(*(server.stop(drain_s) for server in self.servers))
+        finally:
+            self._servers.clear()
 
     def _options_for(self, index: int) -> ServerOptions:
         if callable(self._options):
             return self._options(index)
         return self._options.with_seed(self._options.engine.seed + index)
+
+
+def join_address(host: str, port: int) -> str:
+    """``host:port``, brackets around IPv6."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _ignore() -> None:

@@ -72,7 +72,7 @@ class Service:
             return Limit(self.options.default_output_tokens, "stop")
         return Limit(whole_number(body, member, 1, 1, 2**31), "length")
 
-    def generate(self, model: str, prompts: Many[bytes], limit: int, body: Json, choices: int = 1) -> Generation:
+    def generate(self, model: str, prompts: Many[bytes], limit: Limit, body: Json, choices: int = 1) -> Generation:
         """Let the engine work: ``choices`` answers for each prompt, in this order.
 
         Raises:
@@ -82,20 +82,21 @@ class Service:
             raise bad_request(f"prompts times n must be at most {_MAX_SEQUENCES}", "n")
         room = self.options.engine.max_model_len
         longest = max(max(1, tokens_of(len(prompt))) for prompt in prompts)
-        if longest + limit > room:
+        if longest + limit.tokens > room:
             message = (
                 f"This model's maximum context length is {room} tokens. However, your request has {longest} input tokens and "
-                f"asks for {limit} output tokens. Please reduce the length of the input or the number of output tokens."
+                f"asks for {limit.tokens} output tokens. Please reduce the length of the input or the number of output tokens."
             )
             raise bad_request(message, "input_tokens")
         salt = body.get("cache_salt")
         sequences = [
             Sequence(
                 prompt,
-                self._speaker.answer(prompt, limit, variant),
+                self._speaker.answer(prompt, limit.tokens, variant),
                 adapter=self._adapters[model],
                 salt=salt if isinstance(salt, str) else "",
                 watched=is_true(body, "stream"),
+                finish=limit.finish,
             )
             for prompt in prompts
             for variant in range(choices)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Sequence as Values
 
 from epp.simulate.sequence import Phase, Sequence
@@ -65,8 +66,7 @@ class Statistics:
         self.prefix_queries = 0
         self.prefix_hits = 0
         self.preemptions = 0
-        self.finished = 0
-        self.aborted = 0
+        self.ended_by_reason: Counter[str] = Counter()
         self.ttft_s = Histogram(_TTFT)
         self.inter_token_s = Histogram(_FAST)
         self.time_per_output_token_s = Histogram(_FAST)
@@ -113,9 +113,9 @@ class Statistics:
         """A request is over."""
         self.revision += 1
         if sequence.phase is Phase.ABORTED:
-            self.aborted += 1
+            self.ended_by_reason["abort"] += 1
             return
-        self.finished += 1
+        self.ended_by_reason[sequence.finish] += 1
         start_s = sequence.first_token_s or sequence.finished_s
         self.ttft_s.observe(start_s - sequence.arrival_s)
         self.e2e_s.observe(sequence.finished_s - sequence.arrival_s)
