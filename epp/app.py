@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -27,7 +28,7 @@ from epp.candidates import CandidateFinder
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, Instances, LoadedConfig, LoadedPlugin, LoadFlags
-from epp.datalayer.collector import Collector
+from epp.datalayer.collector import Collector, ExtractorBinding, SourceBinding
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
 from epp.director import Director, DirectorOptions
@@ -37,7 +38,7 @@ from epp.errors import UsageError
 from epp.extproc.handler import Port, Settings, Tls, TlsVersion, total
 from epp.framework.file_watch import watch_files
 from epp.framework.handle import MetricsFlags, PluginContext
-from epp.framework.interfaces import EndpointDiscovery, HasLifecycle
+from epp.framework.interfaces import DataSource, EndpointDiscovery, Extractor, HasLifecycle
 from epp.health import Health
 from epp.options import Options
 from epp.plugin_types import build_registry
@@ -50,7 +51,7 @@ from epp.telemetry.catalogue import ITL_S
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.transport.grpc_server import GrpcTransport
 from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
-from epp.transport.tls import load_pair, openssl_suites, self_signed
+from epp.transport.tls import load_pair, parse_cipher_suites, self_signed
 from epp.version import VERSION, commit
 
 _logger = log.get("epp.app")
@@ -147,12 +148,15 @@ class App:
         self._seeds = random.Random()
         self.instances: Instances = instantiate(config, self._context)
         self.discovery = self._discovery()
-        self.collector = Collector(self.store, self.metrics)
+        self.collector = Collector(
+            self.store, self._sources(), self.metrics, refresh_interval_s=options.refresh_metrics_interval_s
+        )
         self.director = self._director()
         self.http = self._http()
         self.ports: dict[str, int] = {}
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
+        self._stopped = asyncio.Event()
         self._object_files: ObjectFiles | None = None
 
     # ── run ──
@@ -182,7 +186,7 @@ class App:
         for plugin in self.instances.by_name.values():
             if isinstance(plugin, HasLifecycle):
                 await plugin.start()
-        self.collector.start(self._sources())
+        await self.collector.start()
         await self._discover()
         self.health.set_ready("pool")
         _logger.info("pool synced", endpoints=len(self.store))
@@ -222,9 +226,8 @@ class App:
             _logger.info("listening", server=name, address=host, port=port)
         if options.cert_path and options.enable_cert_reload:
             directory = Path(options.cert_path)
-            self.runtime.spawn(
-                watch_files([directory / "tls.crt", directory / "tls.key"], self._reload_certificate), "certificates"
-            )
+            files = [directory / "tls.crt", directory / "tls.key"]
+            _ = self.runtime.spawn(watch_files(files, self._reload_certificate, self._stopped), "certificates")
 
     async def _stop(self, *, skip_window: bool) -> None:
         self._stopping = True
@@ -299,14 +302,29 @@ class App:
     def _discovery(self) -> EndpointDiscovery:
         name = self.config.discovery
         if self.options.endpoints:
-            return StaticDiscovery(self.options.endpoints)
+            static: EndpointDiscovery = StaticDiscovery(self.options.endpoints)
+            return static
         if name is not None:
-            plugin = self.instances.by_name[name]
-            assert isinstance(plugin, EndpointDiscovery)
-            return plugin
+            return cast("EndpointDiscovery", self.instances.by_name[name])
         if self.options.needs_kubernetes:
             raise UsageError([NO_KUBERNETES])
         raise UsageError([NO_ENDPOINTS])
+
+    def _sources(self) -> list[SourceBinding]:
+        """Active data sources with their extractors."""
+        by_name = self.instances.by_name
+        bindings = []
+        for source in self.config.sources:
+            instance = by_name.get(source.name)
+            if not source.active or not isinstance(instance, DataSource):
+                continue
+            extractors = tuple(
+                ExtractorBinding(self.config.plugin(name).type.type, extractor)
+                for name in source.extractors
+                if isinstance(extractor := by_name.get(name), Extractor)
+            )
+            bindings.append(SourceBinding(source.name, self.config.plugin(source.name).type.type, instance, extractors))
+        return bindings
 
     def _director(self) -> Director:
         options = self.options
@@ -362,7 +380,7 @@ class App:
             self._object_files = ObjectFiles([Path(path) for path in self.options.objects], self.objects)
             self.objects.on_change(lambda: self.metrics.admit_model_names(self.objects.rewrite_models))
             await self._object_files.start()
-            self.runtime.spawn(self._object_files.run(), "objects")
+            _ = self.runtime.spawn(self._object_files.run(), "objects")
 
     def _settings(self) -> Settings:
         options = self.options
@@ -385,7 +403,7 @@ class App:
         pair = load_pair(Path(options.cert_path)) if options.cert_path else self_signed()
         return pair._replace(
             min_version=TlsVersion(options.tls_min_version) if options.tls_min_version else None,
-            cipher_suites=openssl_suites(options.tls_cipher_suites),
+            cipher_suites=parse_cipher_suites(options.tls_cipher_suites),
         )
 
     def _reload_certificate(self) -> None:

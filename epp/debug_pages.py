@@ -22,7 +22,7 @@ class _Forgetting:
     def endpoint_added(self, endpoint: Endpoint) -> None:
         pass
 
-    def endpoint_updated(self, endpoint: Endpoint, previous: Endpoint) -> None:
+    def endpoint_updated(self, endpoint: Endpoint) -> None:
         pass
 
     def endpoint_removed(self, endpoint: Endpoint) -> None:
@@ -53,7 +53,7 @@ def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float) 
                 running_requests=metrics.running_requests,
                 kv_cache_usage=metrics.kv_cache_usage,
                 scrape_age_s=age,
-                scrape_failures=collector.failures(endpoint.id),
+                scrape_failures=_failures(collector, endpoint),
             )
         )
     return PoolSnapshot(name, samples)
@@ -78,10 +78,29 @@ def endpoints(store: EndpointStore, collector: Collector) -> object:
                 "cacheBlockSize": metrics.cache_block_size,
                 "cacheNumBlocks": metrics.cache_num_blocks,
                 "ageSeconds": round(now - metrics.updated_s, 3) if metrics.updated_s is not None else None,
-                **collector.describe(endpoint.id),
+                "scraping": _scraping(collector, endpoint, now),
             }
             for endpoint, metrics in zip(snapshot.endpoints, snapshot.metrics, strict=True)
         ]
+    }
+
+
+def _failures(collector: Collector, endpoint: Endpoint) -> int:
+    state = collector.state(endpoint.id)
+    return state.failures if state is not None else 0
+
+
+def _scraping(collector: Collector, endpoint: Endpoint, now: float) -> object:
+    state = collector.state(endpoint.id)
+    if state is None:
+        return None
+    return {
+        "source": state.source,
+        "failing": state.is_failing,
+        "failures": state.failures,
+        "lastSuccessSecondsAgo": round(now - state.last_success_s, 3) if state.last_success_s is not None else None,
+        "lastError": state.last_error,
+        "missingValues": list(state.problems),
     }
 
 
