@@ -38,6 +38,8 @@ _STACKTRACE_FROM = {"info": logging.DEBUG + 1, "error": logging.ERROR, "panic": 
 SECRET_HEADERS = frozenset(
     {"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key", "x-goog-api-key", "x-auth-token"}
 )
+_OWN = ("epp", "plugins")
+"""Packages whose INFO records by way of the standard library are written too: plugins know no other logger."""
 MAX_HEADER_VALUE = 256
 """Characters of a header value that are logged."""
 
@@ -187,6 +189,8 @@ class Sink:
         root = logging.getLogger()
         self._root_level = root.level
         root.setLevel(logging.WARNING)
+        for name in _OWN:
+            logging.getLogger(name).setLevel(logging.INFO)
         root.addHandler(handler)
         logging.captureWarnings(True)
 
@@ -205,6 +209,8 @@ class Sink:
         root = logging.getLogger()
         root.removeHandler(self._handler)
         root.setLevel(self._root_level)
+        for name in _OWN:
+            logging.getLogger(name).setLevel(logging.NOTSET)
         self._handler.close()
 
 

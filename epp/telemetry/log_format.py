@@ -106,14 +106,22 @@ class ConsoleEncoder:
         return text + b"\n" + _SURROGATES.sub("\ufffd", stack).encode() + (b"\n" if stack else b"")
 
 
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"request_id", "message", "asctime", "taskName"}
+
+
+def _extra(record: logging.LogRecord) -> dict[str, object]:
+    """What a caller of the standard library's logging passed as ``extra``."""
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
     """The request id, the fields, and the error of a record; secret ones masked."""
     fields: dict[str, object] = {}
     request_id = getattr(record, "request_id", "")
     if request_id:
         fields["x-request-id"] = request_id
-    own: Mapping[str, object] = getattr(record, "fields", {})
-    fields.update(own)
+    own: Mapping[str, object] | None = getattr(record, "fields", None)
+    fields.update(own if own is not None else _extra(record))
     if not SECRET_FIELDS.isdisjoint(fields):
         fields.update(dict.fromkeys(SECRET_FIELDS & fields.keys(), REDACTED))
     if record.exc_info and record.exc_info[1] is not None:
