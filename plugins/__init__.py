@@ -19,6 +19,7 @@ MODULES = (
     "datalayer.topology",
     "deciders.always",
     "deciders.prefix_based",
+    "discovery.file",
     "filters.by_label",
     "filters.by_label_selector",
     "filters.endpoint_attribute",

@@ -112,7 +112,11 @@ def _sample(name: str, rest: bytes) -> Sample:
         close = rest.rfind(b"}")
         if close < 0:
             raise ValueError(f"{name}: a label set is not closed")
-        labels, rest = parse_labels(rest[1:close]), rest[close + 1 :]
+        try:
+            labels = parse_labels(rest[1:close])
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+        rest = rest[close + 1 :]
     fields = rest.split()
     if not 1 <= len(fields) <= 2 or b"_" in rest or rest.endswith(b"\r"):
         raise ValueError(f"{name}: {rest.decode(errors='replace')!r} is no value")
