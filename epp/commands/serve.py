@@ -57,7 +57,7 @@ def _run(command: CommandLine) -> int:
         _print_problems(error)
         return USAGE
     except ConfigError as error:
-        from epp.config.report import text_report
+        from epp.config.findings import text_report
 
         print(text_report(error.findings), file=sys.stderr)
         return CONFIG_INVALID

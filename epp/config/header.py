@@ -90,3 +90,12 @@ def _gate(entry: str, path: str, at: Place, report: Report) -> tuple[str, bool] 
     if name in _WITHOUT_EFFECT:
         report.warn("WRN008", path, f"the gate {name} has no effect", _WITHOUT_EFFECT[name], value=entry, at=at)
     return name, value
+
+
+def changed_gates(gates: Mapping[str, bool]) -> list[str]:
+    """The entries of ``featureGates`` that lead to these states."""
+    return [
+        f"{name}={str(value).lower()}"
+        for name, value in gates.items()
+        if value is not _DEFAULTS[name] and name not in _WITHOUT_EFFECT
+    ]

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from epp.config.schema import Document, FlowControlConfig
+from epp.config.schema import Document, FlowControlConfig, PluginSpec
+from epp.config.yaml_nodes import Place
 from epp.errors import Finding
 from epp.framework.handle import MetricsFlags
 from epp.framework.interfaces import Role
@@ -62,14 +63,23 @@ class LoadedPlugin:
     name: str
     type: PluginType
     params: Params
+    needs: frozenset[str] = frozenset()
+    """Plugins that its parameters name or whose data it reads."""
     declared: bool = True
     """False: added by the defaults."""
     active: bool = True
     """False: its feature gate is off, so its hooks do not run."""
-    path: str = ""
-    """``plugins[2]``; empty if not declared."""
-    line: int = 0
-    column: int = 0
+    spec: PluginSpec | None = field(default=None, repr=False, compare=False)
+    """Its entry in the document."""
+
+    @property
+    def path(self) -> str:
+        """``plugins[2]``, or the name if it is not declared."""
+        return self.spec.path if self.spec is not None else self.name
+
+    def place(self, key: str = "type") -> Place:
+        """Where a key of its declaration is."""
+        return self.spec.place(key) if self.spec is not None else Place(0, 0)
 
     @property
     def is_built(self) -> bool:

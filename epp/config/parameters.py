@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -156,6 +156,26 @@ class _Parameters:
         for part in location:
             path = step(path, part)
         return path
+
+
+class Declared(Protocol):
+    """A plugin that may have an entry in the document."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def spec(self) -> PluginSpec | None: ...
+
+
+def locate(plugin: Declared, keys: Sequence[str]) -> tuple[str, Place]:
+    """Path and place of a parameter; the place of the plugin's type if it is not given."""
+    spec = plugin.spec
+    if spec is None:
+        return f"{plugin.name}.parameters.{'.'.join(keys)}", Place(0, 0)
+    node = spec.parameters if spec.parameters is not None else _EMPTY
+    location = [int(key) if key.isdigit() else key for key in keys]
+    known, path, found = _follow(node, location, spec.child("parameters"))
+    return path, found.place if known == len(location) else spec.place("type")
 
 
 def _shown(value: object) -> object:

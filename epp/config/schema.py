@@ -125,14 +125,21 @@ class SchedulingProfile(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataReference(Section):
-    """A reference of the data layer: an extractor, or discovery."""
+class Reference(Section):
+    """A mapping whose point is the name of a plugin."""
+
+    plugin_ref: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataReference(Reference):
+    """An extractor of a data source."""
 
     plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING, required="CFG082")] = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DataSourceConfig(Section):
+class DataSourceConfig(Reference):
     """One entry of ``data.sources``."""
 
     plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING, required="CFG082")] = ""
@@ -142,7 +149,7 @@ class DataSourceConfig(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DiscoveryReference(Section):
+class DiscoveryReference(Reference):
     """A reference to what finds endpoints or peers."""
 
     plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING, required="CFG086")] = ""
@@ -224,7 +231,7 @@ class FlowControlConfig(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParserReference(Section):
+class ParserReference(Reference):
     """A reference to a parser."""
 
     plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING, required="CFG100")] = ""

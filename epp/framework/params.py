@@ -7,7 +7,7 @@ plugins and to profiles are annotations, so that the loader resolves them withou
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Annotated, Any, get_args
@@ -123,8 +123,8 @@ class ProfileReference:
 
     required: bool = True
     """False: a missing profile is a warning."""
-    when: str = ""
-    """Dotted camelCase path of a parameter without which the profile is not used, such as ``deciders.prefill``."""
+    when: Callable[[Any], bool] | None = None
+    """Tells from the plugin's parameters whether the profile is used at all; None = it is."""
 
 
 @dataclass(frozen=True, slots=True)
