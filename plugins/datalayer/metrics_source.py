@@ -6,16 +6,17 @@ from functools import lru_cache
 from typing import Annotated
 
 import aiohttp
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 from yarl import URL
 
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import ChoosesPath, DataSource, Role
-from epp.framework.params import Int, Params, parse_duration
+from epp.framework.params import Int, parse_duration
 from epp.framework.prometheus_text import check_page
 from epp.framework.registry import PluginType
 from epp.framework.types import Endpoint
 from plugins.datalayer.client_tls import ClientTls, TlsFiles
+from plugins.datalayer.http_source import Interval, TlsPaths
 
 TYPE = "metrics-data-source"
 MAX_PAGE_BYTES = 8 * 1024 * 1024
@@ -36,35 +37,14 @@ def _checked_path(path: str | None) -> str | None:
     return path
 
 
-def _interval(value: object) -> object:
-    """Seconds of a duration string; "" = unset."""
-    if value in ("", None):
-        return None
-    seconds = parse_duration(value)
-    if seconds < 0:
-        raise ValueError(f"{value!r} is negative; use a duration such as 200ms, or leave it out")
-    return seconds or None
-
-
-class MetricsSourceParams(Params):
+class MetricsSourceParams(TlsPaths):
     """Parameters of metrics-data-source; what is not given comes from the ``--model-server-metrics-*`` flags."""
 
     scheme: Annotated[str | None, AfterValidator(_checked_scheme)] = Field(None, description="http or https; default http.")
     path: Annotated[str | None, AfterValidator(_checked_path)] = Field(None, description="Default /metrics.")
     port: Int | None = Field(None, ge=1, le=65535, description="Default: the endpoint's own. Not for pools with several ports.")
     insecure_skip_verify: bool | None = Field(None, description="https without checking the certificate; default true.")
-    ca_cert_path: str = Field("", description="PEM file to verify the server with; needs insecureSkipVerify: false.")
-    client_cert_path: str = Field("", description="PEM file with the certificate to show to the server.")
-    client_key_path: str = Field("", description="PEM file with its key.")
-    interval: Annotated[float | None, BeforeValidator(_interval)] = Field(
-        None, description="Time between two fetches, a duration; default --refresh-metrics-interval."
-    )
-
-    @model_validator(mode="after")
-    def _pair(self) -> MetricsSourceParams:
-        if bool(self.client_cert_path) != bool(self.client_key_path):
-            raise ValueError("clientCertPath and clientKeyPath belong together; give both or none")
-        return self
+    interval: Interval = Field("", description="Time between two fetches, a duration; default --refresh-metrics-interval.")
 
 
 class MetricsSource:
@@ -188,7 +168,7 @@ def _create(context: PluginContext, params: MetricsSourceParams) -> DataSource:
         path=params.path or (None if is_default_path else flags.path),
         port=params.port or flags.port,
         tls=tls,
-        interval_s=params.interval,
+        interval_s=parse_duration(params.interval) if params.interval else None,
     )
 
 
