@@ -1,0 +1,49 @@
+"""Builders for plugins that follow requests from PreRequest to ResponseComplete."""
+
+from __future__ import annotations
+
+from epp.framework.candidates import Candidates
+from epp.framework.testing import RecordedEdits
+from epp.framework.types import (
+    Cause,
+    Completion,
+    Endpoint,
+    InferenceRequest,
+    ProfileRunResult,
+    SchedulingResult,
+    Usage,
+)
+from plugins.scorers.active_request import ActiveRequestScorer
+
+
+def decided(*targets: Endpoint, **others: Endpoint | None) -> SchedulingResult:
+    """A result: ``targets`` of the profile ``decode``, one target of each other profile; None = it failed."""
+    profiles: dict[str, ProfileRunResult | None] = {"decode": _run(*targets)}
+    for name, endpoint in others.items():
+        profiles[name] = None if endpoint is None else _run(endpoint)
+    return SchedulingResult(primary="decode", profiles=profiles, targets=targets)
+
+
+def _run(*targets: Endpoint) -> ProfileRunResult:
+    return ProfileRunResult(targets=targets, candidates=Candidates(targets, []), totals=[0.0] * len(targets))
+
+
+def begin(scorer: ActiveRequestScorer, request: InferenceRequest, result: SchedulingResult) -> None:
+    """The request is sent."""
+    scorer.pre_request(request, result, RecordedEdits())
+
+
+def end(scorer: ActiveRequestScorer, request: InferenceRequest, result: SchedulingResult) -> None:
+    """The request is over."""
+    completion = Completion(
+        cause=Cause.NATURAL,
+        status=200,
+        served=result.target,
+        usage=Usage(),
+        length_known=True,
+        ttft_s=None,
+        duration_s=0.0,
+        response_bytes=0,
+        streaming=False,
+    )
+    scorer.response_complete(request, result, completion)
