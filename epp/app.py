@@ -32,8 +32,8 @@ from epp.datalayer.collector import Collector, ExtractorBinding, SourceBinding
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
 from epp.director import Director, DirectorOptions
-from epp.discovery.objects_file import ObjectFiles
-from epp.discovery.static import StaticDiscovery
+from epp.discovery.objects_file import ObjectsFiles
+from epp.discovery.static import StaticDiscovery, parse_endpoints
 from epp.errors import UsageError
 from epp.extproc.handler import Port, Settings, Tls, TlsVersion, total
 from epp.framework.file_watch import watch_files
@@ -157,7 +157,7 @@ class App:
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
         self._stopped = asyncio.Event()
-        self._object_files: ObjectFiles | None = None
+        self._object_files: ObjectsFiles | None = None
 
     # ── run ──
 
@@ -182,7 +182,7 @@ class App:
     async def _start(self) -> None:
         self._log_configuration()
         debug_pages.forget_departed(self.store, self.instances)
-        await self._start_objects()
+        self._start_objects()
         for plugin in self.instances.by_name.values():
             if isinstance(plugin, HasLifecycle):
                 await plugin.start()
@@ -245,6 +245,7 @@ class App:
         _logger.info("stopped")
 
     async def _teardown(self) -> None:
+        self._stopped.set()
         await self.transport.stop(0)
         await self.http.stop()
         await self.collector.stop()
@@ -302,7 +303,7 @@ class App:
     def _discovery(self) -> EndpointDiscovery:
         name = self.config.discovery
         if self.options.endpoints:
-            static: EndpointDiscovery = StaticDiscovery(self.options.endpoints)
+            static: EndpointDiscovery = StaticDiscovery(parse_endpoints(self.options.endpoints))
             return static
         if name is not None:
             return cast("EndpointDiscovery", self.instances.by_name[name])
@@ -375,12 +376,12 @@ class App:
             ),
         )
 
-    async def _start_objects(self) -> None:
+    def _start_objects(self) -> None:
         if self.options.objects:
-            self._object_files = ObjectFiles([Path(path) for path in self.options.objects], self.objects)
             self.objects.on_change(lambda: self.metrics.admit_model_names(self.objects.rewrite_models))
-            await self._object_files.start()
-            _ = self.runtime.spawn(self._object_files.run(), "objects")
+            self._object_files = ObjectsFiles(self.options.objects, self.objects)
+            self._object_files.load()
+            _ = self.runtime.spawn(self._object_files.run(self._stopped), "objects")
 
     def _settings(self) -> Settings:
         options = self.options
