@@ -333,6 +333,7 @@ class App:
             self.store,
             use_subset=not options.disable_endpoint_subset_filter,
             hold_back_unscraped=options.hold_back_unscraped,
+            hold_back_stale_s=options.metrics_staleness_threshold_s if options.hold_back_stale else None,
         )
         return Director(
             PipelineBuilder(self.instances, self.metrics, self.defects, self.runtime.spawn).build(),

@@ -7,7 +7,9 @@ as an empty list.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from math import inf
 from typing import Protocol
 
 from epp.errors import DropReason, ErrorCode, RequestError
@@ -43,12 +45,26 @@ class CandidateFinder:
         source: all endpoints.
         use_subset: False ignores the hint (``--disable-endpoint-subset-filter``).
         hold_back_unscraped: endpoints without metrics are no candidates yet.
+        hold_back_stale_s: endpoints whose metrics are older are no candidates, unless all are; None = they stay.
+        clock: seconds, monotonic.
     """
 
-    def __init__(self, source: CandidateSource, *, use_subset: bool = True, hold_back_unscraped: bool = False) -> None:
+    def __init__(
+        self,
+        source: CandidateSource,
+        *,
+        use_subset: bool = True,
+        hold_back_unscraped: bool = False,
+        hold_back_stale_s: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._source = source
         self._use_subset = use_subset
         self._hold_back = hold_back_unscraped
+        self._stale_s = hold_back_stale_s
+        self._clock = clock
+        self._looked_at: Candidates | None = None
+        self._oldest_s = 0.0
 
     def find(self, metadata: Mapping[str, Mapping[str, object]]) -> Candidates:
         """The candidates, never empty.
@@ -61,6 +77,8 @@ class CandidateFinder:
         """
         snapshot = self._source.snapshot()
         candidates = snapshot.scraped if self._hold_back else snapshot.candidates
+        if self._stale_s is not None:
+            candidates = self._without_stale(candidates, self._clock() - self._stale_s)
         if metadata and self._use_subset:
             namespace = metadata.get(SUBSET_NAMESPACE)
             if namespace is not None and SUBSET_KEY in namespace:
@@ -68,6 +86,18 @@ class CandidateFinder:
         if not candidates:
             raise RequestError(ErrorCode.SERVICE_UNAVAILABLE, NO_CANDIDATES, DropReason.NO_ENDPOINTS)
         return candidates
+
+    def _without_stale(self, candidates: Candidates, limit_s: float) -> Candidates:
+        """The candidates scraped since ``limit_s`` or never; all, if that leaves none.
+
+        The age of the oldest is remembered, so that nothing is looked at again until an endpoint changes or one gets stale.
+        """
+        if candidates is not self._looked_at:
+            self._looked_at = candidates
+            self._oldest_s = min((m.updated_s for m in candidates.metrics if m.updated_s is not None), default=inf)
+        if self._oldest_s >= limit_s:
+            return candidates
+        return candidates.where([m.updated_s is None or m.updated_s >= limit_s for m in candidates.metrics]) or candidates
 
 
 def _restrict(candidates: Candidates, hint: object) -> Candidates:

@@ -38,6 +38,7 @@ class Options:
     disable_endpoint_subset_filter: bool = False
     emit_endpoint_scores: bool = False
     hold_back_unscraped: bool = False
+    hold_back_stale: bool = False
     kubeconfig: str = ""
     # listening
     bind_address: str = "0.0.0.0"

@@ -133,6 +133,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("objects", _CONFIG, "YAML file with InferenceObjectives and InferenceModelRewrites; watched; repeatable", repeats=True),
     Flag("endpoint", _POOL, "HOST:PORT[,label=value...] of a model server; repeatable", field="endpoints", repeats=True),
     Flag("hold-back-unscraped", _POOL, "an endpoint is no candidate before its first good scrape", BOOL),
+    Flag("hold-back-stale", _POOL, "one with metrics older than --metrics-staleness-threshold is no candidate, unless all are", BOOL),
     Flag("disable-endpoint-subset-filter", _POOL, "ignore the subset hint of the data plane", BOOL),
     Flag("emit-endpoint-scores", _POOL, "send the scores of all candidates as dynamic metadata", BOOL),
     Flag("pool-name", _POOL, "InferencePool to serve", kubernetes=True),
