@@ -143,7 +143,9 @@ async def _until_done(work: asyncio.Task[object] | None, stopped: asyncio.Event,
 
 
 def _introduce(console: Console, stack: Stack) -> None:
-    body = '{"model": "sim-model", "messages": [{"role": "user", "content": "Hello!"}]}'
+    from epp.simulate.options import DEFAULT_MODEL
+
+    body = f'{{"model": "{DEFAULT_MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     lines = [
         f"Envoy     {stack.url}",
         f"metrics   http://127.0.0.1:{stack.picker.metrics_port}/metrics  (also /readyz, /debug/endpoints, /debug/config)",

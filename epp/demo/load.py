@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 import aiohttp
 
+from epp.simulate.options import DEFAULT_MODEL
+
 _TOPICS = ("the sea", "old maps", "sourdough", "gravity", "trains", "bees", "chess openings", "volcanoes")
 _TIMEOUT_S = 60.0
 
@@ -86,7 +88,7 @@ class Load:
         system = f"You know everything about {topic}. " * 20
         question = f"Question {self._rng.randrange(1000)} about {topic}?"
         body = {
-            "model": "sim-model",
+            "model": DEFAULT_MODEL,
             "messages": [{"role": "system", "content": system}, {"role": "user", "content": question}],
             "max_tokens": 16,
         }

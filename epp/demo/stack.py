@@ -13,7 +13,6 @@ from epp.resources import data_path
 from epp.simulate.options import ServerOptions
 from epp.simulate.server import SimulatedPool
 
-
 SAFE_FLAGS = ("--hold-back-unscraped", "--hold-back-stale", "--drain-timeout=5s")
 """Servers that are not up yet, or no longer, get no requests."""
 
