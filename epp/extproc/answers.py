@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from epp.extproc.body import Frame, pieces, splice, splice_frames
+from epp.extproc.body import MAX_PIECE_BYTES, Frame, pieces, splice, splice_frames
 from epp.extproc.handler import Edits, Metadata, Names, Pairs, Route, Settings
 from epp.extproc.messages import (
     BodyAnswer,
@@ -129,7 +129,9 @@ def response_body_answer(mode: Mode, message: ResponseBody, data: bytes) -> list
         data: what to forward instead of its bytes; the same object if nothing changed.
     """
     if mode is Mode.FULL_DUPLEX:
-        return streamed(True, data, message.end) if data or message.end else []
+        if not data and not message.end:
+            return []
+        return [StreamedBody(True, data, message.end)] if len(data) <= MAX_PIECE_BYTES else streamed(True, data, message.end)
     if mode is Mode.GRPC:
         return [StreamedBody(True, data, message.end, None, message.compressed, message.without_message)]
     if data is message.data or data == message.data:
@@ -137,11 +139,13 @@ def response_body_answer(mode: Mode, message: ResponseBody, data: bytes) -> list
     return [BodyAnswer(True, (("content-length", str(len(data))),), body=data)]
 
 
-def with_metadata(answer: Effect, metadata: Metadata) -> Effect:
-    """The same answer carrying ``metadata``; anything but an answer stays as it is."""
-    if isinstance(answer, HeadersAnswer | BodyAnswer | StreamedBody | TrailersAnswer):
-        return answer._replace(metadata=metadata)
-    return answer
+def with_metadata(effects: list[Effect], metadata: Metadata) -> list[Effect]:
+    """The same effects, the last answer of them carrying ``metadata``."""
+    for index in range(len(effects) - 1, -1, -1):
+        answer = effects[index]
+        if isinstance(answer, HeadersAnswer | BodyAnswer | StreamedBody | TrailersAnswer):
+            return [*effects[:index], answer._replace(metadata=metadata), *effects[index + 1 :]]
+    return effects
 
 
 def _sorted(names: frozenset[str] | set[str]) -> tuple[str, ...]:

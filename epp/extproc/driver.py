@@ -20,13 +20,15 @@ from epp.extproc.messages import (
     Close,
     Effect,
     Incoming,
+    Opening,
     Outgoing,
     Status,
+    StreamedBody,
 )
 
 _LOGGER = logging.getLogger(__name__)
 
-_CALLS = (CallRequest, CallResponseHeaders, CallResponseBody, CallFinished)
+_NOT_SENT = (CallRequest, CallResponseHeaders, CallResponseBody, CallFinished, Close)
 
 
 class Session:
@@ -83,13 +85,16 @@ class Session:
         if not self._running and len(self._answers) == 1:
             self._wake()
 
+    def open(self, opening: Opening) -> None:
+        """What the first message says about the stream; before it is fed."""
+        self._machine.open(opening)
+
     def feed(self, message: Incoming, now: float) -> None:
         """A message came, or the data plane left."""
-        machine = self._machine
         self._since_s = now
-        self._guard(now, machine.feed, message, now)
+        self._guard(now, self._machine.feed, message, now)
         self._since_s = None
-        response = machine.response
+        response = self._machine.response
         if response.seen:
             response.busy_s += self._clock() - now
 
@@ -104,6 +109,10 @@ class Session:
     def abort(self, status: Status, why: str, now: float) -> None:
         """End the stream with an error."""
         self._guard(now, self._machine.abort, status, why, now)
+
+    def retire(self) -> None:
+        """The stream is over: answers that still come wake nobody, and its owner is let go without a garbage collection."""
+        self._wake = _wake_nobody
 
     def tell(self) -> None:
         """Make the calls that waited for the outbox to be on its way."""
@@ -132,10 +141,10 @@ class Session:
 
     def _run(self, effects: Sequence[Effect], now: float) -> None:
         for effect in effects:
-            if isinstance(effect, Close):
-                self.closing = effect
-            elif not isinstance(effect, _CALLS):
+            if type(effect) is StreamedBody or not isinstance(effect, _NOT_SENT):
                 self.outbox.append(effect)
+            elif isinstance(effect, Close):
+                self.closing = effect
             elif self.outbox and _is_told(effect):
                 self.told.append(effect)
             else:
@@ -162,6 +171,10 @@ class Session:
             return outcome
         current_s = 0.0 if self._since_s is None else self._clock() - self._since_s
         return outcome._replace(busy_s=response.busy_s + current_s)
+
+
+def _wake_nobody() -> None:
+    pass
 
 
 def _is_told(call: Call) -> bool:

@@ -51,7 +51,7 @@ from epp.extproc.answers import (
     with_metadata,
 )
 from epp.extproc.body import Budget
-from epp.extproc.handler import BodyState, Edits, End, Metadata, Plan, Reply, Route
+from epp.extproc.handler import BodyState, Edits, End, Metadata, Observe, Plan, Reply, Route
 from epp.extproc.messages import (
     CallFinished,
     CallRequest,
@@ -61,7 +61,6 @@ from epp.extproc.messages import (
     Effect,
     Immediate,
     Incoming,
-    Invalid,
     Lost,
     Mode,
     Opening,
@@ -135,6 +134,12 @@ class Machine:
 
     # ── inputs ──
 
+    def open(self, opening: Opening) -> None:
+        """What the first message says about the stream; before it is fed, and only once."""
+        self._opening = opening
+        if opening.observed:
+            self.phase = Phase.OBSERVED
+
     def feed(self, message: Incoming, now: float) -> Sequence[Effect]:
         """A message came, or the data plane left."""
         if self.phase is Phase.CLOSED:
@@ -156,9 +161,7 @@ class Machine:
             return self._request_trailers(message, now)
         if isinstance(message, ResponseTrailers):
             return self._response_trailers(now)
-        if isinstance(message, Invalid):
-            return self.abort(Status.INVALID_ARGUMENT, message.why, now)
-        return self._open(message, now)
+        return self.abort(Status.INVALID_ARGUMENT, message.why, now)
 
     def answer(self, answer: Route | Reply, now: float) -> Sequence[Effect]:
         """The handler decided. What comes too late, or a second time, is dropped."""
@@ -181,9 +184,7 @@ class Machine:
     def released(self, metadata: Metadata | None) -> Sequence[Effect]:
         """The result of a held ``CallFinished``: the last answers go out, the very last with ``metadata``."""
         held, self._held = self._held, []
-        if metadata and held:
-            held[-1] = with_metadata(held[-1], metadata)
-        return held
+        return with_metadata(held, metadata) if metadata else held
 
     @property
     def deadline_s(self) -> float | None:
@@ -209,14 +210,6 @@ class Machine:
         return [*self._finish(End.FAILED, False, now, why), *self._close(status, why)]
 
     # ── the request direction ──
-
-    def _open(self, opening: Opening, now: float) -> Sequence[Effect]:
-        if self.phase is not Phase.NEW:
-            return self._illegal("protocol_config after the first message", now)
-        self._opening = opening
-        if opening.observed:
-            self.phase = Phase.OBSERVED
-        return NOTHING
 
     def _request_headers(self, message: RequestHeaders, now: float) -> Sequence[Effect]:
         if self.phase is not Phase.NEW:
@@ -334,13 +327,15 @@ class Machine:
         if response.renamer is not None:
             data = response.renamer.feed(data, end or mode is Mode.BUFFERED)
         answers = response_body_answer(mode, message, data)
-        chunks = response.observed(message.data, end, now)
+        told = None
+        if response.observe is not Observe.OFF and message.data:
+            told = CallResponseBody((response.observed(message.data, end, now),))
         if end or mode is Mode.BUFFERED:
-            answers = self._response_ends(answers, now, CallResponseBody(chunks) if chunks else None)
+            answers = self._response_ends(answers, now, told, may_close=end)
         else:
             self._rest_unseen = mode is Mode.BUFFERED_PARTIAL
-            if chunks:
-                answers.append(CallResponseBody(chunks))
+            if told is not None:
+                answers.append(told)
         return [*before, *answers] if before else answers
 
     def _response_trailers(self, now: float) -> Sequence[Effect]:
@@ -356,16 +351,29 @@ class Machine:
         answers.append(RESPONSE_TRAILERS_PASS)
         return [*before, *self._response_ends(answers, now)]
 
-    def _response_ends(self, answers: list[Effect], now: float, told: CallResponseBody | None = None) -> list[Effect]:
-        """The response is over; ``answers`` are the last ones."""
+    def _response_ends(
+        self, answers: list[Effect], now: float, told: CallResponseBody | None = None, may_close: bool = True
+    ) -> list[Effect]:
+        """The response is over; ``answers`` are the last ones.
+
+        Args:
+            answers: to be sent.
+            now: the time.
+            told: what the handler is still to be told of the body.
+            may_close: no trailers can follow.
+        """
         self.response.ended = True
+        closing: Sequence[Effect] = NOTHING
+        if may_close and self._is_over():
+            # The data plane closes now, too. Not waiting for that saves a read, one of a dozen operations of a stream.
+            closing = self._close(Status.OK)
         if self._plan.hold_end and self._asked and not self._finished:
-            self._held = answers
+            self._held = [*answers, *closing]
             calls: list[Effect] = [] if told is None else [told]
             return calls + self._finish(End.NATURAL, True, now, held=True)
         if told is not None:
             answers.append(told)
-        return answers + self._finish(End.NATURAL, True, now)
+        return [*answers, *self._finish(End.NATURAL, True, now), *closing]
 
     # ── ends ──
 

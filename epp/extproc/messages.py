@@ -36,7 +36,7 @@ class WireHeaders(Headers, Protocol):
 
 
 class Opening(NamedTuple):
-    """What only the first message says about the stream; fed before it."""
+    """What only the first message says about the stream."""
 
     request_mode: Mode = Mode.FULL_DUPLEX
     response_mode: Mode = Mode.FULL_DUPLEX
@@ -97,17 +97,7 @@ class Lost(Enum):
     SEND_FAILED = "send failed"
 
 
-Incoming = (
-    Opening
-    | RequestHeaders
-    | RequestBody
-    | RequestTrailers
-    | ResponseHeaders
-    | ResponseBody
-    | ResponseTrailers
-    | Invalid
-    | Lost
-)
+Incoming = RequestHeaders | RequestBody | RequestTrailers | ResponseHeaders | ResponseBody | ResponseTrailers | Invalid | Lost
 
 
 # ── sent ──

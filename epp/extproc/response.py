@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from epp.extproc.handler import Chunk, End, Headers, Metadata, Observe, Outcome, Plan
 from epp.extproc.media import is_encoded
@@ -142,13 +142,11 @@ class ResponseSide:
         """What the readers know so far."""
         return tuple([reader.result() for reader in self._readers])
 
-    def observed(self, data: bytes, end: bool, now: float) -> Sequence[Chunk]:
-        """The chunk as the plan wants to be told of it; empty if it does not."""
-        if not data or self.observe is Observe.OFF:
-            return ()
+    def observed(self, data: bytes, end: bool, now: float) -> Chunk:
+        """The chunk as the plan wants to be told of it; call only if it does."""
         if self.observe is Observe.FIRST:
             self.observe = Observe.OFF
-        return (Chunk(data, end, now, self.results()),)
+        return Chunk(data, end, now, self.results())
 
     def outcome(self, end: End, complete: bool, error: str, now: float) -> Outcome:
         """The facts of the stream as they are now."""

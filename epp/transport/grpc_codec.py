@@ -203,13 +203,13 @@ _INCOMING: dict[str, Callable[[Any], Incoming]] = {
 
 
 class Encoder:
-    """Serializes answers; the ones that are always the same only once.
+    """Serializes answers; the ones that are always the same only once, body pieces by way of one message for all.
 
     Args:
         rules: the settings whose plain answer to response headers is one of these.
     """
 
-    __slots__ = ("_constants", "_rules")
+    __slots__ = ("_constants", "_request_piece", "_response_piece", "_rules")
 
     def __init__(self, rules: Rules) -> None:
         constants = (
@@ -222,17 +222,45 @@ class Encoder:
         )
         self._rules = rules  # keeps the objects, whose identity is the key
         self._constants = {id(answer): _serialized(_message(answer)) for answer in constants}
+        self._request_piece = _Piece(response=False)
+        self._response_piece = _Piece(response=True)
 
     def encode(self, answer: Outgoing) -> bytes:
         """The ``ProcessingResponse`` to send."""
         if isinstance(answer, StreamedBody):
-            return _serialized(_streamed_body(answer))
+            piece = self._response_piece if answer.response else self._request_piece
+            return piece.encode(answer)
         constant = self._constants.get(id(answer))
         if constant is not None:
             return constant
         if isinstance(answer, Immediate):
             return _serialized(pb.ProcessingResponse(immediate_response=_immediate(answer.reply)))
         return _serialized(_message(answer))
+
+
+class _Piece:
+    """A message that is filled anew for each piece of a body."""
+
+    __slots__ = ("_body", "_message")
+
+    def __init__(self, response: bool) -> None:
+        self._message = pb.ProcessingResponse()
+        part = self._message.response_body if response else self._message.request_body
+        self._body: Any = part.response.body_mutation.streamed_response
+        self._body.SetInParent()
+
+    def encode(self, answer: StreamedBody) -> bytes:
+        body, data = self._body, answer.data
+        body.body = data if isinstance(data, bytes) else bytes(data)
+        body.end_of_stream = answer.end
+        body.grpc_message_compressed = answer.compressed
+        body.end_of_stream_without_message = answer.without_message
+        if not answer.metadata:
+            return _serialized(self._message)
+        _fill_metadata(self._message.dynamic_metadata, answer.metadata)
+        serialized = _serialized(self._message)
+        self._message.ClearField("dynamic_metadata")
+        return serialized
 
 
 def _serialized(message: Any) -> bytes:
@@ -251,25 +279,7 @@ def _message(answer: HeadersAnswer | BodyAnswer | TrailersAnswer) -> Any:
         part.SetInParent()
         _fill_common(part, answer)
     if answer.metadata:
-        message.dynamic_metadata.update(_sendable(answer.metadata))
-    return message
-
-
-def _streamed_body(answer: StreamedBody) -> Any:
-    message = pb.ProcessingResponse()
-    part = message.response_body if answer.response else message.request_body
-    body = part.response.body_mutation.streamed_response
-    body.SetInParent()
-    data = answer.data
-    body.body = data if isinstance(data, bytes) else bytes(data)
-    if answer.end:
-        body.end_of_stream = True
-    if answer.compressed:
-        body.grpc_message_compressed = True
-    if answer.without_message:
-        body.end_of_stream_without_message = True
-    if answer.metadata:
-        message.dynamic_metadata.update(_sendable(answer.metadata))
+        _fill_metadata(message.dynamic_metadata, answer.metadata)
     return message
 
 
@@ -295,8 +305,15 @@ def _mutate(mutation: Any, pairs: Pairs, remove: tuple[str, ...] = ()) -> None:
         mutation.remove_headers.extend(remove)
 
 
-def _sendable(metadata: Metadata) -> dict[str, object]:
-    return {namespace: dict(values) for namespace, values in metadata.items()}
+def _fill_metadata(struct: Any, metadata: Metadata) -> None:
+    for namespace, values in metadata.items():
+        inner = struct.fields[namespace].struct_value
+        inner.SetInParent()
+        for key, value in values.items():
+            if isinstance(value, str):
+                inner.fields[key].string_value = value
+            else:
+                inner[key] = value
 
 
 def _immediate(reply: Reply) -> Any:

@@ -1,7 +1,7 @@
 """The reference transport: ext_proc and health over ``grpc.aio``.
 
-What grpc does not allow: a minimum of TLS 1.3 (its own minimum is 1.2, so lower ones are met by it), and cipher suites for
-one port only (they hold for the process, and only if it used no TLS before).
+What grpc does not allow: a minimum of TLS 1.3 (its own minimum is 1.2, so lower ones are met by it), and to choose cipher
+suites once it is imported: ``grpc_environment.prepare`` does that before.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from epp.extproc.messages import Close, Status
 from epp.telemetry.catalogue import STREAM_S
 from epp.transport import grpc_health
 from epp.transport.grpc_codec import Encoder
+from epp.transport.grpc_environment import CIPHERS_VARIABLE, cipher_list
 from epp.transport.grpc_stream import Context, GrpcStream
 
 HOLD_BOUNDS_S = STREAM_S
@@ -43,8 +44,6 @@ _SWEEPS_PER_DEADLINE = 10
 """Deadlines are looked after in a sweep over all streams, so that a stream pays nothing; one is late by a tenth at most."""
 
 _MIN_SWEEP_S = 0.01
-_CIPHERS_VARIABLE = "GRPC_SSL_CIPHER_SUITES"
-"""The only way in: grpc reads it once, when it first makes a TLS context."""
 
 
 class GrpcTransport:
@@ -184,8 +183,6 @@ class GrpcTransport:
             return _certificate(tls)
 
         assert served is not None
-        if served.cipher_suites:
-            os.environ[_CIPHERS_VARIABLE] = ":".join(served.cipher_suites)
         # None keeps the pair; the stubs do not know that.
         return grpc.dynamic_ssl_server_credentials(_certificate(served), fetch)  # type: ignore[arg-type]
 
@@ -232,6 +229,10 @@ def _check_tls(tls: Tls) -> None:
     if tls.min_version is TlsVersion.TLS13:
         why = "a minimum of VersionTLS13 cannot be enforced by the grpcio transport, which also accepts TLS 1.2"
         raise UsageError([f"{why}; use VersionTLS12, or the native transport"])
+    wanted = cipher_list(tls.cipher_suites)
+    if wanted and os.environ.get(CIPHERS_VARIABLE) != wanted:
+        why = "grpc reads cipher suites while it is imported, and these were not set before"
+        raise UsageError([f"{why}: set {CIPHERS_VARIABLE}={wanted} in the environment"])
 
 
 def _certificate(tls: Tls) -> grpc.ServerCertificateConfiguration:

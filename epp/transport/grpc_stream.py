@@ -56,16 +56,20 @@ class GrpcStream:
             await self._exchange()
             if self._late is not None:
                 await self._late
+            return self._session.closing
         except asyncio.CancelledError:
             if not self._interrupted:
                 self._abandoned(Lost.CANCELLED)
                 return None
             if self._task is not None:
                 self._task.uncancel()
+            return self._session.closing
         except aio.BaseError:
             self._abandoned(Lost.SEND_FAILED)
             return None
-        return self._session.closing
+        finally:
+            self._session.retire()
+            self._task = None
 
     def tick(self, now: float) -> None:
         """Look after the deadline."""
@@ -94,7 +98,7 @@ class GrpcStream:
             message = parse(data)
             now = clock()
             if first:
-                session.feed(grpc_codec.opening(message), now)
+                session.open(grpc_codec.opening(message))
                 first = False
             session.feed(incoming(message), now)
             if session.outbox:
