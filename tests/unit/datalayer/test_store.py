@@ -1,0 +1,192 @@
+"""EndpointStore: membership, snapshots, look-ups, listeners."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from epp.datalayer.store import EndpointStore
+from epp.framework.interfaces import EndpointNotifier
+from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
+
+_NOTIFIER: type[EndpointNotifier] = EndpointStore
+BUSY = EndpointMetrics(waiting_queue=7, updated_s=1.0)
+
+
+class Recorder:
+    """A listener that writes down what it is told."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+
+    def endpoint_added(self, endpoint: Endpoint) -> None:
+        self.events.append(f"+{endpoint.name}@{endpoint.host_port}")
+
+    def endpoint_updated(self, endpoint: Endpoint) -> None:
+        self.events.append(f"~{endpoint.name}")
+
+    def endpoint_removed(self, endpoint: Endpoint) -> None:
+        self.events.append(f"-{endpoint.name}@{endpoint.host_port}")
+
+
+class Broken(Recorder):
+    """A listener with a bug."""
+
+    def endpoint_added(self, endpoint: Endpoint) -> None:
+        raise RuntimeError("a bug")
+
+
+def endpoint(name: str, port: int = 8000, address: str = "10.0.0.1", **labels: str) -> Endpoint:
+    return Endpoint.of(name, address, port, labels)
+
+
+def id_of(name: str) -> EndpointId:
+    return EndpointId(f"default/{name}")
+
+
+@pytest.fixture
+def store() -> EndpointStore:
+    """a, b and c on three ports of one address."""
+    store = EndpointStore()
+    store.replace_all([endpoint("a", 8001), endpoint("b", 8002), endpoint("c", 8003)])
+    return store
+
+
+@pytest.fixture
+def recorder(store: EndpointStore) -> Recorder:
+    recorder = Recorder()
+    store.subscribe(recorder)
+    recorder.events.clear()
+    return recorder
+
+
+def names(store: EndpointStore) -> str:
+    return "".join(e.name for e in store.snapshot().endpoints)
+
+
+def test_endpoints_keep_the_order_of_their_declaration(store: EndpointStore) -> None:
+    store.upsert(endpoint("b", 8002, role="decode"))
+    store.delete(id_of("a"))
+    store.upsert(endpoint("a", 8001))
+    assert names(store) == "bca"
+
+
+def test_replace_all_takes_the_new_order_and_the_last_of_a_doubled_id(store: EndpointStore) -> None:
+    store.replace_all([endpoint("c", 8003), endpoint("a", 8001), endpoint("c", 9000)])
+    assert names(store) == "ca"
+    assert store.snapshot().endpoints[0].port == 9000
+
+
+def test_a_changed_label_keeps_the_metrics(store: EndpointStore, recorder: Recorder) -> None:
+    store.set_metrics(id_of("b"), BUSY)
+    store.upsert(endpoint("b", 8002, role="decode"))
+    assert store.metrics(id_of("b")) is BUSY
+    assert recorder.events == ["~b"]
+
+
+@pytest.mark.parametrize("changed", [{"port": 9000}, {"port": 8002, "address": "10.0.0.2"}], ids=["port", "address"])
+def test_a_changed_address_is_another_server(store: EndpointStore, recorder: Recorder, changed: dict[str, object]) -> None:
+    store.set_metrics(id_of("b"), BUSY)
+    moved = Endpoint.of("b", str(changed.get("address", "10.0.0.1")), int(str(changed["port"])))
+    store.upsert(moved)
+    assert store.metrics(id_of("b")) is UNSCRAPED
+    assert recorder.events == ["-b@10.0.0.1:8002", f"+b@{moved.host_port}"]
+    assert names(store) == "abc"
+
+
+def test_an_equal_upsert_is_nothing_new(store: EndpointStore, recorder: Recorder) -> None:
+    store.upsert(endpoint("b", 8002))
+    store.replace_all([endpoint("a", 8001), endpoint("b", 8002), endpoint("c", 8003)])
+    assert recorder.events == []
+
+
+def test_listeners_hear_of_additions_and_removals(store: EndpointStore, recorder: Recorder) -> None:
+    store.replace_all([endpoint("b", 8002), endpoint("d", 8004)])
+    store.delete(id_of("nobody"))
+    assert recorder.events == ["-a@10.0.0.1:8001", "-c@10.0.0.1:8003", "+d@10.0.0.1:8004"]
+
+
+def test_a_new_listener_hears_of_what_is_there_until_it_leaves(store: EndpointStore) -> None:
+    recorder = Recorder()
+    store.subscribe(recorder)
+    assert [event[1] for event in recorder.events] == ["a", "b", "c"]
+    store.unsubscribe(recorder)
+    store.unsubscribe(recorder)
+    store.delete(id_of("a"))
+    assert len(recorder.events) == 3
+
+
+def test_a_listener_that_raises_is_logged_and_passed_over(store: EndpointStore, caplog: pytest.LogCaptureFixture) -> None:
+    store.replace_all([])
+    store.subscribe(Broken())
+    recorder = Recorder()
+    store.subscribe(recorder)
+    with caplog.at_level(logging.ERROR):
+        store.upsert(endpoint("d"))
+    assert recorder.events == ["+d@10.0.0.1:8000"]
+    assert "a bug" in caplog.text
+
+
+def test_a_snapshot_never_changes(store: EndpointStore) -> None:
+    before = store.snapshot()
+    store.set_metrics(id_of("a"), BUSY)
+    store.delete(id_of("b"))
+    assert [e.name for e in before.endpoints] == ["a", "b", "c"]
+    assert before.metrics == (UNSCRAPED,) * 3
+    assert store.snapshot().metrics == (BUSY, UNSCRAPED)
+    assert store.candidates().waiting_queue == [7, None]
+
+
+def test_a_snapshot_is_shared_until_something_changes(store: EndpointStore) -> None:
+    assert store.snapshot() is store.snapshot()
+    assert store.candidates() is store.snapshot().candidates
+    before = store.snapshot()
+    store.set_metrics(id_of("a"), BUSY)
+    assert store.snapshot() is not before
+
+
+def test_only_scraped_endpoints_can_be_asked_for(store: EndpointStore) -> None:
+    store.set_metrics(id_of("b"), BUSY)
+    assert [e.name for e in store.snapshot().scraped] == ["b"]
+    assert len(store.snapshot()) == len(store) == len(list(store)) == 3
+
+
+def test_metrics_of_an_endpoint_that_is_gone_are_not_written(store: EndpointStore) -> None:
+    store.delete(id_of("a"))
+    assert store.set_metrics(id_of("a"), BUSY) is False
+    assert store.metrics(id_of("a")) is UNSCRAPED
+    assert store.get(id_of("a")) is None
+
+
+@pytest.mark.parametrize(
+    ("host_port", "name"),
+    [
+        ("10.0.0.1:8002", "b"),
+        ("10.0.0.1:9999", None),
+        ("[2001:db8::1]:8000", "v6"),
+        ("[2001:0DB8:0:0::1]:8000", "v6"),
+        ("nonsense", None),
+        ("", None),
+    ],
+)
+def test_the_endpoint_at_an_address_and_port(store: EndpointStore, host_port: str, name: str | None) -> None:
+    store.upsert(Endpoint.of("v6", "2001:db8::1", 8000))
+    found = store.at(host_port)
+    assert (found.name if found else None) == name
+
+
+def test_the_endpoints_at_an_address(store: EndpointStore) -> None:
+    store.upsert(Endpoint.of("v6", "2001:db8::1", 8000))
+    assert [e.name for e in store.at_address("10.0.0.1")] == ["a", "b", "c"]
+    assert [e.name for e in store.at_address("[2001:DB8::1]")] == ["v6"]
+    assert store.at_address("10.0.0.9") == ()
+    store.delete(id_of("a"))
+    assert [e.name for e in store.at_address("10.0.0.1")] == ["b", "c"]
+
+
+def test_of_two_endpoints_at_one_place_the_first_is_found(store: EndpointStore) -> None:
+    store.upsert(endpoint("twin", 8001))
+    assert store.at("10.0.0.1:8001") == store.get(id_of("a"))
+    store.delete(id_of("a"))
+    assert store.at("10.0.0.1:8001") == store.get(id_of("twin"))
