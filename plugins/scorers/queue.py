@@ -27,7 +27,9 @@ class QueueScorer:
     def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
         """Scores in [0, 1], shape ``(len(candidates),)``."""
         queue = [q or 0 for q in candidates.waiting_queue]
-        low, high = min(queue, default=0), max(queue, default=0)
+        if not queue:
+            return []
+        low, high = min(queue), max(queue)
         if low == high:
             return [1.0] * len(queue)
         span = high - low

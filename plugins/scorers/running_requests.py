@@ -27,7 +27,9 @@ class RunningRequestsScorer:
     def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
         """Scores in [0, 1], shape ``(len(candidates),)``."""
         running = [r or 0 for r in candidates.running_requests]
-        low, high = min(running, default=0), max(running, default=0)
+        if not running:
+            return []
+        low, high = min(running), max(running)
         if low == high:
             return [1.0] * len(running)
         span = high - low
