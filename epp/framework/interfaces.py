@@ -114,17 +114,18 @@ class ProfileHandler(Protocol):
         profiles: Mapping[str, SchedulingProfile],
         results: dict[str, ProfileRunResult | None],
     ) -> Sequence[str]:
-        """Names of the profiles to run next; called again with their results until it returns none.
+        """Names of the profiles to run next, of which none has run; called again with their results until it returns none.
 
         A stage that was decided against may be written into ``results`` as None, so that it is not considered again.
         """
         ...
 
     def process_results(self, request: InferenceRequest, results: Mapping[str, ProfileRunResult | None]) -> SchedulingResult:
-        """The result of the cycle.
+        """The result of the cycle; its targets are not empty.
 
         Raises:
-            RequestError: the request cannot be served. Any other exception becomes 429 with its text.
+            SchedulingError: no endpoint can serve the request; the client gets 429 with the text.
+            RequestError: the request is refused with a status of its own. Any other exception is a defect: 429.
         """
         ...
 

@@ -5,7 +5,7 @@ The phrases are those that operators of Go pickers search for. At lower verbosit
 
 from __future__ import annotations
 
-from epp.scheduling.record import DecisionRecord, ProfileRecord
+from epp.scheduling.record import DecisionRecord, FilterRecord, ProfileRecord, ScoreRecord
 from epp.telemetry import log
 
 _logger = log.get("epp.scheduling")
@@ -23,44 +23,24 @@ class LoggedDecisions:
         """Write one decision."""
         for profile in record.profiles:
             self._profile(record.request_id, profile)
-        fields: dict[str, object] = {
-            "model": record.model,
-            "targetModel": record.target_model,
-            "endpoint": ",".join(record.picked),
-            "profile": record.primary,
-            "candidates": len(record.candidates),
-        }
-        if record.error:
-            fields["error"] = record.error
-        _logger.verbose("Request handled", request_id=record.request_id, **fields)
+        _logger.verbose(
+            "Request handled",
+            request_id=record.request_id,
+            model=record.model,
+            targetModel=record.target_model,
+            endpoint=",".join(record.picked),
+            profile=record.primary,
+            candidates=len(record.candidates),
+            **_error(record.error),
+        )
 
     def _profile(self, request_id: str, profile: ProfileRecord) -> None:
-        detailed = log.enabled(log.DEBUG)
+        """One profile, with the phrases that recipes for debugging search for."""
         name = profile.profile
         for step in profile.filters:
-            before = step.kept + len(step.dropped)
-            _logger.verbose(
-                "Running filter plugins",
-                request_id=request_id,
-                plugin=step.plugin,
-                profile=name,
-                before=before,
-                after=step.kept,
-            )
-            if detailed and step.dropped:
-                _logger.debug("Filtered out", request_id=request_id, plugin=step.plugin, endpoints=",".join(step.dropped))
+            _filter(request_id, name, step)
         for scorer in profile.scorers:
-            _logger.verbose("Running scorer plugin", request_id=request_id, plugin=scorer.plugin, profile=name)
-            if detailed:
-                for endpoint, score in scorer.scores.items():
-                    _logger.debug(
-                        "Calculated score",
-                        request_id=request_id,
-                        plugin=scorer.plugin,
-                        endpoint=endpoint,
-                        score=round(score, 6),
-                        weight=scorer.weight,
-                    )
+            _scorer(request_id, name, scorer)
         if profile.picker:
             _logger.verbose(
                 "Running picker plugin",
@@ -71,3 +51,36 @@ class LoggedDecisions:
             )
         if profile.error:
             _logger.verbose("Profile failed", request_id=request_id, profile=name, error=profile.error)
+
+
+def _filter(request_id: str, profile: str, step: FilterRecord) -> None:
+    _logger.verbose(
+        "Running filter plugins",
+        request_id=request_id,
+        plugin=step.plugin,
+        profile=profile,
+        before=step.kept + len(step.dropped),
+        after=step.kept,
+        **_error(step.error),
+    )
+    if step.dropped and log.enabled(log.DEBUG):
+        _logger.debug("Filtered out", request_id=request_id, plugin=step.plugin, endpoints=",".join(step.dropped))
+
+
+def _scorer(request_id: str, profile: str, step: ScoreRecord) -> None:
+    _logger.verbose("Running scorer plugin", request_id=request_id, plugin=step.plugin, profile=profile, **_error(step.error))
+    if not log.enabled(log.DEBUG):
+        return
+    for endpoint, score in step.scores.items():
+        _logger.debug(
+            "Calculated score",
+            request_id=request_id,
+            plugin=step.plugin,
+            endpoint=endpoint,
+            score=round(score, 6),
+            weight=step.weight,
+        )
+
+
+def _error(text: str) -> dict[str, str]:
+    return {"error": text} if text else {}

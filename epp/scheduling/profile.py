@@ -10,7 +10,7 @@ from typing import Protocol
 from epp.errors import DropReason, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Filter, Picker, Role, Scorer
-from epp.framework.types import InferenceRequest, ProfileRunResult
+from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult
 from epp.scheduling.record import FilterRecord, ProfileRecord, ScoreRecord
 
 Observe = Callable[[float], None]
@@ -94,10 +94,12 @@ class Profile:
         for step in self.filters:
             begun = self._clock()
             try:
-                kept = step.plugin.filter(request, candidates)
+                kept = _expect_candidates(step.plugin.filter(request, candidates))
             except Exception as error:
                 self._defects.plugin_failed(Role.FILTER, step.type, step.name, error)
-                raise SchedulingError(f"filter '{step.name}' failed") from error
+                if record is not None:
+                    record.filters.append(FilterRecord(step.name, [], len(candidates), str(error)))
+                raise SchedulingError(f"filter '{step.name}' failed in profile '{self.name}'") from error
             step.observe(self._clock() - begun)
             if record is not None:
                 left = {e.id for e in kept}
@@ -148,18 +150,44 @@ class Profile:
         self, request: InferenceRequest, eligible: Candidates, totals: list[float], record: ProfileRecord | None
     ) -> ProfileRunResult:
         step = self.picker
-        begun = self._clock()
-        try:
-            positions = step.plugin.pick(request, eligible, totals)
-            targets = tuple([eligible.endpoints[i] for i in positions])
-        except Exception as error:
-            self._defects.plugin_failed(Role.PICKER, step.type, step.name, error)
-            raise SchedulingError(f"picker '{step.name}' failed") from error
-        step.observe(self._clock() - begun)
         if record is not None:
             record.totals = {e.host_port: t for e, t in zip(eligible, totals, strict=True)}
             record.picker = step.name
+        begun = self._clock()
+        try:
+            targets = _at(eligible, step.plugin.pick(request, eligible, totals))
+        except Exception as error:
+            self._defects.plugin_failed(Role.PICKER, step.type, step.name, error)
+            raise SchedulingError(f"picker '{step.name}' failed in profile '{self.name}'") from error
+        step.observe(self._clock() - begun)
+        if record is not None:
             record.picked = [e.host_port for e in targets]
-        if not targets:
-            raise SchedulingError(f"picker '{step.name}' picked nothing in profile '{self.name}'")
         return ProfileRunResult(targets, eligible, totals)
+
+
+def _expect_candidates(kept: object) -> Candidates:
+    """``kept``, which a plugin returned.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(kept, Candidates):
+        raise TypeError(f"returned {type(kept).__name__} instead of Candidates")
+    return kept
+
+
+def _at(candidates: Candidates, positions: Sequence[int]) -> tuple[Endpoint, ...]:
+    """The endpoints at the positions that a picker returned.
+
+    Raises:
+        ValueError: there is none, or one is no position of a candidate, or it occurs twice.
+        TypeError: these are no positions.
+    """
+    count = len(candidates)
+    if len(positions) != len(set(positions)):
+        raise ValueError(f"picked a candidate twice: positions {positions}")
+    if not positions:
+        raise ValueError(f"picked none of {count} candidates")
+    if min(positions) < 0 or max(positions) >= count:
+        raise ValueError(f"picked positions {positions} of {count} candidates")
+    return tuple([candidates.endpoints[position] for position in positions])

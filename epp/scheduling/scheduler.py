@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from epp.errors import SchedulingError
+from epp.errors import RequestError, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import ProfileHandler, Role
 from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
@@ -48,13 +48,14 @@ class Scheduler:
 
         Raises:
             SchedulingError: no endpoint could be picked.
+            RequestError: the profile handler refuses the request.
         """
         if record is not None:
             record.request_id, record.model, record.target_model = request.request_id, request.model, request.target_model
             record.candidates = [e.host_port for e in candidates]
         try:
             result = self._cycle(request, candidates, record)
-        except SchedulingError as error:
+        except (SchedulingError, RequestError) as error:
             if record is not None:
                 record.error = str(error)
             raise
@@ -67,19 +68,21 @@ class Scheduler:
         results: dict[str, ProfileRunResult | None] = {}
         failures: dict[str, SchedulingError] = {}
         while names := self._names(request, results):
-            if all(name in results for name in names):
+            todo = [name for name in names if name not in results]
+            if not todo:
                 raise self._defect(f"asked again for profiles that had run: {', '.join(names)}")
-            for name in names:
+            for name in todo:
                 self._run(name, request, candidates, results, failures, record)
         if not results:
             raise SchedulingError(f"failed to run any scheduler profile for request {request.request_id}")
         return self._result(request, results, failures)
 
     def _names(self, request: InferenceRequest, results: dict[str, ProfileRunResult | None]) -> Sequence[str]:
+        """The profiles to run next, each once."""
         begun = time.perf_counter()
         try:
-            names = self.handler.plugin.pick(request, self.profiles, results)
-        except SchedulingError:
+            names = tuple(dict.fromkeys(self.handler.plugin.pick(request, self.profiles, results) or ()))
+        except (SchedulingError, RequestError):
             raise
         except Exception as error:
             raise self._defect(error) from error
@@ -119,19 +122,26 @@ class Scheduler:
         begun = time.perf_counter()
         try:
             result = self.handler.plugin.process_results(request, results)
+            if not result.targets:
+                raise ValueError(f"returned the primary profile '{result.primary}' without endpoints")
         except SchedulingError as error:
-            causes = "; ".join(str(failures[name]) for name in sorted(failures))
-            reasons = {failure.reason for failure in failures.values()}
-            reason = error.reason or (reasons.pop() if len(reasons) == 1 else None)
-            raise SchedulingError(f"{error}: {causes}" if causes else str(error), reason) from error
+            raise _with_causes(error, failures) from error
+        except RequestError:
+            raise
         except Exception as error:
             raise self._defect(error) from error
         self.handler.observe_process(time.perf_counter() - begun)
-        if not result.targets:
-            raise self._defect(f"returned the primary profile '{result.primary}' without endpoints")
         return result
 
     def _defect(self, problem: str | Exception) -> SchedulingError:
         step = self.handler
         self._defects.plugin_failed(Role.PROFILE_HANDLER, step.type, step.name, problem)
         return SchedulingError(f"profile handler '{step.name}' failed")
+
+
+def _with_causes(error: SchedulingError, failures: Mapping[str, SchedulingError]) -> SchedulingError:
+    """What the handler said, and why its profiles failed; a reason that all of them share is the reason."""
+    causes = "; ".join(str(failures[name]) for name in sorted(failures))
+    reasons = {failure.reason for failure in failures.values()}
+    reason = error.reason or (reasons.pop() if len(reasons) == 1 else None)
+    return SchedulingError(f"{error}: {causes}" if causes else str(error), reason)
