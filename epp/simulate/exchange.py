@@ -135,6 +135,8 @@ class Exchange:
             body = orjson.loads(await self.request.read())
         except orjson.JSONDecodeError as error:
             raise bad_request(f"the body is not valid JSON: {error}") from None
+        except web.RequestPayloadError as error:
+            raise bad_request(f"the body cannot be read: {error}") from None
         except web.HTTPRequestEntityTooLarge as error:
             raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error.text)) from None
         if not isinstance(body, dict):
@@ -170,7 +172,7 @@ class Exchange:
         return EventStream(self, response, self._resets, self._on_answered)
 
     def reset(self) -> ConnectionResetError:
-        """Reset the connection; the result is for raising, which ends the handler quietly."""
+        """Reset the connection; the result is for raising."""
         reset_connection(self.request.transport)
         return ConnectionResetError("simulated reset")
 

@@ -123,11 +123,11 @@ def _part(part: Any, param: str) -> bytes:
 
 def _tools(body: Json) -> bytes:
     tools = body.get("tools")
-    if not tools:
+    if tools is None:
         return b""
     if not isinstance(tools, list):
         raise bad_request("tools must be a list", "tools")
-    return b"<|tools|>" + orjson.dumps(tools)
+    return b"<|tools|>" + orjson.dumps(tools) if tools else b""
 
 
 def _token_ids(ids: list[Any], param: str) -> bytes:

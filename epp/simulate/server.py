@@ -227,7 +227,11 @@ class SimulatedServer:
         except ApiError as error:
             return await exchange.reply_error(error)
         except EngineStoppedError:
-            raise exchange.reset() from None
+            exchange.reset()
+            raise asyncio.CancelledError from None
+        except ConnectionError:
+            # The client has gone or was thrown out. A cancelled handler is the one that aiohttp drops without a word.
+            raise asyncio.CancelledError from None
         finally:
             self._active -= 1
             if not self._active:
