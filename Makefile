@@ -39,10 +39,13 @@ $(STAMP): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
-# One lock for Python 3.11 to 3.13, with hashes and without the address of any index.
+# One lock for Python 3.11 to 3.13, with hashes and without the address of any index; and its subsets for the image.
+COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
+
 lock:
-	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-	  --no-header --extra test pyproject.toml --output-file requirements.lock
+	$(COMPILE) --extra test pyproject.toml --output-file requirements.lock
+	$(COMPILE) --constraint requirements.lock pyproject.toml --output-file requirements-runtime.lock
+	echo hatchling | $(COMPILE) --constraint requirements.lock - --output-file requirements-build.lock
 
 wheel: setup
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
