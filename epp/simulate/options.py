@@ -20,8 +20,8 @@ class EngineOptions:
 
     max_num_seqs: int = 64
     """Most requests in one batch; the others wait."""
-    kv_blocks: int = 4096
-    """Blocks of the KV cache."""
+    kv_blocks: int = 8192
+    """Blocks of the KV cache; with 16 tokens each they hold 131,072, the context of the model that is simulated by default."""
     block_size: int = 16
     """Tokens in one KV block, vLLM's default."""
     ttft_ms: float = 40.0

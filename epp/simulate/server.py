@@ -20,15 +20,14 @@ from epp.simulate.exchange import ApiError, ApiFamily, Exchange, reset_connectio
 from epp.simulate.faults import Fault, FaultPlan
 from epp.simulate.metrics import CONTENT_TYPE, MetricsRenderer
 from epp.simulate.options import ServerOptions
+from epp.simulate.ports import WILDCARDS, bound_socket, connect_host, join_address, rebound_socket
 from epp.simulate.service import Service
 from epp.version import VERSION
 
 SERVED_BY = "x-served-by"
-"""Response header: ``host:port`` of the server that answered."""
+"""Response header: ``host:port`` of the server that answered; where it listens everywhere, the address that the client used."""
 SERVED_BY_NAME = "x-served-by-name"
 _BACKLOG = 1024
-_WILDCARDS = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-"""Addresses that listen everywhere, and where to connect then. ``x-served-by`` shows the address that the client used."""
 
 _Api = Callable[[Service, Exchange], Awaitable[web.StreamResponse]]
 
@@ -92,7 +91,7 @@ class SimulatedServer:
     @property
     def connect_host(self) -> str:
         """Where to reach it: loopback if it listens everywhere."""
-        return _WILDCARDS.get(self.host, self.host)
+        return connect_host(self.host)
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -131,7 +130,7 @@ class SimulatedServer:
         self._service = Service(self.options, self._driver)
         self._renderer = MetricsRenderer(self.options, self._driver.engine)
         self._http = web.Server(self._handle, request_factory=self._request, handler_cancellation=True, access_log=None)
-        self._socket = _bound_socket(self.host, self.port)
+        self._socket = bound_socket(self.host, self.port)
         self.port = self._socket.getsockname()[1]
         self._headers = {SERVED_BY: self.address, SERVED_BY_NAME: self.name}
         if not self._faults.refuses:
@@ -172,7 +171,7 @@ class SimulatedServer:
         if self._faults.refuses and self._listener is not None:
             self._close_listener()
             self._reset_connections()
-            self._socket = await _rebound_socket(self.host, self.port)
+            self._socket = await rebound_socket(self.host, self.port)
         elif not self._faults.refuses and self._listener is None:
             await self._listen()
 
@@ -256,7 +255,7 @@ class SimulatedServer:
 
     def _headers_for(self, request: web.BaseRequest) -> Mapping[str, str]:
         headers = self._headers
-        if self.host in _WILDCARDS and request.transport is not None:
+        if self.host in WILDCARDS and request.transport is not None:
             host, port = request.transport.get_extra_info("sockname")[:2]
             headers = {**headers, SERVED_BY: join_address(host, port)}
         request_id = request.headers.get("x-request-id")
@@ -366,34 +365,5 @@ class SimulatedPool:
         return self._options.with_seed(self._options.engine.seed + index)
 
 
-def join_address(host: str, port: int) -> str:
-    """``host:port``, brackets around IPv6."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def _ignore() -> None:
     """Pages are not counted as served requests."""
-
-
-def _bound_socket(host: str, port: int) -> socket.socket:
-    """A socket that has its port but refuses connections until somebody listens."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.setblocking(False)
-        sock.bind((host, port))
-    except OSError:
-        sock.close()
-        raise
-    return sock
-
-
-async def _rebound_socket(host: str, port: int) -> socket.socket:
-    """The port again, once the loop has really closed the listener."""
-    for _ in range(10):
-        try:
-            return _bound_socket(host, port)
-        except OSError:
-            await asyncio.sleep(0)
-    return _bound_socket(host, port)

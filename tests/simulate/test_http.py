@@ -145,7 +145,7 @@ async def test_models_lists_adapters_with_their_parent(base: str, client: aiohtt
     async with client.get(f"{base}/v1/models") as response:
         cards = {card["id"]: card for card in (await response.json())["data"]}
     assert cards["sql"]["parent"] == MODEL
-    assert cards[MODEL]["max_model_len"] == 65536
+    assert cards[MODEL]["max_model_len"] == 131072
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ async def test_models_lists_adapters_with_their_parent(base: str, client: aiohtt
         ("/v1/chat/completions", {"messages": []}, 400, "messages must be a non-empty list"),
         ("/v1/chat/completions", {"max_tokens": 0}, 400, "max_tokens must be a whole number of at least 1"),
         ("/v1/chat/completions", {"max_tokens": True}, 400, "max_tokens must be a whole number"),
-        ("/v1/chat/completions", {"max_tokens": 10**6}, 400, "maximum context length is 65536 tokens"),
+        ("/v1/chat/completions", {"max_tokens": 10**6}, 400, "maximum context length is 131072 tokens"),
         ("/v1/chat/completions", {"n": 1000}, 400, "n must be a whole number"),
         ("/v1/chat/completions", {"stream": "yes"}, 400, "stream must be a boolean"),
         ("/v1/chat/completions", {"stream_options": {"include_usage": True}}, 400, "needs stream: true"),
