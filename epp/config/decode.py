@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from epp.config.report import Report
 from epp.config.schema import Document, Key, Kind, Section, keys_of
-from epp.config.wording import describe, fix_kind, show, step, suggest
+from epp.config.wording import describe, fix_kind, nearest, show, step, suggest
 from epp.config.yaml_nodes import ListNode, MapNode, Node, ScalarNode, shallow
 from epp.framework.params import parse_duration, parse_quantity
 
@@ -54,7 +54,7 @@ class _Decoder:
         for name, (field_name, key) in keys.items():
             entry = node.entries.get(name)
             if entry is None or entry.node.is_null:
-                self._missing(key, node if entry is None else entry.node, path, broken)
+                self._missing(key, node, path, broken, keys)
                 continue
             try:
                 values[field_name] = self._value(key, entry.node, step(path, name))
@@ -72,11 +72,16 @@ class _Decoder:
                 "CFG031", step(path, name), f'unknown field "{name}"', fix, value=shallow(entry.node), at=entry.key_place
             )
 
-    def _missing(self, key: Key, node: Node, path: str, broken: set[str]) -> None:
+    def _missing(self, key: Key, node: MapNode, path: str, broken: set[str], legal: Container[str]) -> None:
         if not key.required:
             return
         broken.add(key.name)
-        self._report.error(key.required, step(path, key.name), f"{key.name} is missing", _required_fix(key), at=node.place)
+        if any(nearest(name, [key.name]) for name in node.entries if name not in legal):
+            return  # misspelt, which was said
+        named = node.entries.get("name")
+        whose = f" in the entry named {show(named.node.text)}" if named and isinstance(named.node, ScalarNode) else ""
+        message = f"{key.name} is missing{whose}"
+        self._report.error(key.required, step(path, key.name), message, _required_fix(key), at=node.place)
 
     def _value(self, key: Key, node: Node, path: str) -> Any:
         if key.kind is Kind.MAPPING:

@@ -83,9 +83,11 @@ def _uses(plugin: DraftPlugin) -> list[ReferenceUse]:
 def _check_profile_names(draft: Draft, handler: DraftPlugin) -> None:
     uses = _uses(handler)
     names = [profile.name for profile in draft.profiles]
-    for use in uses:
-        if use.value not in names:
-            _missing_profile(draft, handler, use)
+    missing = [use for use in uses if use.value not in names]
+    for use in missing:
+        _missing_profile(draft, handler, use)
+    if any(use.marker.required for use in missing):
+        return
     used = {use.value for use in uses}
     for profile in draft.profiles:
         if uses and profile.name not in used:

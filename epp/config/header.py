@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from epp.config.report import Report
 from epp.config.schema import Document
 from epp.config.wording import show, suggest
-from epp.config.yaml_nodes import ListNode, Place, ScalarNode
+from epp.config.yaml_nodes import ListNode, MapNode, Place, ScalarNode
 from epp.framework.registry import Gate
 
 API_VERSION = "inference.networking.x-k8s.io/v1alpha1"
@@ -28,6 +28,23 @@ _WITHOUT_EFFECT = {"enableLegacyMetrics": "use the flag --legacy-metrics"}
 _LITERALS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 
 
+def refuse_manifest(root: MapNode, report: Report) -> None:
+    """The manifest around a configuration is a frequent mistake, and nothing in it is worth a finding of its own.
+
+    Raises:
+        UnreadableError: the document is a ConfigMap.
+    """
+    kind, version = root.entries.get("kind"), root.entries.get("apiVersion")
+    if kind is None or not isinstance(kind.node, ScalarNode) or kind.node.value != "ConfigMap":
+        return
+    if version is not None and isinstance(version.node, ScalarNode):
+        message = f"apiVersion {show(version.node.value)} is not accepted; it must be {API_VERSION}"
+        at = version.node.place
+        report.error("CFG021", "apiVersion", message, _MANIFEST_FIX, value=version.node.value, at=at)
+    message = f"kind {show(kind.node.value)} is not {show(KIND)}"
+    raise report.stop("CFG022", "kind", message, _MANIFEST_FIX, value=kind.node.value, at=kind.node.place)
+
+
 def check_header(document: Document, report: Report) -> None:
     """Report an ``apiVersion`` or ``kind`` that is missing or not ours.
 
@@ -41,7 +58,7 @@ def check_header(document: Document, report: Report) -> None:
         report.warn("WRN001", "apiVersion", message, f"write {API_VERSION}", value=_MISSPELT, at=at)
     elif document.api_version and document.api_version not in _ACCEPTED:
         message = f"apiVersion {show(document.api_version)} is not accepted"
-        fix = _MANIFEST_FIX if document.kind == "ConfigMap" else f"use {API_VERSION} (or one of {', '.join(_ACCEPTED[1:3])})"
+        fix = f"use {API_VERSION} (or one of {', '.join(_ACCEPTED[1:3])})"
         report.error("CFG021", "apiVersion", message, fix, value=document.api_version, at=at)
     _check_kind(document, report)
 
@@ -51,7 +68,7 @@ def _check_kind(document: Document, report: Report) -> None:
     if not document.kind and "kind" not in document.broken:
         report.warn("WRN002", "kind", "kind is missing", f"write `kind: {KIND}`", at=at)
     elif document.kind and document.kind != KIND:
-        fix = _MANIFEST_FIX if document.kind == "ConfigMap" else f"write `kind: {KIND}`"
+        fix = f"write `kind: {KIND}`"
         report.error("CFG022", "kind", f"kind {show(document.kind)} is not {show(KIND)}", fix, value=document.kind, at=at)
 
 

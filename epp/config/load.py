@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import stat
 
-from epp.config import data_layer, defaults, dependencies, effective, flow_control, handler, instantiate, plugin_list, profiles
+from epp.config import data_layer, defaults, dependencies, effective, flow_control, handler, plugin_list, profiles
 from epp.config.decode import decode_document
 from epp.config.draft import Draft, DraftPlugin
-from epp.config.header import check_header, read_gates
+from epp.config.header import check_header, read_gates, refuse_manifest
+from epp.config.instantiate import create_all, plain_context
 from epp.config.loaded import ConfigSource, LoadedConfig, LoadedPlugin, LoadedProfile, LoadedSource, LoadFlags
 from epp.config.placeholders import find_placeholders
 from epp.config.report import Report, UnreadableError
@@ -45,6 +46,7 @@ def load_config(source: ConfigSource, registry: Registry, flags: LoadFlags | Non
 def _draft(source: ConfigSource, registry: Registry, flags: LoadFlags, report: Report) -> Draft:
     data = _read(source, report)
     root = read_nodes(data or defaults.BUILTIN_DOCUMENT, report)
+    refuse_manifest(root, report)
     document = dataclasses.replace(decode_document(root, report), is_builtin=not data)
     check_header(document, report)
     find_placeholders(root, report)
@@ -86,7 +88,9 @@ def _complete(draft: Draft) -> list[str]:
     defaults.add_policies(draft)
     dependencies.connect_plugins(draft)
     dependencies.apply_gates(draft)
-    dependencies.report_unused(draft)
+    if not draft.report.has_errors:  # with errors, what seems unused may be meant where the error is
+        profiles.report_no_plugins(draft)
+        dependencies.report_unused(draft)
     return dependencies.creation_order(draft)
 
 
@@ -94,7 +98,7 @@ def _judge_factories(draft: Draft, order: list[str]) -> None:
     """Let also the factories say what they refuse, so that one run shows everything."""
     plugins = {name: _plugin(draft, draft.plugins[name]) for name in order}
     good = {name: plugin for name, plugin in plugins.items() if plugin is not None}
-    instantiate.create_all(good, order, instantiate.plain_context((), draft.flags), draft.report)
+    create_all(good, order, plain_context((), draft.flags), draft.report)
 
 
 def _leave_out_unbuilt(draft: Draft) -> None:

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from epp.config.decode import DURATION_FIX, QUANTITY_FIX
 from epp.config.report import Report
 from epp.config.schema import PluginSpec
-from epp.config.wording import MASK, describe, fix_kind, is_secret, show, step, suggest
+from epp.config.wording import MASK, describe, fix_kind, is_secret, nearest, show, step, suggest
 from epp.config.yaml_nodes import ListNode, MapNode, Node, Place, plain
 from epp.framework.params import Deprecated, Ignored, Params
 from epp.framework.registry import PluginType
@@ -42,7 +42,7 @@ _KINDS = {
 _CODES = {"exclusive": "CFG037", "mixed_forms": "CFG070", "no_producer": "CFG110"}
 _RANGES = {
     "greater_than_equal": ("at least", "ge"),
-    "greater_than": ("greater than", "gt"),
+    "greater_than": ("more than", "gt"),
     "less_than_equal": ("at most", "le"),
     "less_than": ("less than", "lt"),
 }
@@ -111,10 +111,16 @@ class _Parameters:
         if kind in _KINDS:
             return "CFG054", f"expected {_KINDS[kind]}, not {describe(value)}", fix_kind(_KINDS[kind], value)
         if kind in ("literal_error", "enum") and not isinstance(value, str):
-            return "CFG054", f"expected {context['expected']}, not {describe(value)}", ""
+            return "CFG054", f"expected {context['expected']}, not {describe(value)}", "write one of these"
         if kind in _CODES:
-            return _CODES[kind], _sentence(error["msg"]), "remove one of them" if kind == "exclusive" else ""
-        return ("CFG056", *self._reason(error, value))
+            code = _CODES[kind]
+            message, fix = _sentence(error["msg"]), ""
+        else:
+            code = "CFG056"
+            message, fix = self._reason(error, value)
+        if not fix and ";" in message:
+            message, _, fix = message.rpartition("; ")
+        return code, message, fix or f"see `epp plugins {self._type.type}`"
 
     @staticmethod
     def _reason(error: ErrorDetails, value: object) -> tuple[str, str]:
@@ -124,10 +130,11 @@ class _Parameters:
             return "is required", "add it"
         if kind in _RANGES:
             words, name = _RANGES[kind]
-            return f"must be {words} {show(context[name])}, not {show(value)}", ""
+            return f"must be {words} {show(context[name])}, not {show(value)}", f"use {words} {show(context[name])}"
         if kind in ("literal_error", "enum"):
             legal = [word.strip("'") for word in context["expected"].replace(" or ", ", ").split(", ")]
-            return f"cannot be {show(value)}; it is one of {', '.join(legal)}", suggest(str(value), legal)
+            close = nearest(str(value), legal)
+            return f"cannot be {show(value)}: it is one of {', '.join(legal)}", f'did you mean "{close}"?' if close else ""
         if kind in ("string_too_short", "too_short") and context.get("min_length") == 1:
             return "must not be empty", ""
         return _sentence(error["msg"]), ""
@@ -147,7 +154,10 @@ class _Parameters:
         if not self._type.params.model_fields:
             message, fix = f"unknown parameter {show(key)}: {owner} takes no parameters", "remove it"
         else:
-            message, fix = f"unknown parameter {show(key)} of {owner}", suggest(key, legal, "see epp plugins")
+            message, fix = (
+                f"unknown parameter {show(key)} of {owner}",
+                suggest(key, legal, f"see `epp plugins {self._type.type}`"),
+            )
         self._report.error("CFG053", step(parent, key), message, fix, value=key, at=place)
 
     @staticmethod

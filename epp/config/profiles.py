@@ -53,9 +53,6 @@ def _default_profile(draft: Draft) -> DraftProfile:
             f"schedulingProfiles is absent, so that one profile has {join(defaults.ROLE_FILTERS)}: no endpoint passes both"
         )
         draft.report.warn("WRN014", "plugins", message, "write schedulingProfiles", at=draft.document.key_place("plugins"))
-    if not profile.refs and draft.knows_all_plugins:
-        message = "no filter, scorer or picker is declared: endpoints are chosen at random"
-        draft.report.warn("WRN015", "plugins", message, "declare a scorer", at=draft.document.key_place("plugins"))
     return profile
 
 
@@ -120,3 +117,11 @@ def complete_profiles(draft: Draft) -> None:
         if picker is not None:
             profile.picker = picker.name
             profile.refs.append((picker, 1.0))
+
+
+def report_no_plugins(draft: Draft) -> None:
+    """A document that chooses nothing is legal, but hardly meant."""
+    chooses = any(plugin.type is not None and plugin.type.roles & SCHEDULING_ROLES for plugin in draft.declared())
+    if not draft.document.scheduling_profiles and not chooses:
+        message = "no filter, scorer or picker is declared: endpoints are chosen at random"
+        draft.report.warn("WRN015", "plugins", message, "declare a scorer", at=draft.document.key_place("plugins"))

@@ -45,7 +45,7 @@ def describe(value: object) -> str:
 
 
 def fix_kind(expected: str, value: object) -> str:
-    """What to do about a scalar of another kind than expected ("" if nothing simple helps)."""
+    """What to do about a value of another kind than expected."""
     if expected == "a string" and isinstance(value, (int, float)):
         return f'quote it: "{show(value)}"'
     looks_right = isinstance(value, str) and (
@@ -53,7 +53,7 @@ def fix_kind(expected: str, value: object) -> str:
         if expected in ("a number", "an integer")
         else value in ("true", "false") and "boolean" in expected
     )
-    return f"remove the quotes: {value}" if looks_right else ""
+    return f"remove the quotes: {value}" if looks_right else f"write {expected}"
 
 
 def join(names: Iterable[str]) -> str:

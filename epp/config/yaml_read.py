@@ -248,7 +248,7 @@ class _Composer:
         line = self._lines[place.line - 1] if place.line <= len(self._lines) else ""
         fix = _TEMPLATE if "{{" in line else f'quote it: "{text}"'
         message = f"a key must be a string, not {describe(shallow(node))}"
-        self._report.error("CFG012", step(path, text), message, fix, value=shallow(node), at=place)
+        self._report.error("CFG012", step(path, text) if text != "?" else path, message, fix, value=shallow(node), at=place)
         return text, place
 
     def _duplicate(self, key: str, path: str, first: Place, second: Place) -> None:

@@ -40,12 +40,24 @@ def _flat(name: str) -> Deprecated:
     return Deprecated(f"write {section}.{key}", code="WRN006")
 
 
+def _can_prefill(params: DisaggProfileHandlerParams) -> bool:
+    return bool(params.prefill_decider) or params.is_prefill_first
+
+
+def _can_encode(params: DisaggProfileHandlerParams) -> bool:
+    return bool(params.deciders.encode or params.encode_decider_plugin_name)
+
+
 class DisaggProfiles(Params):
     """Names of the scheduling profiles of the stages."""
 
     decode_: Annotated[str, ProfileReference()] = Field(default="decode", alias="decode", description="Serves the request.")
-    prefill: Annotated[str, ProfileReference(required=False)] = Field(default="prefill", description="Computes the prompt.")
-    encode: Annotated[str, ProfileReference(required=False)] = Field(default="encode", description="Encodes media.")
+    prefill: Annotated[str, ProfileReference(required=False, when=_can_prefill)] = Field(
+        default="prefill", description="Computes the prompt."
+    )
+    encode: Annotated[str, ProfileReference(required=False, when=_can_encode)] = Field(
+        default="encode", description="Encodes media."
+    )
 
 
 class DisaggDeciders(Params):
@@ -66,10 +78,10 @@ class DisaggProfileHandlerParams(Params):
     decode_profile: Annotated[str, ProfileReference(), _flat("decodeProfile")] = Field(
         default="", description="Flat form of `profiles.decode`."
     )
-    prefill_profile: Annotated[str, ProfileReference(required=False), _flat("prefillProfile")] = Field(
+    prefill_profile: Annotated[str, ProfileReference(required=False, when=_can_prefill), _flat("prefillProfile")] = Field(
         default="", description="Flat form of `profiles.prefill`."
     )
-    encode_profile: Annotated[str, ProfileReference(required=False), _flat("encodeProfile")] = Field(
+    encode_profile: Annotated[str, ProfileReference(required=False, when=_can_encode), _flat("encodeProfile")] = Field(
         default="", description="Flat form of `profiles.encode`."
     )
     prefill_decider_plugin_name: Annotated[str, PluginReference(Role.DECIDER), _flat("prefillDeciderPluginName")] = Field(
@@ -92,16 +104,19 @@ class DisaggProfileHandlerParams(Params):
         nested = [key for key in _NESTED if key in document]
         if flat and nested:
             raise mixed_forms(f"{', '.join(nested)} and {', '.join(flat)} belong to two forms: move all into the nested one")
-        if document.get("decodeProfile"):
-            return {**document, "profiles": {"decode": ""}}
-        return document
+        replaced = {_FLAT[key][1]: "" for key in flat if _FLAT[key][0] == "profiles"}
+        return {**document, "profiles": replaced} if replaced else document
 
     @model_validator(mode="after")
     def _check_order(self) -> DisaggProfileHandlerParams:
-        prefill_decider = self.deciders.prefill or self.prefill_decider_plugin_name or self.decider_plugin_name
-        if self.is_prefill_first and prefill_decider:
+        if self.is_prefill_first and self.prefill_decider:
             raise ValueError("stageOrder prefill-first always prefills: it excludes a prefill decider")
         return self
+
+    @property
+    def prefill_decider(self) -> str:
+        """Name of the decider of the prefill stage; "" = there is none."""
+        return self.deciders.prefill or self.prefill_decider_plugin_name or self.decider_plugin_name
 
     @property
     def is_prefill_first(self) -> bool:

@@ -1,0 +1,115 @@
+"""``epp check FILE...``: whether configuration documents can be used, without contacting anything."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from epp.config.effective import to_yaml
+from epp.config.findings import json_report, text_report
+from epp.config.instantiate import instantiate
+from epp.config.load import load_config
+from epp.config.loaded import ConfigSource, Instances, LoadFlags
+from epp.errors import ConfigError, Finding, Severity
+from epp.framework.registry import Registry
+from epp.plugin_types import build_registry
+
+VALID, INVALID, USAGE = 0, 1, 2
+_BOOLEAN = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Check files.
+
+    Returns:
+        0 if all are valid, 1 if one is not, 2 for a command line that cannot be used.
+    """
+    try:
+        options = _parser().parse_args(list(argv))
+    except SystemExit as stop:  # argparse has printed help or what is wrong
+        return VALID if not stop.code else USAGE
+    registry, findings = build_registry()
+    flags = LoadFlags(
+        strict=options.strict_config, allow_experimental=options.allow_experimental_plugins, for_serve=options.for_serve
+    )
+    valid = True
+    for file in options.files:
+        result, found = _check(file, registry, flags)
+        findings += found
+        valid = valid and result is not None
+        if options.output == "text":
+            _show(file, result, found, print_effective=options.print_effective_config)
+        elif options.print_effective_config and result is not None:
+            print(to_yaml(result.config.effective), file=sys.stderr)
+    if options.output == "json":
+        print(json_report(findings))
+    elif unloaded := [finding for finding in findings if not finding.file]:
+        print(text_report(unloaded), file=sys.stderr)
+    return VALID if valid else INVALID
+
+
+def _check(file: str, registry: Registry, flags: LoadFlags) -> tuple[Instances | None, list[Finding]]:
+    source = ConfigSource.from_file(file)
+    if file == "-":
+        source = ConfigSource.from_text(sys.stdin.buffer.read(), "<stdin>")
+    try:
+        instances = instantiate(load_config(source, registry, flags))
+    except ConfigError as error:
+        return None, list(error.findings)
+    return instances, [*instances.config.findings, *instances.findings]
+
+
+def _show(file: str, result: Instances | None, findings: Sequence[Finding], *, print_effective: bool) -> None:
+    if findings:
+        print(text_report(findings), file=sys.stderr)
+    if result is None:
+        return
+    if print_effective:
+        print(to_yaml(result.config.effective), end="")
+        return
+    print(_summary(file, result, findings))
+
+
+def _summary(file: str, result: Instances, findings: Sequence[Finding]) -> str:
+    config = result.config
+    unbuilt = sum(plugin.declared and not plugin.is_built for plugin in config.plugins)
+    parts = [
+        _count(sum(plugin.declared for plugin in config.plugins), "plugin"),
+        f"{_count(len(config.profiles), 'profile')} ({', '.join(profile.name for profile in config.profiles)})",
+        _count(sum(finding.severity is Severity.WARNING for finding in findings), "warning"),
+    ]
+    if unbuilt:
+        parts.append(f"{unbuilt} not built yet")
+    return f"{file}: valid: {', '.join(parts)}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in _BOOLEAN:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return _BOOLEAN[text.lower()]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="epp check",
+        description="Check configuration files; nothing is contacted. Exit status: 0 valid, 1 invalid, 2 wrong usage.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", help="a configuration document; - reads standard input")
+    parser.add_argument("--for-serve", action="store_true", help="judge as `epp serve` does: refuse types that are not built")
+    parser.add_argument("--strict-config", action="store_true", help="warnings count as errors")
+    parser.add_argument("--output", choices=("text", "json"), default="text", help="json: all findings as a list")
+    parser.add_argument(
+        "--allow-experimental-plugins",
+        type=_boolean,
+        default=True,
+        metavar="BOOL",
+        help="false refuses plugin types that are experimental (default: true)",
+    )
+    parser.add_argument("--print-effective-config", action="store_true", help="print the completed document as YAML")
+    return parser
