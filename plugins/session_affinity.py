@@ -10,7 +10,7 @@ from epp.framework.interfaces import Role
 from epp.framework.params import Int, Params, PluginReference
 
 SESSION_TOKEN_HEADER = "x-session-token"
-"""Request and response header with the encoded endpoint. Source: llm-d-router, scorer/sessionaffinity."""
+"""Request and response header with the encoded endpoint. Source: llm-d-router: scheduling/scorer/sessionaffinity."""
 
 
 class EncodedEndpointHeader(Params):

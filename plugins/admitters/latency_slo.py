@@ -11,6 +11,7 @@ from epp.framework.interfaces import Role
 from epp.framework.keys import LATENCY_PREDICTION
 from epp.framework.params import Params, PluginReference
 from epp.framework.registry import PluginType, Reads
+from plugins.slo_headers import SLO_HEADERS
 
 TYPE = "latency-slo-admitter"
 
@@ -29,6 +30,6 @@ PLUGIN = PluginType(
     summary="Refuses sheddable requests that no endpoint can serve in time.",
     params=LatencySloAdmitterParams,
     consumes=(Consumes(LATENCY_PREDICTION),),
-    reads=Reads(request_headers=frozenset({"x-slo-ttft-ms", "x-slo-tpot-ms", "x-llm-d-slo-ttft-ms", "x-llm-d-slo-tpot-ms"})),
+    reads=Reads(request_headers=SLO_HEADERS),
     wait="latency prediction",
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from epp.framework.interfaces import Role
 from epp.framework.registry import PluginType, Reads
+from plugins.slo_headers import TTFT_HEADERS
 
 FCFS = PluginType(
     type="fcfs-ordering-policy",
@@ -23,7 +24,7 @@ SLO_DEADLINE = PluginType(
     type="slo-deadline-ordering-policy",
     roles=frozenset({Role.ORDERING_POLICY}),
     summary="Earliest deadline of the first token first.",
-    reads=Reads(request_headers=frozenset({"x-llm-d-slo-ttft-ms", "x-slo-ttft-ms"})),
+    reads=Reads(request_headers=TTFT_HEADERS),
     wait="flow control",
 )
 

@@ -11,9 +11,9 @@ from epp.framework.interfaces import Role
 from epp.framework.keys import LATENCY_PREDICTION, PREFIX_CACHE_MATCH
 from epp.framework.params import GoDurationS, Ignored, Int, Params, PluginReference
 from epp.framework.registry import PluginType, Reads
+from plugins.slo_headers import SLO_HEADERS
 
 TYPE = "predicted-latency-producer"
-SLO_HEADERS = frozenset({"x-slo-ttft-ms", "x-slo-tpot-ms", "x-llm-d-slo-ttft-ms", "x-llm-d-slo-tpot-ms"})
 
 
 class PredictedLatencyProducerParams(Params):
@@ -31,6 +31,9 @@ class PredictedLatencyProducerParams(Params):
     endpoint_role_label: str = Field(default="", description="Label whose value the predictor is told.")
     predict_in_produce: bool = Field(default=True, description="Predict before scheduling.")
     use_encoder_cache_features: bool = Field(default=False, description="Tell the predictor about cached media.")
+    encoder_cache_match_info_producer_name: Annotated[str, PluginReference(Role.DATA_PRODUCER)] = Field(
+        default="", description="Producer of the media match; default: its usual producer."
+    )
     prefix_match_info_producer_name: Annotated[str, PluginReference(Role.DATA_PRODUCER)] = Field(
         default="", description="Producer of the prefix match; default: its usual producer."
     )

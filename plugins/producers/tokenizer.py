@@ -96,11 +96,36 @@ class VideoEstimate(Params):
     max_video_tokens: Int = Field(default=0, ge=0, description="Most tokens of a video; 0 = no limit.")
 
 
+class StaticAudioTokens(Params):
+    """A fixed number of tokens per sound."""
+
+    num_tokens: Int = Field(default=0, ge=0, description="Tokens per sound, at least 1 is counted.")
+
+
+class DynamicAudioTokens(Params):
+    """Tokens from the length of a sound."""
+
+    tokens_per_second: float = Field(default=12.5, gt=0, description="Tokens per second.")
+    overhead_tokens: Int = Field(default=14, gt=0, description="Tokens around each sound.")
+    bytes_per_second: Int = Field(default=16000, gt=0, description="Bytes per second where only the size is known.")
+
+
+class AudioEstimate(Params):
+    """Tokens of a sound."""
+
+    mode: Literal["dynamic", "static"] = Field(default="dynamic", description="From the length, or fixed.")
+    dynamic: DynamicAudioTokens = Field(default_factory=DynamicAudioTokens, description="Options of `dynamic`.")
+    static: StaticAudioTokens = Field(default_factory=StaticAudioTokens, description="Options of `static`.")
+    default_duration: float = Field(default=10, gt=0, description="Seconds of sounds whose length is unknown.")
+    max_audio_tokens: Int = Field(default=0, ge=0, description="Most tokens of a sound; 0 = no limit.")
+
+
 class Estimate(Params):
     """No model: 4 bytes of text per token."""
 
     image: ImageEstimate = Field(default_factory=ImageEstimate, description="Tokens of images.")
     video: VideoEstimate = Field(default_factory=VideoEstimate, description="Tokens of videos.")
+    audio: AudioEstimate = Field(default_factory=AudioEstimate, description="Tokens of sounds.")
 
 
 class RenderService(Params):

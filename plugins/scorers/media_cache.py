@@ -18,7 +18,7 @@ TYPE = "mm-embeddings-cache-scorer"
 class MediaCacheScorerParams(Params):
     """Parameters of mm-embeddings-cache-scorer."""
 
-    mm_match_info_producer_name: Annotated[str, PluginReference(Role.DATA_PRODUCER)] = Field(
+    encoder_cache_match_info_producer_name: Annotated[str, PluginReference(Role.DATA_PRODUCER)] = Field(
         default="", description="Producer of the media match; default: its usual producer."
     )
 

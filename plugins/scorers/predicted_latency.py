@@ -11,9 +11,9 @@ from epp.framework.interfaces import Role
 from epp.framework.keys import PREFIX_CACHE_MATCH
 from epp.framework.params import GoDurationS, Int, Params
 from epp.framework.registry import PluginType, Reads
+from plugins.slo_headers import SLO_HEADERS
 
 TYPE = "predicted-latency-scorer"
-SLO_HEADERS = frozenset({"x-slo-ttft-ms", "x-slo-tpot-ms", "x-llm-d-slo-ttft-ms", "x-llm-d-slo-tpot-ms"})
 
 
 class PredictedLatencyScorerParams(Params):

@@ -21,6 +21,9 @@ class TopologyAffinityScorerParams(Params):
     topology_producer_name: Annotated[str, PluginReference(Role.EXTRACTOR)] = Field(
         default="", description="Extractor of the topology; default: topology-extractor."
     )
+    peer_topology_header: str = Field(
+        default="", description="Request header with the peer's topology, where another picker chose the peer."
+    )
 
 
 PLUGIN = PluginType(

@@ -9,7 +9,7 @@ from pydantic import Field
 from epp.framework.interfaces import Role
 from epp.framework.params import Params
 from epp.framework.registry import PluginType
-from plugins.label_selector import LabelKey, LabelSelector
+from plugins.label_selector import LabelKey
 
 TYPE = "disaggregatedset-rollout-screener"
 
@@ -17,7 +17,7 @@ TYPE = "disaggregatedset-rollout-screener"
 class RolloutScope(Params):
     """Which endpoints are screened."""
 
-    label_selector: LabelSelector = Field(description="Endpoints of the deployment.")
+    label_selector: str = Field(min_length=1, description="Endpoints of the deployment, a selector such as `app=x,tier!=y`.")
 
 
 class HeaderSelector(Params):

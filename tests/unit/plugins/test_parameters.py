@@ -225,6 +225,14 @@ def test_refused(type_name: str, parameters: dict[str, Any], words: tuple[str, .
         ("utilization-detector", {"kvCacheUtilThreshold": 1.0, "headroom": 2}),
         ("priority-holdback-policy", {"minCeiling": 0.5}),
         ("context-length-aware", {"enableFiltering": True}),
+        (
+            "disaggregatedset-rollout-screener",
+            {
+                "scope": {"labelSelector": "disaggregatedset.x-k8s.io/name=x"},
+                "headerSelectors": [{"name": "role", "headerName": "x-role", "labelKey": "example.com/role", "mode": "prefer"}],
+                "revisionGating": {"mode": "max-role", "requireRoles": {"values": ["prefill", "decode"]}},
+            },
+        ),
         ("models-data-source", {"scheme": "https", "path": "/v1/models", "insecureSkipVerify": True, "interval": "5s"}),
     ],
 )

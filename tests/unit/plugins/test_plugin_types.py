@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 
 import pytest
 from pydantic import BaseModel, ValidationError
@@ -188,7 +190,9 @@ def test_every_type_of_both_projects_is_known(registry: Registry, name: str) -> 
 
 
 def test_the_list_of_modules_is_sorted_and_complete() -> None:
-    assert list(plugins.MODULES) == sorted(set(plugins.MODULES))
+    found = (info.name for info in pkgutil.walk_packages(plugins.__path__, "plugins.") if not info.ispkg)
+    defining = [name for name in found if {"PLUGIN", "PLUGINS"} & vars(import_module(name)).keys()]
+    assert [f"plugins.{name}" for name in plugins.MODULES] == sorted(defining)
 
 
 def test_experimental_types_are_those_that_llm_d_marks_as_alpha() -> None:
