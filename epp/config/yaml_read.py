@@ -50,7 +50,7 @@ def read_nodes(data: bytes, report: Report) -> MapNode:
         raise _syntax(error, lines, report) from None
     except yaml.reader.ReaderError as error:
         problem = f"not valid YAML: {error.reason}: character {error.character!r} at offset {error.position}"
-        raise report.stop("CFG005", "", problem, "remove the character", at=_place_of(data, error.position)) from None
+        raise report.stop("CFG005", "", problem, "remove it", at=_place_of(data, error.position)) from None
 
 
 def _decode(data: bytes, report: Report) -> str:
