@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Parser, Role
@@ -16,35 +16,98 @@ TYPE = "anthropic-parser"
 _COUNT_TOKENS = "messages/count_tokens"
 _UNDECODABLE = "error unmarshaling request body"
 _UNPARSABLE = "error parsing messages request"
-_BLOCK_MEMBERS: Mapping[str, tuple[type, ...]] = {
-    "type": (str,),
-    "text": (str,),
-    "thinking": (str,),
-    "id": (str,),
-    "name": (str,),
-    "tool_use_id": (str,),
-    "source": (dict,),
-    "content": (str, list),
-}
+_Members = Sequence[tuple[str, type]]
+_BLOCK: _Members = (
+    ("type", str),
+    ("text", str),
+    ("thinking", str),
+    ("id", str),
+    ("name", str),
+    ("tool_use_id", str),
+    ("source", dict),
+)
+_SOURCE: _Members = (("type", str), ("media_type", str), ("data", str), ("url", str))
+_MESSAGE: _Members = (("role", str),)
+_TOOL: _Members = (("name", str), ("description", str))
+_DOCUMENT: _Members = (("messages", list), ("tools", list), ("cache_salt", str))
+
+# The checks below return what is wrong, behind its place in the value (``[2].role must be a string``), or "".
 
 
-def _check_content(content: object, where: str) -> None:
-    """Text or a list of blocks.
+def _members(value: object, members: _Members) -> str:
+    """An object whose members of these names are missing, null, or of their type."""
+    if type(value) is not dict:
+        return " must be an object"
+    for name, kind in members:
+        member = value.get(name)
+        if member is not None and type(member) is not kind:
+            return f".{name} must be {'a string' if kind is str else 'a list' if kind is list else 'an object'}"
+    return ""
+
+
+def _first(values: object, check: Callable[[object], str]) -> str:
+    """The first of a list's values that is wrong; nothing if it is no list."""
+    if type(values) is list:
+        for index, value in enumerate(values):
+            if problem := check(value):
+                return f"[{index}]{problem}"
+    return ""
+
+
+def _content(content: object, check: Callable[[object], str]) -> str:
+    """Text or a list of blocks."""
+    if content is None or type(content) in (str, list):
+        return _first(content, check)
+    return " must be a string or a list of blocks"
+
+
+def _block(block: object) -> str:
+    """A block of a message; those of a tool's result hold no further results, so nothing here is recursive."""
+    problem = _plain_block(block)
+    if problem or type(block) is not dict or block.get("type") != "tool_result":
+        return problem
+    problem = _content(block.get("content"), _plain_block)
+    return f".content{problem}" if problem else ""
+
+
+def _plain_block(block: object) -> str:
+    problem = _members(block, _BLOCK)
+    if problem or type(block) is not dict or block.get("source") is None:
+        return problem
+    problem = _members(block["source"], _SOURCE)
+    return f".source{problem}" if problem else ""
+
+
+def _message(message: object) -> str:
+    problem = _members(message, _MESSAGE)
+    if problem or type(message) is not dict:
+        return problem
+    problem = _content(message.get("content"), _block)
+    return f".content{problem}" if problem else ""
+
+
+def _tool(tool: object) -> str:
+    return _members(tool, _TOOL)
+
+
+def _check(document: Mapping[str, object]) -> None:
+    """A document that can be scheduled.
 
     Raises:
         RequestError: BAD_REQUEST.
     """
-    if content is None or type(content) is str:
-        return
-    if type(content) is not list:
-        raise bad_request(f"{_UNPARSABLE}: {where} must be a string or a list of blocks")
-    for index, block in enumerate(content):
-        if type(block) is not dict:
-            raise bad_request(f"{_UNPARSABLE}: {where}[{index}] must be an object")
-        for key, kinds in _BLOCK_MEMBERS.items():
-            value = block.get(key)
-            if value is not None and type(value) not in kinds:
-                raise bad_request(f"{_UNPARSABLE}: {where}[{index}].{key} has the wrong type")
+    problem = _members(document, _DOCUMENT).removeprefix(".")
+    if problem:
+        raise bad_request(f"{_UNPARSABLE}: {problem}")
+    if not document.get("messages"):
+        raise bad_request("invalid messages request: must have at least one message")
+    for name, problem in (
+        ("messages", _first(document["messages"], _message)),
+        ("system", _content(document.get("system"), _plain_block)),
+        ("tools", _first(document.get("tools"), _tool)),
+    ):
+        if problem:
+            raise bad_request(f"{_UNPARSABLE}: {name}{problem}")
 
 
 class AnthropicParser:
@@ -66,10 +129,10 @@ class AnthropicParser:
         Raises:
             RequestError: BAD_REQUEST.
         """
-        if path.rstrip("/ ").endswith(_COUNT_TOKENS):
+        if path.strip("/ ").endswith(_COUNT_TOKENS):
             return ParsedBody(Api.RAW, skip_response=True, error_shape=ErrorShape.ANTHROPIC)
         document = decode_object(body, _UNDECODABLE)
-        self._check(document)
+        _check(document)
         return ParsedBody(
             api=Api.MESSAGES,
             document=document,
@@ -80,27 +143,6 @@ class AnthropicParser:
             usage_reader="anthropic-usage",
             error_shape=ErrorShape.ANTHROPIC,
         )
-
-    def _check(self, document: Mapping[str, object]) -> None:
-        messages = document.get("messages")
-        if messages is not None and type(messages) is not list:
-            raise bad_request(f"{_UNPARSABLE}: messages must be a list")
-        if not messages:
-            raise bad_request("invalid messages request: must have at least one message")
-        for index, message in enumerate(messages):
-            if type(message) is not dict:
-                raise bad_request(f"{_UNPARSABLE}: messages[{index}] must be an object")
-            role = message.get("role")
-            if role is not None and type(role) is not str:
-                raise bad_request(f"{_UNPARSABLE}: messages[{index}].role must be a string")
-            _check_content(message.get("content"), f"messages[{index}].content")
-        _check_content(document.get("system"), "system")
-        tools = document.get("tools")
-        if tools is not None and not (type(tools) is list and all(type(tool) is dict for tool in tools)):
-            raise bad_request(f"{_UNPARSABLE}: tools must be a list of objects")
-        salt = document.get("cache_salt")
-        if salt is not None and type(salt) is not str:
-            raise bad_request(f"{_UNPARSABLE}: cache_salt must be a string")
 
 
 def _create(context: PluginContext, params: NoParams) -> Parser:

@@ -94,15 +94,18 @@ def _is_embedding(document: Document) -> bool:
 
 
 def _is_response(document: Document) -> bool:
-    given = document.get("input")
-    return type(given) in (str, list) and _is_optional(document, {"tools": list, "cache_salt": str, "instructions": str})
+    return document.get("input") is not None and _is_optional(document, _SALT)
 
 
 def _is_conversation(document: Document) -> bool:
     items = document.get("items")
-    if type(items) is not list or not items or not all(type(item) is dict for item in items):
+    if type(items) is not list or not items or not all(map(_is_item, items)):
         return False
     return _is_optional(document, {"metadata": dict, "cache_salt": str})
+
+
+def _is_item(item: object) -> bool:
+    return type(item) is dict and _is_optional(item, {"type": str, "role": str})
 
 
 def _is_image(document: Document) -> bool:
