@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
-_NAME_END = frozenset((b"{", b" ", b"\t"))
+_NAME_END = frozenset((b"{", b" ", b"\t", b"\n"))
 _FIRST_BYTE = re.compile(rb"\s*[#a-zA-Z_:]")
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*(?:,|$)')
 _ESCAPE = re.compile(r'\\([\\"n])')

@@ -19,6 +19,7 @@ _values = st.one_of(
     st.floats(allow_nan=False).map(lambda x: {math.inf: "+Inf", -math.inf: "-Inf"}.get(x, repr(x))),
     st.just("NaN"),
 )
+_booleans = st.booleans()
 _texts = st.text(st.characters(blacklist_categories=("Cs", "Cc", "Zl", "Zp")) | st.sampled_from('\\"\n,{} ='), max_size=12)
 
 
@@ -30,7 +31,8 @@ def _escaped(text: str) -> str:
 def _samples(draw: st.DrawFn, name: str) -> str:
     labels = draw(st.dictionaries(st.sampled_from(LABELS), _texts, max_size=3))
     inner = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
-    braces = f"{{{inner}}}" if labels or draw(st.booleans()) else ""
+    has_braces: bool = bool(labels) or draw(_booleans)
+    braces = f"{{{inner}}}" if has_braces else ""
     timestamp = draw(st.one_of(st.just(""), st.integers(0, 2**41).map(lambda ms: f" {ms}")))
     return f"{name}{braces} {draw(_values)}{timestamp}\n"
 
