@@ -7,6 +7,7 @@ as an empty list.
 
 from __future__ import annotations
 
+import ipaddress
 import time
 from collections.abc import Callable, Mapping
 from math import inf
@@ -77,12 +78,12 @@ class CandidateFinder:
         """
         snapshot = self._source.snapshot()
         candidates = snapshot.scraped if self._hold_back else snapshot.candidates
-        if self._stale_s is not None:
-            candidates = self._without_stale(candidates, self._clock() - self._stale_s)
         if metadata and self._use_subset:
             namespace = metadata.get(SUBSET_NAMESPACE)
             if namespace is not None and SUBSET_KEY in namespace:
                 candidates = _restrict(candidates, namespace[SUBSET_KEY])
+        if self._stale_s is not None:
+            candidates = self._without_stale(candidates, self._clock() - self._stale_s)
         if not candidates:
             raise RequestError(ErrorCode.SERVICE_UNAVAILABLE, NO_CANDIDATES, DropReason.NO_ENDPOINTS)
         return candidates
@@ -117,12 +118,21 @@ def _entries(hint: object) -> tuple[set[str], set[str]]:
     addresses: set[str] = set()
     for part in parts:
         text = part.strip() if isinstance(part, str) else ""
-        if not text:
-            continue
-        if text.startswith("[") and text.endswith("]"):
-            addresses.add(text[1:-1])
-        elif text.startswith("[") or text.count(":") == 1:
+        host, bracket, port = text.rpartition("]:")
+        if bracket:
+            exact.add(f"[{_canonical(host[1:])}]:{port}")
+        elif text.count(":") == 1:
             exact.add(text)
         else:
-            addresses.add(text)
+            addresses.add(_canonical(text.removeprefix("[").removesuffix("]")))
     return exact, addresses
+
+
+def _canonical(address: str) -> str:
+    """The usual form of an IPv6 address; anything else as it is."""
+    if ":" not in address:
+        return address
+    try:
+        return str(ipaddress.IPv6Address(address))
+    except ValueError:
+        return address

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 from epp.extproc.handler import Edits, Pairs
-from epp.request.headers import SYSTEM_OWNED
+from epp.request.headers import SYSTEM_OWNED, clean_value
+from epp.telemetry import log
 
-_FORBIDDEN = ("\r", "\n", "\0")
+_logger = log.get("epp.request")
 
 
 class EditList:
-    """HeaderEdits of one message; the picker's own names are refused.
+    """HeaderEdits of one message; the picker's own names are ignored, a value that cannot be sent is dropped and logged."""
 
-    ``dropped`` holds the names whose value could not be sent, for the log.
-    """
-
-    __slots__ = ("_remove", "_set", "dropped", "metadata")
+    __slots__ = ("_remove", "_set", "metadata")
 
     def __init__(self) -> None:
         self._set: dict[str, str] | None = None
         self._remove: set[str] | None = None
         self.metadata: dict[str, dict[str, object]] | None = None
-        self.dropped: list[str] = []
 
     def set(self, name: str, value: str) -> None:
         """Replace all values of ``name``; ignored for names that the picker owns."""
         name = name.lower()
-        if name in SYSTEM_OWNED or name.startswith(":"):
+        if _is_owned(name):
             return
-        if any(character in value for character in _FORBIDDEN):
-            self.dropped.append(name)
+        if not _can_be_sent(value):
+            _logger.warning("header dropped: its value cannot be sent", header=name)
             return
         if self._set is None:
             self._set = {}
@@ -37,7 +34,7 @@ class EditList:
     def remove(self, name: str) -> None:
         """Remove ``name``; ignored for names that the picker owns."""
         name = name.lower()
-        if name in SYSTEM_OWNED or name.startswith(":"):
+        if _is_owned(name):
             return
         if self._set is not None:
             self._set.pop(name, None)
@@ -55,3 +52,20 @@ class EditList:
         """The changes, behind ``first``."""
         changes = (*first, *self._set.items()) if self._set else first
         return Edits(changes, frozenset(self._remove) if self._remove else frozenset())
+
+
+def _is_owned(name: str) -> bool:
+    return name in SYSTEM_OWNED or name.startswith(":")
+
+
+def _can_be_sent(value: str) -> bool:
+    """No character ends the value early, and every one has bytes (surrogates stand for bytes that are not UTF-8)."""
+    if not clean_value(value):
+        return False
+    if value.isascii():
+        return True
+    try:
+        value.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -12,8 +12,7 @@ import orjson
 from epp.errors import ErrorCode, RequestError
 from epp.extproc.handler import Headers, Reply
 from epp.framework.types import ErrorShape
-
-DROPPED_REASON = "x-llm-d-request-dropped-reason"
+from epp.request.headers import CONTENT_TYPE, DROPPED_REASON, clean_value
 
 _OPENAI_TYPE = {
     ErrorCode.BAD_REQUEST: "invalid_request_error",
@@ -37,29 +36,32 @@ _ANTHROPIC_TYPE = {
     ErrorCode.RESOURCE_EXHAUSTED: "rate_limit_error",
     ErrorCode.SERVICE_UNAVAILABLE: "overloaded_error",
 }
+_OPENAI_PATH = re.compile(r"/v1/|(?:^|/)(?:completions(?:/render)?|embeddings|responses|conversations|images/generations)$")
+_ANTHROPIC_PATH = re.compile(r"(?:^|/)messages(?:/count_tokens)?$")
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
-_JSON = ("content-type", "application/json")
-_TEXT = ("content-type", "text/plain; charset=utf-8")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_JSON = (CONTENT_TYPE, "application/json")
+_TEXT = (CONTENT_TYPE, "text/plain; charset=utf-8")
 
 
 def is_grpc(headers: Headers) -> bool:
     """The client speaks gRPC."""
-    return (headers.get("content-type") or "").startswith("application/grpc")
+    return (headers.get(CONTENT_TYPE) or "").lower().startswith("application/grpc")
 
 
 def error_shape(path: str, headers: Headers) -> ErrorShape:
-    """The shape that a client of ``path`` can read."""
+    """The shape that a client of ``path`` (without query) can read."""
     if is_grpc(headers):
         return ErrorShape.PLAIN
-    path = path.rstrip("/")
-    if path.endswith(("/messages", "/messages/count_tokens")) or headers.get("anthropic-version") is not None:
+    path = path.strip("/ ")
+    if _ANTHROPIC_PATH.search(path) or headers.get("anthropic-version") is not None:
         return ErrorShape.ANTHROPIC
-    return ErrorShape.OPENAI if path.startswith("/v1/") or "/v1/" in path else ErrorShape.PLAIN
+    return ErrorShape.OPENAI if _OPENAI_PATH.search(f"/{path}") else ErrorShape.PLAIN
 
 
 def refusal(error: RequestError, shape: ErrorShape, *, grpc: bool = False) -> Reply:
     """The answer to a request that is refused."""
-    message = str(error)
+    message = _SURROGATE.sub("\ufffd", str(error))  # it may repeat a path or a header with bytes that are not UTF-8
     if shape is ErrorShape.OPENAI:
         kind = _OPENAI_TYPE.get(error.code, "server_error")
         body = orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": error.code.value}})
@@ -67,11 +69,11 @@ def refusal(error: RequestError, shape: ErrorShape, *, grpc: bool = False) -> Re
         kind = _ANTHROPIC_TYPE.get(error.code, "api_error")
         body = orjson.dumps({"type": "error", "error": {"type": kind, "message": message}})
     else:
-        body = message.encode("utf-8", "replace")
+        body = message.encode()
     headers = [_TEXT if shape is ErrorShape.PLAIN else _JSON]
     if error.reason is not None:
         headers.append((DROPPED_REASON, error.reason.value))
-    headers.extend(error.headers)
+    headers.extend((name.lower(), value) for name, value in error.headers if clean_value(value))
     return Reply(
         status=error.code.http_status,
         body=body,
