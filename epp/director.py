@@ -62,6 +62,8 @@ from epp.telemetry.requests import RequestLabels
 DECISION_DEADLINE_S = 5.0
 """Longest time from the complete request to its decision, where a plugin waits (protocol decision D15)."""
 DEFAULT_FLOW = "default-flow"
+NO_ENDPOINTS = "no pods available in datastore"
+"""What clients of requests without a body are told. Source: llm-d-router: pkg/epp/handlers/request.go."""
 
 
 class Rewrite(Protocol):
@@ -179,7 +181,10 @@ class Director:
 
     def _forward_bodyless(self, request: Request) -> Route:
         """Requests without a body go to any endpoint: no plugins, no books (protocol decisions D3 and D16)."""
-        candidates = self._finder.find(request.metadata)
+        try:
+            candidates = self._finder.find(request.metadata)
+        except RequestError as error:
+            raise RequestError(error.code, NO_ENDPOINTS, error.reason) from error
         target = self._choose([endpoint.host_port for endpoint in candidates.endpoints])
         first: list[tuple[str, str]] = [(DESTINATION, target)]
         if not request.headers.get(REQUEST_ID):
