@@ -1,0 +1,43 @@
+"""Fixtures: pickers that end with the test, and must have settled by then."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from typing import Any, Protocol
+
+import pytest
+
+from epp.extproc.handler import Transport
+from tests.conformance.picker import TRANSPORTS, Picker, Server
+
+
+class StartPicker(Protocol):
+    """Starts a picker with these endpoints; options as of ``Picker``."""
+
+    async def __call__(self, *servers: Server, **options: Any) -> Picker: ...
+
+
+@pytest.fixture(params=TRANSPORTS, ids=lambda transport: transport.__name__)
+def transport_type(request: pytest.FixtureRequest) -> type[Transport]:
+    """The transport under test."""
+    chosen: type[Transport] = request.param
+    return chosen
+
+
+@pytest.fixture
+async def start(transport_type: type[Transport]) -> AsyncIterator[StartPicker]:
+    """Factory: ``await start(A(3, .2), B(0, .1))``. Each picker is proven to have settled when the test is over."""
+    async with AsyncExitStack() as stack:
+
+        async def start_picker(*servers: Server, **options: Any) -> Picker:
+            picker = Picker(transport_type(), servers, **options)
+            stack.push_async_callback(picker.stop)
+            await picker.start()
+            pickers.append(picker)
+            return picker
+
+        pickers: list[Picker] = []
+        yield start_picker
+        for picker in pickers:
+            await picker.settle()

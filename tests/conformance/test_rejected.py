@@ -1,0 +1,242 @@
+"""Requests that are refused: cases C45 to C61."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from epp.errors import ErrorCode, RequestError
+from epp.framework.interfaces import Role
+from tests.conformance.conftest import StartPicker
+from tests.conformance.doubles import CallsBack, Full, Recorder, Waits, double, drops_all, raises
+from tests.conformance.picker import A_ADDRESS, A, B, objective
+from tests.conformance.wire import Message, request_body, request_headers, std_body
+
+BAD = "inference error: BadRequest - "
+OBJECTIVE = "x-llm-d-inference-objective"
+
+
+def posted(body: bytes | str, path: str = "/v1/completions") -> tuple[Message, Message]:
+    """A POST."""
+    return request_headers(path=path), request_body(body)
+
+
+STANDARD = posted(std_body("m", "p"))
+
+
+async def test_c45_not_json(start: StartPicker) -> None:
+    picker = await start(A())
+    refusal = await picker.refuse(*posted("no healthy upstream"))
+    assert refusal.status == 400
+    assert refusal.message.startswith(f"{BAD}error unmarshaling request bodyMap:")
+    assert refusal.headers["content-type"] == "application/json"
+    assert set(json.loads(refusal.body)["error"]) == {"message", "type", "param", "code"}
+    assert picker.series("request_error_total") == {("", "", "default-flow", "0", "BadRequest"): 1}
+
+
+async def test_c46_no_model(start: StartPicker) -> None:
+    picker = await start(A())
+    refusal = await picker.refuse(*posted('{"prompt":"hello world"}'))
+    assert (refusal.status, refusal.message) == (400, f"{BAD}model not found in request body")
+
+
+async def test_c47_empty_body(start: StartPicker) -> None:
+    picker = await start(A())
+    refusal = await picker.refuse(*posted(b""))
+    assert refusal.status == 400
+    assert refusal.message.startswith(f"{BAD}error unmarshaling request bodyMap:")
+
+
+CHATS = [
+    pytest.param({"messages": []}, id="messages empty"),
+    pytest.param({"messages": "x"}, id="messages text"),
+    pytest.param({"messages": [{"role": "user", "content": 5}]}, id="content number"),
+    pytest.param({"messages": [{"role": "user", "content": "x"}], "tools": {}}, id="tools object"),
+    pytest.param({"messages": [{"role": "user", "content": "x"}], "chat_template": 1}, id="template number"),
+]
+
+
+@pytest.mark.parametrize("fields", CHATS)
+async def test_c48_chat_without_valid_messages(start: StartPicker, fields: dict[str, object]) -> None:
+    picker = await start(A())
+    refusal = await picker.refuse(*posted(json.dumps({"model": "m", **fields}), "/v1/chat/completions"))
+    expected = f"{BAD}invalid chat completions request: must have valid messages field"
+    assert (refusal.status, refusal.message) == (400, expected)
+
+
+@pytest.mark.parametrize("prompt", ['""', "[]", '[1,"a"]', "[1.5]", "[-1]", "[[1]]", "{}"])
+async def test_c49_completion_without_valid_prompt(start: StartPicker, prompt: str) -> None:
+    picker = await start(A())
+    refusal = await picker.refuse(*posted(f'{{"model":"m","prompt":{prompt}}}'))
+    assert (refusal.status, refusal.message) == (400, f"{BAD}invalid completions request: must have prompt field")
+
+
+async def test_c50_no_parser(start: StartPicker) -> None:
+    picker = await start(A(), config={"parsers": ["openai-parser"]})
+    refusal = await picker.refuse(*posted(std_body("m", "p"), "/foo"))
+    expected = f"{BAD}no parser registered matching path suffix for: /foo"
+    assert (refusal.status, refusal.body) == (400, expected.encode())
+    assert refusal.headers["content-type"] == "text/plain; charset=utf-8"
+
+
+async def test_c51_query_and_slash_are_cut(start: StartPicker) -> None:
+    picker = await start(A())
+    refusal = await picker.refuse(*posted(std_body("m", "p"), "/v1/chat/completions/?x=1"))
+    assert "invalid chat completions request" in refusal.message
+
+
+async def test_c52_filters_leave_nothing(start: StartPicker) -> None:
+    picker = await start(A(), B(), doubles=[double(CallsBack(drops_all), Role.FILTER, name="drops-all")])
+    refusal = await picker.refuse(*STANDARD)
+    assert (refusal.status, refusal.reason) == (429, "rejected-saturated")
+    assert refusal.message.startswith("inference error: ResourceExhausted - failed to find target endpoint: ")
+    assert "drops-all" in refusal.message
+    assert picker.series("request_total") == {}
+
+
+async def test_c53_sheddable_requests_when_full(start: StartPicker) -> None:
+    full = Full(1.0)
+    objects = [objective("sheddable", -1), objective("standard", 0)]
+    picker = await start(A(), objects=objects, doubles=[double(full, Role.SATURATION_DETECTOR)])
+    sheddable = request_headers({OBJECTIVE: "sheddable"}), request_body(std_body("m", "p"))
+    refusal = await picker.refuse(*sheddable)
+    assert (refusal.status, refusal.reason) == (429, None)
+    assert refusal.message == "inference error: ResourceExhausted - system saturated, sheddable request dropped"
+    await picker.route(request_headers({OBJECTIVE: "standard"}), request_body(std_body("m", "p")))
+    full.value = 0.99
+    await picker.route(*sheddable)
+
+
+PRECONDITION = RequestError(ErrorCode.PRECONDITION_FAILED, "not now", headers=(("x-why", "test"),))
+PREREQUEST = "inference error: Internal - PreRequest"
+FAILURES = [
+    pytest.param([PRECONDITION], 412, "inference error: PreconditionFailed - not now", id="one refuses"),
+    pytest.param(
+        [PRECONDITION, PRECONDITION],
+        500,
+        f'{PREREQUEST} "p0/p0" failed: not now\nPreRequest "p1/p1" failed: not now',
+        id="two refuse",
+    ),
+    pytest.param([ValueError("secret")], 500, f'{PREREQUEST} "p0/p0" failed: internal error', id="raises"),
+]
+
+
+@pytest.mark.parametrize(("errors", "status", "message"), FAILURES)
+async def test_c55_prerequest_fails(start: StartPicker, errors: list[Exception], status: int, message: str) -> None:
+    recorder = Recorder()
+    failing = [double(CallsBack(raises(error)), Role.PRE_REQUEST, name=f"p{i}") for i, error in enumerate(errors)]
+    picker = await start(A(), doubles=[*failing, double(recorder, *Recorder.ROLES)])
+    refusal = await picker.refuse(*STANDARD)
+    assert (refusal.status, refusal.message) == (status, message)
+    assert ("x-why" in refusal.headers) == (status == 412)
+    assert len(recorder.requests) == 1, "the plugin behind them runs in any case"
+    assert (await recorder.completion()).cause == "error"
+
+
+async def test_c57_admission_denied(start: StartPicker) -> None:
+    picker = await start(A(), doubles=[double(CallsBack(lambda *_: "no"), Role.ADMITTER)])
+    refusal = await picker.refuse(*STANDARD)
+    assert (refusal.status, refusal.message) == (429, "inference error: ResourceExhausted - request cannot be admitted: no")
+
+
+async def test_c58_producer_raises(start: StartPicker) -> None:
+    picker = await start(A(), doubles=[double(CallsBack(raises(ValueError("boom"))), Role.DATA_PRODUCER, name="producer")])
+    assert (await picker.route(*STANDARD)).target == A_ADDRESS
+    assert picker.series("plugin_errors_total") == {("DataProducer", "producer", "producer"): 1}
+
+
+async def test_c58_producer_takes_too_long(start: StartPicker) -> None:
+    waits = Waits()
+    picker = await start(A(), doubles=[double(waits, Role.DATA_PRODUCER)])
+    begun = asyncio.get_running_loop().time()
+    await picker.route(*STANDARD)
+    assert asyncio.get_running_loop().time() - begun < 0.9, "a producer that takes 1 s is not waited for"
+    assert waits.cancelled.is_set()
+
+
+async def test_c59_model_is_checked_first(start: StartPicker) -> None:
+    picker = await start()
+    assert (await picker.refuse(*posted('{"prompt":"x"}'))).status == 400
+    refusal = await picker.refuse(*STANDARD)
+    assert (refusal.status, refusal.reason) == (503, "rejected-no-endpoints")
+
+
+async def test_c60_grpc_clients_get_a_status(start: StartPicker) -> None:
+    picker = await start(A(), doubles=[double(CallsBack(drops_all), Role.FILTER)])
+    headers = request_headers(path="/some.Service/Method", content_type="application/grpc+proto")
+    refusal = await picker.refuse(headers, request_body(b"\0\0\0\0\0"))
+    assert (refusal.status, refusal.grpc_status) == (429, 8)
+    assert refusal.body.startswith(b"inference error: ResourceExhausted - ")
+    assert (await picker.refuse(*STANDARD)).grpc_status is None
+
+
+DEFECTS = [
+    pytest.param(Role.FILTER, 429, "ResourceExhausted - failed to find target endpoint: ", id="filter"),
+    pytest.param(Role.PICKER, 429, "ResourceExhausted - failed to find target endpoint: ", id="picker"),
+    pytest.param(Role.REQUEST_HEADER, 500, "Internal - internal error", id="request header"),
+    pytest.param(Role.ADMITTER, 500, "Internal - internal error", id="admitter"),
+]
+
+
+@pytest.mark.parametrize(("role", "status", "text"), DEFECTS)
+async def test_c61_plugin_raises(start: StartPicker, role: Role, status: int, text: str) -> None:
+    plugin = double(CallsBack(raises(ZeroDivisionError("secret"))), role, name="broken")
+    picker = await start(A(), doubles=[plugin])
+    refusal = await picker.refuse(*STANDARD)
+    assert refusal.status == status
+    assert refusal.message.startswith(f"inference error: {text}")
+    assert "secret" not in refusal.message
+    assert picker.total("plugin_errors_total") == 1
+
+
+SCORES = [raises(ValueError()), lambda *_: [1.0], lambda *_: None]
+
+
+@pytest.mark.parametrize("scores", SCORES, ids=["raises", "short", "nothing"])
+async def test_c61_scorer_counts_as_zero(start: StartPicker, scores: object) -> None:
+    picker = await start(A(9, 0.9), B(0, 0.1), doubles=[double(CallsBack(scores), Role.SCORER)])  # type: ignore[arg-type]
+    assert (await picker.route(*STANDARD)).target == "192.168.1.2:8000"
+    assert picker.total("plugin_errors_total") == 1
+
+
+async def test_c61_parser_raises(start: StartPicker) -> None:
+    class Broken:
+        paths = ("completions",)
+        app_protocols = ("http",)
+
+        def parse(self, *_: object) -> object:
+            raise ZeroDivisionError("secret")
+
+    picker = await start(A(), doubles=[double(Broken(), Role.PARSER)], config={"parsers": ["broken"]})
+    refusal = await picker.refuse(*STANDARD)
+    assert (refusal.status, refusal.message) == (500, "inference error: Internal - internal error")
+    assert [place for place, _ in picker.defects] == ["request"]
+    picker.defects.clear()
+
+
+ANTHROPIC = [
+    pytest.param("/v1/messages", {}, id="path"),
+    pytest.param("/v1/completions", {"anthropic-version": "2023-06-01"}, id="header"),
+]
+
+
+@pytest.mark.parametrize(("path", "headers"), ANTHROPIC)
+async def test_errors_have_the_shape_of_the_api(start: StartPicker, path: str, headers: dict[str, str]) -> None:
+    picker = await start(A())
+    refusal = await picker.refuse(request_headers(headers, path=path), request_body("{}"))
+    document = json.loads(refusal.body)
+    assert (refusal.status, document["type"], document["error"]["type"]) == (400, "error", "invalid_request_error")
+    assert document["error"]["message"].startswith(BAD)
+
+
+async def test_refused_requests_take_no_endpoint(start: StartPicker) -> None:
+    """Nothing runs, nothing is completed."""
+    recorder = Recorder()
+    picker = await start(A(), doubles=[double(recorder, *Recorder.ROLES)])
+    for body in ("", "{}", "[]"):
+        await picker.refuse(*posted(body))
+    assert (recorder.calls, recorder.completions) == ({}, [])
+    assert picker.total("request_error_total") == 3
+    assert picker.total("request_processing_duration_seconds", suffix="_count") == 3
