@@ -49,8 +49,14 @@ def test_the_shape_that_a_client_can_read(path: str, headers: dict[str, str], sh
 
 @pytest.mark.parametrize(
     ("content_type", "expected"),
-    [("application/grpc", True), ("application/grpc+proto", True), ("Application/GRPC", True), ("application/json", False), (None, False)],
-)  # fmt: skip
+    [
+        ("application/grpc", True),
+        ("application/grpc+proto", True),
+        ("Application/GRPC", True),
+        ("application/json", False),
+        (None, False),
+    ],
+)
 def test_grpc_clients(content_type: str | None, expected: bool) -> None:
     assert is_grpc(FakeHeaders({} if content_type is None else {"content-type": content_type})) is expected
 
