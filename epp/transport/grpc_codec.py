@@ -203,13 +203,13 @@ _INCOMING: dict[str, Callable[[Any], Incoming]] = {
 
 
 class Encoder:
-    """Serializes answers; the ones that are always the same only once, body pieces by way of one message for all.
+    """Serializes answers; the ones that are always the same only once.
 
     Args:
         rules: the settings whose plain answer to response headers is one of these.
     """
 
-    __slots__ = ("_constants", "_request_piece", "_response_piece", "_rules")
+    __slots__ = ("_constants", "_rules")
 
     def __init__(self, rules: Rules) -> None:
         constants = (
@@ -222,14 +222,11 @@ class Encoder:
         )
         self._rules = rules  # keeps the objects, whose identity is the key
         self._constants = {id(answer): _serialized(_message(answer)) for answer in constants}
-        self._request_piece = _Piece(response=False)
-        self._response_piece = _Piece(response=True)
 
     def encode(self, answer: Outgoing) -> bytes:
         """The ``ProcessingResponse`` to send."""
         if isinstance(answer, StreamedBody):
-            piece = self._response_piece if answer.response else self._request_piece
-            return piece.encode(answer)
+            return _piece(answer)
         constant = self._constants.get(id(answer))
         if constant is not None:
             return constant
@@ -238,29 +235,21 @@ class Encoder:
         return _serialized(_message(answer))
 
 
-class _Piece:
-    """A message that is filled anew for each piece of a body."""
-
-    __slots__ = ("_body", "_message")
-
-    def __init__(self, response: bool) -> None:
-        self._message = pb.ProcessingResponse()
-        part = self._message.response_body if response else self._message.request_body
-        self._body: Any = part.response.body_mutation.streamed_response
-        self._body.SetInParent()
-
-    def encode(self, answer: StreamedBody) -> bytes:
-        body, data = self._body, answer.data
-        body.body = data if isinstance(data, bytes) else bytes(data)
-        body.end_of_stream = answer.end
-        body.grpc_message_compressed = answer.compressed
-        body.end_of_stream_without_message = answer.without_message
-        if not answer.metadata:
-            return _serialized(self._message)
-        _fill_metadata(self._message.dynamic_metadata, answer.metadata)
-        serialized = _serialized(self._message)
-        self._message.ClearField("dynamic_metadata")
-        return serialized
+def _piece(answer: StreamedBody) -> bytes:
+    """A piece of a body. The message is a new one each time: one that is filled again keeps all it ever held in its arena."""
+    message = pb.ProcessingResponse()
+    part = message.response_body if answer.response else message.request_body
+    body, data = part.response.body_mutation.streamed_response, answer.data
+    body.body = data if isinstance(data, bytes) else bytes(data)
+    if answer.end:
+        body.end_of_stream = True
+    if answer.compressed:
+        body.grpc_message_compressed = True
+    if answer.without_message:
+        body.end_of_stream_without_message = True
+    if answer.metadata:
+        _fill_metadata(message.dynamic_metadata, answer.metadata)
+    return _serialized(message)
 
 
 def _serialized(message: Any) -> bytes:
