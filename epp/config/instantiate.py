@@ -81,7 +81,8 @@ def _create(plugin: LoadedPlugin, created: dict[str, object], make_context: Make
         cause = str(error) if isinstance(error, (ValueError, EppError)) else f"{type(error).__name__}: {error}"
         message = f"failed to create plugin '{plugin.name}' (type: {plugin.type.type}): {cause}"
         path = f"{plugin.path}.parameters" if plugin.spec is not None else plugin.name
-        report.error("CFG056", path, message, at=plugin.place("parameters"))
+        fix = f"see `epp plugins {plugin.type.type}`"
+        report.error("CFG056", path, message, fix, at=plugin.place("parameters"))
     for parameter, sentence in context.warnings:
         path, place = locate(plugin, parameter.split("."))
         report.warn("WRN012", path, sentence, at=place)

@@ -81,11 +81,11 @@ def _complete(draft: Draft) -> list[str]:
     profiles.complete_profiles(draft)
     handler.check_profile_references(draft)
     data_layer.read_data_layer(draft)
+    defaults.add_policies(draft)
     flow_control.read_flow_control(draft)
     flow_control.read_detector(draft)
     flow_control.check_metrics_for_detector(draft)
     data_layer.read_parsers(draft)
-    defaults.add_policies(draft)
     dependencies.connect_plugins(draft)
     dependencies.apply_gates(draft)
     if not draft.report.has_errors:  # with errors, what seems unused may be meant where the error is

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from epp.config.decode import DURATION_FIX, QUANTITY_FIX
 from epp.config.report import Report
 from epp.config.schema import PluginSpec
-from epp.config.wording import MASK, describe, fix_kind, is_secret, nearest, show, step, suggest
+from epp.config.wording import MASK, describe, fix_kind, is_secret_path, nearest, show, step, suggest
 from epp.config.yaml_nodes import ListNode, MapNode, Node, Place, plain
 from epp.framework.params import Deprecated, Ignored, Params
 from epp.framework.registry import PluginType
@@ -93,7 +93,7 @@ class _Parameters:
             return
         known, path, node = _follow(self._node, location, self._spec.child("parameters"))
         value = error["input"] if known == len(location) else None
-        if isinstance(value, str) and value and location and is_secret(str(location[-1])):
+        if value not in (None, "", [], {}) and is_secret_path(path):
             value = MASK
         code, message, fix = self._judge(error, value)
         if code == "CFG056":

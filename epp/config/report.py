@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
-from epp.config.wording import MASK, is_secret
+from epp.config.wording import MASK, is_secret_path
 from epp.config.yaml_nodes import Place
 from epp.errors import ConfigError, EppError, Finding, Severity
 
@@ -50,7 +50,7 @@ class Report:
         return UnreadableError()
 
     def _add(self, code: str, path: str, message: str, fix: str, value: object, at: Place, severity: Severity) -> None:
-        if isinstance(value, str) and value and is_secret(path.rsplit(".", 1)[-1]):
+        if value not in (None, "", [], {}) and is_secret_path(path):
             value = MASK
         finding = Finding(code, path, message, fix, value, at.line, at.column, severity, self._file)
         if finding not in self._findings:

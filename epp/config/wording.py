@@ -20,6 +20,11 @@ def is_secret(key: str) -> bool:
     return _SECRET.search(key) is not None
 
 
+def is_secret_path(path: str) -> bool:
+    """Whether the last key of a YAML path is that of a secret."""
+    return is_secret(path.rsplit(".", 1)[-1])
+
+
 def show(value: object) -> str:
     """A value as YAML writes it, cut if it is long."""
     text = json.dumps(value, ensure_ascii=False, default=str)
@@ -38,6 +43,8 @@ def kind_of(value: object) -> str:
 
 def describe(value: object) -> str:
     """Kind and value: ``the string "two"``, ``a mapping``."""
+    if value == MASK:
+        return MASK
     kind = kind_of(value)
     if value is None or isinstance(value, (dict, list)):
         return kind

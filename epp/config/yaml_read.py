@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import yaml
 
 from epp.config.report import Report, UnreadableError
-from epp.config.wording import describe, step
+from epp.config.wording import MASK, describe, is_secret, is_secret_path, step
 from epp.config.yaml_nodes import Entry, ListNode, MapNode, Node, Place, ScalarNode, Value, shallow
 from epp.config.yaml_scalars import resolve
 
@@ -81,7 +81,7 @@ def _syntax(error: yaml.MarkedYAMLError, lines: list[str], report: Report) -> Un
     problem = f"not valid YAML: {error.problem or error.context}"
     if error.context and error.problem:
         problem += f" {error.context}"
-    if line.strip():
+    if line.strip() and not is_secret(line.partition(":")[0].strip(" -{\"'")):
         problem += f", in the line `{line.strip()[:100]}`"
     fix = "check the indentation, quotes and brackets here and in the lines above"
     if "{{" in line:
@@ -273,11 +273,13 @@ class _Composer:
         if tag == "!" or not event.implicit[0]:
             return ScalarNode(text, text, place)
         value, advice = resolve(text)
-        if advice:
+        secret = is_secret_path(path)
+        if advice and not secret:
             self._report.warn("WRN016", path, advice, value=text, at=place)
         if isinstance(value, int) and not isinstance(value, bool) and value not in _INT64:
+            shown = MASK if secret else text[:40]
             self._report.error(
-                "CFG035", path, f"{text[:40]} does not fit into 64 bits", f"at most {_INT64[-1]}", value=text, at=place
+                "CFG035", path, f"{shown} does not fit into 64 bits", f"at most {_INT64[-1]}", value=text, at=place
             )
         return ScalarNode(value, text, place)
 

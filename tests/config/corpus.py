@@ -40,7 +40,7 @@ def load(source: ConfigSource | str, flags: LoadFlags | None = None, types: Regi
         ConfigError: it is invalid.
     """
     source = source if isinstance(source, ConfigSource) else ConfigSource.from_text(source, "epp.yaml")
-    return instantiate(load_config(source, types or registry(), flags))
+    return instantiate(load_config(source, registry() if types is None else types, flags))
 
 
 def findings(source: ConfigSource | str, flags: LoadFlags | None = None, types: Registry | None = None) -> Sequence[Finding]:

@@ -61,14 +61,14 @@ def test_v01_has_everything_that_defaults_add() -> None:
     assert loaded.added == (
         "metrics-data-source",
         "core-metrics-extractor",
+        "fcfs-ordering-policy",
+        "global-strict-fairness-policy",
+        "static-usage-limit-policy",
         "utilization-detector",
         "openai-parser",
         "anthropic-parser",
         "vllmhttp-parser",
         "passthrough-parser",
-        "fcfs-ordering-policy",
-        "global-strict-fairness-policy",
-        "static-usage-limit-policy",
     )
     assert loaded.parsers == ("openai-parser", "anthropic-parser", "vllmhttp-parser", "passthrough-parser")
     assert [(source.name, source.extractors) for source in loaded.sources] == [
