@@ -240,6 +240,7 @@ def _piece(answer: StreamedBody) -> bytes:
     message = pb.ProcessingResponse()
     part = message.response_body if answer.response else message.request_body
     body, data = part.response.body_mutation.streamed_response, answer.data
+    body.SetInParent()
     body.body = data if isinstance(data, bytes) else bytes(data)
     if answer.end:
         body.end_of_stream = True
