@@ -49,7 +49,7 @@ from epp.scheduling.decision_log import LoggedDecisions
 from epp.telemetry import log
 from epp.telemetry.catalogue import ITL_S
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
-from epp.transport.grpc_server import GrpcTransport
+from epp.transport.choose import make_transport
 from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
 from epp.transport.tls import load_pair, parse_cipher_suites, self_signed
 from epp.version import VERSION, commit
@@ -141,7 +141,7 @@ class App:
         self.defects = PluginDefects(self.metrics)
         self.store = EndpointStore()
         self.objects = ObjectStore(PoolIdentity(options.pool_name or "epp", options.namespace, options.pool_group))
-        self.transport = GrpcTransport()
+        self.transport_name, self.transport = make_transport(options.transport)
         self.health = Health(
             ("pool", "plugins"), leader_election=options.ha_enable_leader_election, on_change=self.transport.set_health
         )
@@ -180,6 +180,7 @@ class App:
         return 0
 
     async def _start(self) -> None:
+        _logger.info("transport", name=self.transport_name)
         self._log_configuration()
         debug_pages.forget_departed(self.store, self.instances)
         self._start_objects()

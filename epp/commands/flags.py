@@ -147,6 +147,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("grpc-health-port", _LISTEN, "gRPC health, always plaintext", INT),
     Flag("metrics-port", _LISTEN, "Prometheus, /healthz, /readyz, /debug", INT),
     Flag("ready-file", _LISTEN, "file that receives pid and ports as JSON once the process serves"),
+    Flag("transport", _LISTEN, "what moves the bytes: auto takes native where it is installed", _one_of("auto", "grpcio", "native")),
     Flag("health-checking", _LISTEN, "health on the ext_proc port, which is always there", BOOL),
     Flag("max-request-body-bytes", _LISTEN, "longest request body; 413 above; 0 = no limit", BYTES),
     Flag("max-buffered-bytes", _LISTEN, "all request bodies together; 503 above; 0 = no limit", BYTES),
