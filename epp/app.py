@@ -50,6 +50,7 @@ from epp.telemetry import log
 from epp.telemetry.catalogue import ITL_S
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.transport.choose import make_transport
+from epp.transport.grpc_environment import prepare as prepare_grpc
 from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
 from epp.transport.tls import load_pair, parse_cipher_suites, self_signed
 from epp.version import VERSION, commit
@@ -107,6 +108,7 @@ def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnin
             stacktrace_level=options.zap_stacktrace_level,  # type: ignore[arg-type]
         )
     )
+    prepare_grpc(parse_cipher_suites(options.tls_cipher_suites))
     try:
         _logger.info("starting", version=VERSION, commit=commit(), python=platform.python_version(), pid=os.getpid())
         _logger.info("flags", **dict(given))
