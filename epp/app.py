@@ -69,6 +69,25 @@ RECEIVE_MARGIN_BYTES = 1024 * 1024
 """A message is a body and some framing."""
 
 
+def config_source(options: Options) -> ConfigSource:
+    """The configuration that the options name."""
+    if options.config_file:
+        return ConfigSource.from_file(options.config_file)
+    if options.config_text:
+        return ConfigSource.from_text(options.config_text)
+    return ConfigSource.builtin()
+
+
+def load_flags(options: Options) -> LoadFlags:
+    """How the configuration is judged."""
+    return LoadFlags(
+        strict=options.strict_config,
+        allow_experimental=options.allow_experimental_plugins,
+        for_serve=True,
+        metrics_flags=_metrics_flags(options),
+    )
+
+
 def load(options: Options) -> LoadedConfig:
     """Load the configuration that the options name.
 
@@ -78,19 +97,7 @@ def load(options: Options) -> LoadedConfig:
     registry, findings = build_registry()
     for finding in findings:
         print(f"epp: {finding.message}", file=sys.stderr)
-    if options.config_file:
-        source = ConfigSource.from_file(options.config_file)
-    elif options.config_text:
-        source = ConfigSource.from_text(options.config_text)
-    else:
-        source = ConfigSource.builtin()
-    flags = LoadFlags(
-        strict=options.strict_config,
-        allow_experimental=options.allow_experimental_plugins,
-        for_serve=True,
-        metrics_flags=_metrics_flags(options),
-    )
-    return load_config(source, registry, flags)
+    return load_config(config_source(options), registry, load_flags(options))
 
 
 def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnings: Sequence[str]) -> int:

@@ -35,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
     )
     valid = True
     for file in options.files:
-        result, found = _check(file, registry, flags)
+        result, found = _check(_source(file), registry, flags)
         findings += found
         valid = valid and result is not None
         if options.output == "text":
@@ -49,10 +49,25 @@ def main(argv: Sequence[str]) -> int:
     return VALID if valid else INVALID
 
 
-def _check(file: str, registry: Registry, flags: LoadFlags) -> tuple[Instances | None, list[Finding]]:
-    source = ConfigSource.from_file(file)
+def check_source(source: ConfigSource, flags: LoadFlags, *, print_effective: bool) -> int:
+    """The same check of one source, for ``epp serve --check-config``; findings go to standard error.
+
+    Returns:
+        0 if it is valid, else 1.
+    """
+    registry, unloaded = build_registry()
+    result, found = _check(source, registry, flags)
+    _show(source.name, result, [*unloaded, *found], print_effective=print_effective)
+    return INVALID if result is None else VALID
+
+
+def _source(file: str) -> ConfigSource:
     if file == "-":
-        source = ConfigSource.from_text(sys.stdin.buffer.read(), "<stdin>")
+        return ConfigSource.from_text(sys.stdin.buffer.read(), "<stdin>")
+    return ConfigSource.from_file(file)
+
+
+def _check(source: ConfigSource, registry: Registry, flags: LoadFlags) -> tuple[Instances | None, list[Finding]]:
     try:
         instances = instantiate(load_config(source, registry, flags))
     except ConfigError as error:

@@ -49,10 +49,12 @@ def _run(command: CommandLine) -> int:
             from epp.commands.plugins import main as list_plugins
 
             return list_plugins([])
-        config = app.load(options)
         if options.check_config or options.print_effective_config:
-            return app.report(config, options)
-        return app.run(command.options, config, command.given, command.warnings)
+            from epp.commands.check import check_source
+
+            source, flags = app.config_source(options), app.load_flags(options)
+            return check_source(source, flags, print_effective=options.print_effective_config)
+        return app.run(options, app.load(options), command.given, command.warnings)
     except UsageError as error:
         _print_problems(error)
         return USAGE
