@@ -11,6 +11,8 @@ from epp.config.yaml_nodes import Place
 from epp.errors import ConfigError, EppError, Finding, Severity
 
 NOWHERE = Place(0, 0)
+_FIRST_OF_MEANING = "CFG040"
+"""Lower codes are about how something is written, this and higher ones about what it means."""
 
 
 class UnreadableError(EppError):
@@ -18,19 +20,23 @@ class UnreadableError(EppError):
 
 
 class Report:
-    """All findings of one document. Of several errors at the same path the first, which has the cause, is kept."""
+    """All findings of one document.
+
+    After an error in how a value is written, further errors about the same value are only consequences and are not kept.
+    """
 
     def __init__(self, file: str, *, strict: bool = False) -> None:
         self._file = file
         self._strict = strict
         self._findings: list[Finding] = []
-        self._wrong: set[str] = set()
+        self._wrong: dict[str, set[str]] = {}
 
     def error(self, code: str, path: str, message: str, fix: str = "", *, value: object = None, at: Place = NOWHERE) -> None:
         """Something that prevents the start."""
-        if path and path in self._wrong:
+        before = self._wrong.setdefault(path, set())
+        if path and (code in before or min(before, default=_FIRST_OF_MEANING) < _FIRST_OF_MEANING):
             return
-        self._wrong.add(path)
+        before.add(code)
         self._add(code, path, message, fix, value, at, Severity.ERROR)
 
     def warn(self, code: str, path: str, message: str, fix: str = "", *, value: object = None, at: Place = NOWHERE) -> None:

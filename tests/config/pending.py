@@ -15,6 +15,5 @@ PENDING: dict[str, str] = {
     "V26, scorers see None": "covered by the scorers' own tests; loading is tested here",
     "WRN018, deprecated environment variables": "read where the environment is read, beside the flags",
     "WRN007, podLabelSelector that shares no label with the pool's own": "discovery through the Kubernetes API",
-    "responses-store-parser, accepted as an alias with a warning": "stored responses",
     "reload: which fields can change while serving": "the watched configuration file",
 }

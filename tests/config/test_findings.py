@@ -68,9 +68,12 @@ def test_findings_come_in_document_order_and_once_for_a_path() -> None:
     report = Report("f")
     report.warn("WRN001", "c", "third")
     report.error("CFG002", "b", "second", at=Place(3, 1))
-    report.error("CFG003", "b", "a consequence", at=Place(3, 1))
+    report.error("CFG056", "b", "a consequence", at=Place(3, 1))
+    report.error("CFG059", "d", "fourth", at=Place(4, 1))
+    report.error("CFG065", "d", "fifth", at=Place(4, 1))
+    report.error("CFG065", "d", "said before", at=Place(4, 1))
     report.inform("INF001", "a", "first", at=Place(2, 9))
-    assert [finding.message for finding in report.findings] == ["first", "second", "third"]
+    assert [finding.message for finding in report.findings] == ["first", "second", "fourth", "fifth", "third"]
     with pytest.raises(ConfigError) as caught:
         report.raise_if_wrong()
     assert caught.value.findings == report.findings

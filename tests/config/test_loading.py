@@ -232,3 +232,10 @@ def test_l29_an_unreferenced_plugin_is_in_no_profile_but_active() -> None:
     assert [name for name, _ in config.profiles[0].plugins] == ["queue-scorer", "max-score-picker"]
     assert config.plugin("session-affinity-scorer").active
     assert "INF004" not in [finding.code for finding in config.findings]
+
+
+def test_the_parser_of_newer_charts_is_the_openai_parser() -> None:
+    text = document(QUEUE) + "requestHandler: {parsers: [{pluginRef: responses-store-parser}]}\n"
+    config = loaded(text.replace(QUEUE, f"{QUEUE}, {{type: responses-store-parser}}"))
+    assert config.plugin("responses-store-parser").type.type == "openai-parser"
+    assert [finding.code for finding in config.findings] == ["WRN004"]
