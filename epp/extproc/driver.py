@@ -28,6 +28,7 @@ from epp.extproc.messages import (
 
 _LOGGER = logging.getLogger(__name__)
 
+_DEFECT = "internal error"
 _NOT_SENT = (CallRequest, CallResponseHeaders, CallResponseBody, CallFinished, Close)
 
 
@@ -135,7 +136,9 @@ class Session:
                 self._run(self._machine.answer(self._answers.pop(0), now), now)
         except Exception:
             _LOGGER.exception("defect while serving a stream, aborting it")
-            self._run(self._machine.abort(Status.INTERNAL, "internal error", now), now)
+            self._run(self._machine.abort(Status.INTERNAL, _DEFECT, now), now)
+            if self.closing is None:
+                self.closing = Close(Status.INTERNAL, _DEFECT)
         finally:
             self._running = outer
 

@@ -99,23 +99,6 @@ class Machine:
         budget: counts the bytes of all request bodies.
     """
 
-    __slots__ = (
-        "_asked",
-        "_budget",
-        "_finished",
-        "_half_closed",
-        "_headers_asked",
-        "_held",
-        "_last_s",
-        "_opening",
-        "_plan",
-        "_request",
-        "_rest_unseen",
-        "_rules",
-        "phase",
-        "response",
-    )
-
     def __init__(self, rules: Rules, budget: Budget) -> None:
         self.phase = Phase.NEW
         self.response = ResponseSide(rules.settings.gap_bounds_s)
@@ -230,7 +213,7 @@ class Machine:
         if self.phase is Phase.RECEIVING:
             state = request.collect(message)
             return NOTHING if state is None else self._ask(state)
-        if request.mode in (Mode.STREAMED, Mode.NONE):
+        if request.mode in (Mode.STREAMED, Mode.NONE) and not request.trailers:
             return self._request_body_passes(request, message, now)
         # Some Envoys repeat the end of the stream (envoyproxy/envoy#46237): nothing is due for it.
         return NOTHING
@@ -308,8 +291,6 @@ class Machine:
         if self.phase is not Phase.ROUTED:
             before = self._finish(End.DISCONNECTED, False, now)
             self.phase = Phase.PASSING
-            if self._request is not None:
-                self._request.release()
         mode = self._opening.response_mode
         headers, metadata = (None, None) if message is None else (message.headers, message.metadata)
         may_rename = mode in (Mode.FULL_DUPLEX, Mode.BUFFERED)
@@ -384,10 +365,9 @@ class Machine:
             if self.phase is Phase.DECIDING and not self._opening.configured:
                 self._half_closed = True
                 return NOTHING
-        if self._is_over():
-            return self._close(Status.OK)
-        if how is not Lost.SEND_FAILED and self._ends_unseen():
-            return [*self._finish(End.NATURAL, False, now), *self._close(Status.OK)]
+        if how is not Lost.SEND_FAILED and (self._is_over() or self._ends_unseen()):
+            status = Status.OK if how is Lost.HALF_CLOSED else Status.CANCELLED
+            return [*self._finish(End.NATURAL, False, now), *self._close(status, how.value)]
         return [*self._finish(End.DISCONNECTED, False, now), *self._close(Status.CANCELLED, how.value)]
 
     def _is_over(self) -> bool:
@@ -412,8 +392,6 @@ class Machine:
 
     def _close(self, status: Status, details: str = "") -> Sequence[Effect]:
         self.phase = Phase.CLOSED
-        if self._request is not None:
-            self._request.release()
         return (Close(status, details),)
 
     def _illegal(self, why: str, now: float) -> Sequence[Effect]:
