@@ -106,6 +106,7 @@ def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnin
     Raises:
         UsageError, ConfigError, OSError: the service cannot start.
     """
+    _check_discovery(options, config)
     _raise_open_files_limit()
     sink = log.setup(
         log.LogOptions(
@@ -311,15 +312,10 @@ class App:
         )
 
     def _discovery(self) -> EndpointDiscovery:
-        name = self.config.discovery
         if self.options.endpoints:
             static: EndpointDiscovery = StaticDiscovery(parse_endpoints(self.options.endpoints))
             return static
-        if name is not None:
-            return cast("EndpointDiscovery", self.instances.by_name[name])
-        if self.options.needs_kubernetes:
-            raise UsageError([NO_KUBERNETES])
-        raise UsageError([NO_ENDPOINTS])
+        return cast("EndpointDiscovery", self.instances.by_name[self.config.discovery or ""])
 
     def _sources(self) -> list[SourceBinding]:
         """Active data sources with their extractors."""
@@ -399,7 +395,7 @@ class App:
         limit = options.max_request_body_bytes
         receive = options.grpc_max_recv_msg_size or (limit + RECEIVE_MARGIN_BYTES if limit else -1)
         return Settings(
-            request_strip=REQUEST_STRIP,
+            request_strip=REQUEST_STRIP.union(*(plugin.type.header_strip for plugin in self.config.plugins)),
             response_strip=RESPONSE_STRIP,
             response_set=((WENT_INTO_RESPONSE, "true"),),
             max_body_bytes=limit,
@@ -441,6 +437,18 @@ class App:
         for plugin in config.plugins:
             roles = ",".join(sorted(plugin.type.roles))
             _logger.info("plugin", name=plugin.name, type=plugin.type.type, roles=roles, declared=plugin.declared)
+
+
+def _check_discovery(options: Options, config: LoadedConfig) -> None:
+    """There is a way to find endpoints.
+
+    Raises:
+        UsageError: there is none, or an ``--endpoint`` cannot be read.
+    """
+    parse_endpoints(options.endpoints)
+    if options.endpoints or config.discovery is not None:
+        return
+    raise UsageError([NO_KUBERNETES if options.needs_kubernetes else NO_ENDPOINTS])
 
 
 def _metrics_flags(options: Options) -> MetricsFlags:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
@@ -19,7 +18,7 @@ from epp.framework.interfaces import (
     SaturationDetector,
     Scorer,
 )
-from epp.lifecycle import Hook, HookRunner, Hooks, is_async
+from epp.lifecycle import Hook, HookRunner, Hooks, Spawn, is_async
 from epp.request.parse import NamedParser, ParserTable
 from epp.scheduling.profile import Defects, FilterStep, Observe, PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
@@ -83,7 +82,7 @@ class PipelineBuilder:
         instances: Instances,
         metrics: Metrics,
         defects: Defects,
-        spawn: Callable[[Awaitable[None], str], asyncio.Task[None]],
+        spawn: Spawn,
     ) -> None:
         self._instances = instances
         self._config = instances.config
@@ -156,6 +155,10 @@ class PipelineBuilder:
             received=self._slot(Role.RESPONSE_RECEIVED, "response_received"),
             streaming=self._slot(Role.RESPONSE_STREAMING, "response_streaming"),
             complete=self._slot(Role.RESPONSE_COMPLETE, "response_complete"),
+            every_chunk=any(
+                plugin.active and plugin.has(Role.RESPONSE_STREAMING) and plugin.type.reads.response_chunks
+                for plugin in self._config.plugins
+            ),
         )
 
     def _slot(self, role: Role, method: str, *, in_creation_order: bool = False) -> list[Hook[Any]]:

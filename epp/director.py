@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
 
 from epp.candidates import CandidateFinder
-from epp.errors import ErrorCode, RequestError, SchedulingError
+from epp.errors import DropReason, ErrorCode, RequestError, SchedulingError
 from epp.extproc.handler import (
     BodyState,
     Chunk,
@@ -36,8 +36,9 @@ from epp.extproc.handler import (
 from epp.framework.candidates import Candidates
 from epp.framework.data import RequestData
 from epp.framework.interfaces import SaturationDetector
+from epp.framework.keys import AGENT_IDENTITY
 from epp.framework.types import RAW_BODY, InferenceRequest, ParsedBody, SchedulingResult
-from epp.lifecycle import HookRunner
+from epp.lifecycle import HookRunner, Spawn
 from epp.request.edits import EditList
 from epp.request.headers import (
     DESTINATION,
@@ -64,6 +65,7 @@ DECISION_DEADLINE_S = 5.0
 DEFAULT_FLOW = "default-flow"
 NO_ENDPOINTS = "no pods available in datastore"
 """What clients of requests without a body are told. Source: llm-d-router: pkg/epp/handlers/request.go."""
+SCREENED_OUT = "screeners eliminated all endpoint candidates"
 
 
 class Rewrite(Protocol):
@@ -127,7 +129,7 @@ class Director:
         options: DirectorOptions = DirectorOptions(),
         *,
         choose: Callable[[Sequence[str]], str],
-        spawn: Callable[[Awaitable[None], str], asyncio.Task[None]],
+        spawn: Spawn,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pipeline = pipeline
@@ -153,12 +155,14 @@ class Director:
                 answer: Route | Reply = self._forward_bodyless(request)
             else:
                 splices = self._read(pipeline, flight, request)
-                if pipeline.hooks.hooks.decision_waits:
+                if pipeline.hooks.decision_waits:
                     flight.task = self._spawn(self._decide_later(stream, pipeline, flight, request, splices), "decision")
                     return
                 answer = self._decide(pipeline, flight, request, splices)
         except RequestError as error:
             answer = self._refuse(flight, error)
+        except Exception as error:  # noqa: BLE001 — a defect; the client is told, the log too
+            answer = self._failed(flight, "request", error)
         self._answer(stream, flight, answer)
 
     def response_headers(self, stream: Stream, head: ResponseHead) -> Edits | None:
@@ -222,13 +226,14 @@ class Director:
     def _parse(self, pipeline: Pipeline, flight: Flight, request: Request) -> ParsedBody:
         state = request.body_state
         if state is BodyState.COMPLETE:
-            path = flight.path.rstrip("/")
+            path = flight.path.rstrip("/") or "/"
             return pipeline.parsers.resolve(path).plugin.parse(path, request.headers, request.body)
         if state is BodyState.UNSEEN:
             if lookup(request.headers, *MODEL_REWRITE):
                 raise RequestError(ErrorCode.BAD_REQUEST, "request body not available for model rewrite")
             return RAW_BODY
-        raise _BODY_ERRORS[state]
+        code, text = _BODY_ERRORS[state]
+        raise RequestError(code, text)
 
     def _target_model(self, flight: Flight, body: ParsedBody, request: Request) -> str:
         """The name to send upstream: a rule's, else the header's, else the client's own."""
@@ -259,7 +264,7 @@ class Director:
         result = self._schedule(pipeline, flight, candidates)
         if hooks.hooks.pre_request:
             hooks.pre_request(inference, result, edits)
-        return self._route(flight, result, edits, splices)
+        return self._route(pipeline, flight, result, edits, splices)
 
     async def _decide_later(
         self,
@@ -279,29 +284,32 @@ class Director:
                 candidates = self._candidates(pipeline, inference, request, edits)
                 await hooks.produce_async(inference, candidates)
                 await hooks.admit_async(inference, candidates)
+                if flight.over:  # a plugin that was cancelled went on
+                    return
                 result = self._schedule(pipeline, flight, candidates)
                 await hooks.pre_request_async(inference, result, edits)
-                answer = self._route(flight, result, edits, splices)
+                answer = self._route(pipeline, flight, result, edits, splices)
         except RequestError as error:
             answer = self._refuse(flight, error)
         except TimeoutError:
             answer = self._refuse(flight, RequestError(ErrorCode.SERVICE_UNAVAILABLE, "no decision in time"))
-        except Exception as error:  # noqa: BLE001 — a defect; the client is told, the log too
-            self._responses.defect("decision", error)
-            answer = self._refuse(flight, RequestError(ErrorCode.INTERNAL, "internal error"))
+        except Exception as error:  # noqa: BLE001 — as in request
+            answer = self._failed(flight, "decision", error)
         self._answer(stream, flight, answer)
 
     def _candidates(self, pipeline: Pipeline, inference: InferenceRequest, request: Request, edits: EditList) -> Candidates:
         hooks = pipeline.hooks
         if hooks.hooks.request_header:
             hooks.request_header(inference, edits)
+            if inference.fairness_id == DEFAULT_FLOW:
+                inference.fairness_id = inference.data.get(AGENT_IDENTITY) or DEFAULT_FLOW
         candidates = self._finder.find(request.metadata)
         if inference.priority < 0 and pipeline.detector is not None and pipeline.detector.saturation(candidates) >= 1.0:
             raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, "system saturated, sheddable request dropped")
         if hooks.hooks.screeners:
             candidates = hooks.screen(inference, candidates)
             if not candidates:
-                raise _SCREENED_OUT
+                raise RequestError(ErrorCode.SERVICE_UNAVAILABLE, SCREENED_OUT, DropReason.NO_ENDPOINTS)
         return candidates
 
     def _schedule(self, pipeline: Pipeline, flight: Flight, candidates: Candidates) -> SchedulingResult:
@@ -311,8 +319,10 @@ class Director:
         begun = time.perf_counter()
         try:
             result = pipeline.scheduler.schedule(inference, candidates, record)
-        except SchedulingError as error:
+        except (SchedulingError, RequestError) as error:
             self._metrics.scheduler_attempt(AttemptLabels(False, inference.target_model), time.perf_counter() - begun)
+            if isinstance(error, RequestError):
+                raise
             message = f"failed to find target endpoint: {error}"
             raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, message, error.reason) from error
         finally:
@@ -328,6 +338,7 @@ class Director:
 
     def _route(
         self,
+        pipeline: Pipeline,
         flight: Flight,
         result: SchedulingResult,
         edits: EditList,
@@ -340,8 +351,8 @@ class Director:
         if flight.adds_request_id:
             first = (*first, (REQUEST_ID, inference.request_id))
         values: dict[str, object] = {DESTINATION: destination}
-        if self._options.emit_scores:
-            values.update(_scores(result))
+        if self._options.emit_scores and (totals := pipeline.scheduler.totals(result)):
+            values[DESTINATION_SCORES] = totals
         metadata: Mapping[str, Mapping[str, object]] = {LB_NAMESPACE: values}
         if edits.metadata is not None:
             metadata = {**edits.metadata, LB_NAMESPACE: {**edits.metadata.get(LB_NAMESPACE, {}), **values}}
@@ -360,6 +371,10 @@ class Director:
         self._metrics.request_processing(self._clock() - flight.received_s)
         stream.answer(answer)
 
+    def _failed(self, flight: Flight, place: str, error: Exception) -> Reply:
+        self._responses.defect(place, error)
+        return self._refuse(flight, RequestError(ErrorCode.INTERNAL, "internal error"))
+
     def _refuse(self, flight: Flight, error: RequestError) -> Reply:
         is_read = flight.request is not None
         labels = flight.labels or (flight.make_labels() if is_read else RequestLabels(flight.incoming_model))
@@ -368,21 +383,9 @@ class Director:
         return refusal(error, error_shape(flight.path, flight.headers), grpc=is_grpc(flight.headers))
 
 
-def _scores(result: SchedulingResult) -> dict[str, object]:
-    """Weighted totals of the primary profile by ``host:port``."""
-    primary = result.profiles.get(result.primary)
-    if primary is None:
-        return {}
-    pairs = zip(primary.candidates.endpoints, primary.totals, strict=True)
-    return {DESTINATION_SCORES: {endpoint.host_port: total for endpoint, total in pairs}}
-
-
 _UNOBSERVED = Plan()
-_SCREENED_OUT = RequestError(ErrorCode.SERVICE_UNAVAILABLE, "screeners eliminated all endpoint candidates")
 _BODY_ERRORS = {
-    BodyState.TIMED_OUT: RequestError(ErrorCode.REQUEST_TIMEOUT, "request body incomplete"),
-    BodyState.TOO_LARGE: RequestError(ErrorCode.PAYLOAD_TOO_LARGE, "request body is larger than this service accepts"),
-    BodyState.NO_MEMORY: RequestError(
-        ErrorCode.SERVICE_UNAVAILABLE, "too many request bodies in memory, try again in a moment"
-    ),
+    BodyState.TIMED_OUT: (ErrorCode.REQUEST_TIMEOUT, "request body incomplete"),
+    BodyState.TOO_LARGE: (ErrorCode.PAYLOAD_TOO_LARGE, "request body is larger than this service accepts"),
+    BodyState.NO_MEMORY: (ErrorCode.SERVICE_UNAVAILABLE, "too many request bodies in memory, try again in a moment"),
 }

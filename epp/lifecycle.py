@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar, cast
@@ -33,6 +33,9 @@ from epp.framework.types import Completion, InferenceRequest, ResponseInfo, Sche
 from epp.scheduling.profile import Defects, Observe
 
 T = TypeVar("T")
+
+Spawn = Callable[[Coroutine[object, object, None], str], asyncio.Task[None]]
+"""Starts a background task under a name."""
 
 HOOK_DEADLINE_S = 0.4
 """Longest time a coroutine hook may take; upstream's default for data producers."""
@@ -67,11 +70,8 @@ class Hooks:
     received: Sequence[Hook[ResponseReceived]] = ()
     streaming: Sequence[Hook[ResponseStreaming]] = ()
     complete: Sequence[Hook[ResponseComplete]] = ()
-
-    @property
-    def decision_waits(self) -> bool:
-        """A stage before the answer is a coroutine, so that the decision needs a task."""
-        return any(hook.is_async for slot in (self.producers, self.admitters, self.pre_request) for hook in slot)
+    every_chunk: bool = False
+    """A streaming hook reads every chunk; otherwise the first one is told."""
 
 
 class HookRunner:
@@ -88,10 +88,14 @@ class HookRunner:
         self,
         hooks: Hooks,
         defects: Defects,
-        spawn: Callable[[Awaitable[None], str], asyncio.Task[None]],
+        spawn: Spawn,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.hooks = hooks
+        self.decision_waits = any(
+            hook.is_async for slot in (hooks.producers, hooks.admitters, hooks.pre_request) for hook in slot
+        )
+        """A stage before the answer is a coroutine, so that the decision needs a task."""
         self._defects = defects
         self._spawn = spawn
         self._clock = clock
@@ -146,7 +150,7 @@ class HookRunner:
             try:
                 await _settle(hook.plugin.produce(request, candidates))
             except Exception as error:  # noqa: BLE001
-                self._defects.plugin_failed(Role.DATA_PRODUCER, hook.type, hook.name, _named(error))
+                self._defects.plugin_failed(Role.DATA_PRODUCER, hook.type, hook.name, error)
                 return
             hook.observe(self._clock() - begun)
 
@@ -177,7 +181,7 @@ class HookRunner:
             except RequestError:
                 raise
             except Exception as error:
-                self._defects.plugin_failed(Role.ADMITTER, hook.type, hook.name, _named(error))
+                self._defects.plugin_failed(Role.ADMITTER, hook.type, hook.name, error)
                 raise RequestError(ErrorCode.INTERNAL, "internal error") from error
             hook.observe(self._clock() - begun)
             _raise_denial(denial)
@@ -207,7 +211,7 @@ class HookRunner:
             try:
                 await _settle(hook.plugin.pre_request(request, result, edits))
             except Exception as error:  # noqa: BLE001
-                failures.append((hook, _named(error)))
+                failures.append((hook, error))
             hook.observe(self._clock() - begun)
         if failures:
             self._raise_failures(failures)
@@ -294,7 +298,7 @@ class HookRunner:
         try:
             await _settle(call())
         except Exception as error:  # noqa: BLE001
-            self._defects.plugin_failed(role, hook.type, hook.name, _named(error))
+            self._defects.plugin_failed(role, hook.type, hook.name, error)
         hook.observe(self._clock() - begun)
 
 
@@ -306,12 +310,14 @@ async def _settle(value: Awaitable[T] | T) -> T:
     """
     if not inspect.isawaitable(value):
         return value
-    async with asyncio.timeout(HOOK_DEADLINE_S):
-        return cast("T", await value)
-
-
-def _named(error: Exception) -> Exception:
-    return TimeoutError(f"took longer than {HOOK_DEADLINE_S:g} s") if isinstance(error, TimeoutError) else error
+    deadline = asyncio.timeout(HOOK_DEADLINE_S)
+    try:
+        async with deadline:
+            return cast("T", await value)
+    except TimeoutError as error:
+        if deadline.expired():
+            raise TimeoutError(f"took longer than {HOOK_DEADLINE_S:g} s") from error
+        raise
 
 
 def _raise_denial(denial: str | None) -> None:

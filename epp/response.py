@@ -50,6 +50,7 @@ class Flight:
         "hooks",
         "incoming_model",
         "labels",
+        "over",
         "path",
         "received_s",
         "request",
@@ -82,6 +83,8 @@ class Flight:
         self.adds_request_id = False
         self.error_counted = False
         self.evicted = False
+        self.over = False
+        """The stream has ended."""
 
     @property
     def inference(self) -> InferenceRequest:
@@ -127,7 +130,8 @@ class ResponseSide:
     def plan(self, hooks: HookRunner, reader: str, streams: bool, skip: bool) -> Plan:
         """What the transport must do with the response so that hooks and books get what they read, and no more."""
         slots = hooks.hooks
-        return self._plans(bool(slots.received), bool(slots.streaming), bool(slots.complete), reader, streams, skip)
+        observe = Observe.EVERY if slots.every_chunk else Observe.FIRST if slots.streaming else Observe.OFF
+        return self._plans(bool(slots.received), observe, bool(slots.complete), reader, streams, skip)
 
     def headers(self, flight: Flight, head: ResponseHead) -> Edits | None:
         """Run ResponseReceived hooks."""
@@ -150,19 +154,20 @@ class ResponseSide:
 
     def finished(self, flight: Flight, outcome: Outcome) -> Metadata | None:
         """Run ResponseComplete hooks and observe the request; a decision that still waits is withdrawn."""
+        flight.over = True
         if flight.task is not None and not flight.task.done():
             flight.task.cancel()
         result, flight.result = flight.result, None
-        if result is None:
+        labels = flight.labels
+        if result is None or labels is None:
             return None
+        self._metrics.running_down(labels)
         head = outcome.head
-        usage = _usage(outcome.read)
-        natural = outcome.end is End.NATURAL
         completion = Completion(
             cause=Cause.EVICTED if flight.evicted else _CAUSES[outcome.end],
             status=head.status if head is not None else 0,
             served=self._served(flight, head),
-            usage=usage,
+            usage=_usage(outcome.read),
             length_known=outcome.complete,
             ttft_s=outcome.first_s - flight.received_s if outcome.first_s is not None else None,
             duration_s=outcome.end_s - flight.received_s,
@@ -171,21 +176,18 @@ class ResponseSide:
         )
         if flight.hooks.hooks.complete:
             flight.hooks.complete(flight.inference, result, completion, flight.tail)
-        self._count(flight, outcome, completion, natural)
+        self._count(flight, labels, outcome, completion)
         return completion.metadata or None
 
-    def _count(self, flight: Flight, outcome: Outcome, completion: Completion, natural: bool) -> None:
-        labels = flight.labels
-        assert labels is not None
+    def _count(self, flight: Flight, labels: RequestLabels, outcome: Outcome, completion: Completion) -> None:
         metrics = self._metrics
-        metrics.running_down(labels)
         if completion.status >= _FIRST_ERROR_STATUS and not flight.error_counted:
             metrics.request_error(labels, ErrorCode.MODEL_SERVER_ERROR.value)
         usage = completion.usage
         metrics.request_finished(
             labels,
             RequestFacts(
-                duration_s=completion.duration_s if natural else None,
+                duration_s=completion.duration_s if outcome.end is End.NATURAL else None,
                 ttft_s=completion.ttft_s,
                 streaming=outcome.streaming,
                 request_bytes=flight.inference.size_bytes,
@@ -212,10 +214,10 @@ class ResponseSide:
         return served
 
 
-def _plan(received: bool, streaming: bool, complete: bool, reader: str, streams: bool, skip: bool) -> Plan:
+def _plan(received: bool, observe: Observe, complete: bool, reader: str, streams: bool, skip: bool) -> Plan:
     return Plan(
         ask_headers=received,
-        observe=Observe.EVERY if streaming else Observe.OFF,
+        observe=observe,
         hold_end=complete,
         readers=(reader,) if reader else (),
         streams=streams,

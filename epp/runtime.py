@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import ParamSpec, TypeVar
 
 from epp.telemetry import log
@@ -25,16 +26,16 @@ class TaskRuntime:
         self._tasks: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix="offload")
 
-    def spawn(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
+    def spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         """Run ``work`` on the event loop; a failure is logged under ``name``."""
-        task = asyncio.ensure_future(work) if isinstance(work, asyncio.Task) else asyncio.create_task(_run(work), name=name)
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     def offload(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Run ``function`` in the pool of threads."""
-        return asyncio.get_running_loop().run_in_executor(self._threads, lambda: function(*args, **kwargs))
+        return asyncio.get_running_loop().run_in_executor(self._threads, partial(function, *args, **kwargs))
 
     async def stop(self) -> None:
         """Cancel what still runs and wait for it."""
@@ -48,7 +49,3 @@ class TaskRuntime:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _logger.error("background task failed", exc=error, task=task.get_name())
-
-
-async def _run(work: Awaitable[None]) -> None:
-    await work

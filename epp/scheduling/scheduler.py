@@ -64,6 +64,14 @@ class Scheduler:
             record.picked = [e.host_port for e in result.targets]
         return result
 
+    def totals(self, result: SchedulingResult) -> dict[str, float]:
+        """Weighted totals of the primary profile's candidates by ``host:port``; none if it has no scorers."""
+        run = result.profiles.get(result.primary)
+        profile = self.profiles.get(result.primary)
+        if run is None or profile is None or not profile.scorers:
+            return {}
+        return {endpoint.host_port: total for endpoint, total in zip(run.candidates, run.totals, strict=True)}
+
     def _cycle(self, request: InferenceRequest, candidates: Candidates, record: DecisionRecord | None) -> SchedulingResult:
         results: dict[str, ProfileRunResult | None] = {}
         failures: dict[str, SchedulingError] = {}
