@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any, Protocol
@@ -26,8 +27,11 @@ def transport_type(request: pytest.FixtureRequest) -> type[Transport]:
 
 
 @pytest.fixture
-async def start(transport_type: type[Transport]) -> AsyncIterator[StartPicker]:
-    """Factory: ``await start(A(3, .2), B(0, .1))``. Each picker is proven to have settled when the test is over."""
+async def start(transport_type: type[Transport], caplog: pytest.LogCaptureFixture) -> AsyncIterator[StartPicker]:
+    """Factory: ``await start(A(3, .2), B(0, .1))``. Each picker is proven to have settled when the test is over.
+
+    Errors in the log fail the test, except those of plugins: tests bring broken ones.
+    """
     async with AsyncExitStack() as stack:
 
         async def start_picker(*servers: Server, **options: Any) -> Picker:
@@ -41,3 +45,5 @@ async def start(transport_type: type[Transport]) -> AsyncIterator[StartPicker]:
         yield start_picker
         for picker in pickers:
             await picker.settle()
+        errors = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+        assert not [record for record in errors if record.name != "epp.plugins"]
