@@ -1,0 +1,307 @@
+"""A director with all its real parts except wire and plugins: streams, requests and hooks that tests control."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from epp.candidates import CandidateFinder
+from epp.datalayer.objects import ObjectStore, PoolIdentity
+from epp.datalayer.store import EndpointStore
+from epp.director import Director, DirectorOptions, Pipeline
+from epp.extproc.handler import BodyState, Chunk, End, Metadata, Outcome, Reply, Route
+from epp.framework.interfaces import SaturationDetector
+from epp.framework.testing import FakeClock, FakeHeaders, make_plugin
+from epp.framework.types import Endpoint
+from epp.lifecycle import Hook, HookRunner, Hooks, is_async
+from epp.request.parse import NamedParser, ParserTable
+from epp.response import Flight, ResponseSide
+from epp.runtime import TaskRuntime
+from epp.scheduling.record import DecisionRecord
+from epp.telemetry.metrics import Metrics
+from plugins.parsers import anthropic, openai, passthrough
+from plugins.profile_handlers import single
+from tests.unit.scheduling.doubles import Does, Reports, ignore, make_profile, make_scheduler
+from tests.unit.telemetry.scrape import value
+
+PARSERS = (openai.PLUGIN, anthropic.PLUGIN, passthrough.PLUGIN)
+NO_HOOKS = Hooks()
+COMPLETION: dict[str, object] = {"model": "m", "prompt": "hello"}
+
+
+class FakeStream:
+    """A stream that remembers its answers."""
+
+    def __init__(self) -> None:
+        self.state: object = None
+        self.answers: list[Route | Reply] = []
+        self.answered = asyncio.Event()
+
+    def answer(self, answer: Route | Reply) -> None:
+        self.answers.append(answer)
+        self.answered.set()
+
+    @property
+    def route(self) -> Route:
+        """The one answer, which forwards the request."""
+        (answer,) = self.answers
+        assert isinstance(answer, Route), answer
+        return answer
+
+    @property
+    def reply(self) -> Reply:
+        """The one answer, which refuses the request."""
+        (answer,) = self.answers
+        assert isinstance(answer, Reply), answer
+        return answer
+
+    @property
+    def flight(self) -> Flight:
+        assert isinstance(self.state, Flight)
+        return self.state
+
+
+@dataclass
+class FakeRequest:
+    """A request as a transport shows it."""
+
+    headers: FakeHeaders
+    body: memoryview = field(default_factory=lambda: memoryview(b""))
+    body_state: BodyState = BodyState.COMPLETE
+    metadata: Metadata = field(default_factory=dict)
+    at_s: float = 1000.0
+    read: tuple[object, ...] = ()
+
+
+@dataclass
+class FakeHead:
+    """A response head as a transport shows it."""
+
+    status: int = 200
+    headers: FakeHeaders = field(default_factory=FakeHeaders)
+    metadata: Metadata = field(default_factory=dict)
+    at_s: float = 1001.0
+
+
+def request(
+    body: object = COMPLETION,
+    *,
+    path: str = "/v1/completions",
+    headers: Mapping[str, str | None] | None = None,
+    state: BodyState = BodyState.COMPLETE,
+    metadata: Metadata | None = None,
+) -> FakeRequest:
+    """A request; a body that is no bytes becomes JSON, a header that is None is not there."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    own = {":path": path, "x-request-id": "r-1", **(headers or {})}
+    shown = memoryview(data if state is BodyState.COMPLETE else b"")
+    return FakeRequest(
+        FakeHeaders({name: value for name, value in own.items() if value is not None}), shown, state, metadata or {}
+    )
+
+
+def outcome(end: End = End.NATURAL, **facts: Any) -> Outcome:
+    """A stream that ended, by default with a whole JSON response of 10 bytes, 2 s after its request came."""
+    usual: dict[str, Any] = {
+        "complete": end is End.NATURAL,
+        "error": "",
+        "head": FakeHead(),
+        "streaming": False,
+        "chunks": 1,
+        "size_bytes": 10,
+        "read": (),
+        "first_s": 1001.5,
+        "last_s": 1001.5,
+        "end_s": 1002.0,
+        "busy_s": 0.001,
+        "gaps": (),
+        "gaps_s": 0.0,
+    }
+    return Outcome(end, **{**usual, **facts})
+
+
+def chunk(data: bytes, *, end: bool = False, read: tuple[object, ...] = ()) -> Chunk:
+    return Chunk(data, end, 1001.0, read)
+
+
+class Plugin:
+    """A plugin of every hook that writes its calls into a journal, and does what it is told.
+
+    Args:
+        name: in the journal.
+        journal: shared by all plugins of a test.
+        does: method name → exception to raise, function to call with the hook's arguments, or value to return.
+    """
+
+    def __init__(self, name: str, journal: list[str], **does: object) -> None:
+        self.name = name
+        self.journal = journal
+        self._does = does
+
+    def _do(self, method: str, *args: object) -> Any:
+        self.journal.append(f"{self.name}.{method}")
+        outcome = self._does.get(method)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome(*args) if callable(outcome) else outcome
+
+    def process_request(self, *args: object) -> None:
+        self._do("process_request", *args)
+
+    def screen(self, request: object, candidates: object) -> Any:
+        kept = self._do("screen", request, candidates)
+        return candidates if kept is None else kept
+
+    def produce(self, *args: object) -> Any:
+        return self._do("produce", *args)
+
+    def admit(self, *args: object) -> Any:
+        return self._do("admit", *args)
+
+    def pre_request(self, *args: object) -> Any:
+        return self._do("pre_request", *args)
+
+    def response_received(self, *args: object) -> None:
+        self._do("response_received", *args)
+
+    def response_streaming(self, *args: object) -> Any:
+        return self._do("response_streaming", *args)
+
+    def response_complete(self, *args: object) -> Any:
+        return self._do("response_complete", *args)
+
+
+class AsyncPlugin(Plugin):
+    """The same with coroutine functions; what a method's function returns is awaited."""
+
+    async def _wait(self, method: str, *args: object) -> Any:
+        outcome = self._do(method, *args)
+        return await outcome if asyncio.iscoroutine(outcome) else outcome
+
+    async def produce(self, *args: object) -> Any:
+        return await self._wait("produce", *args)
+
+    async def admit(self, *args: object) -> Any:
+        return await self._wait("admit", *args)
+
+    async def pre_request(self, *args: object) -> Any:
+        return await self._wait("pre_request", *args)
+
+    async def response_streaming(self, *args: object) -> Any:
+        return await self._wait("response_streaming", *args)
+
+    async def response_complete(self, *args: object) -> Any:
+        return await self._wait("response_complete", *args)
+
+
+SLOTS = {
+    "request_header": "process_request",
+    "screeners": "screen",
+    "producers": "produce",
+    "admitters": "admit",
+    "pre_request": "pre_request",
+    "received": "response_received",
+    "streaming": "response_streaming",
+    "complete": "response_complete",
+}
+
+
+def hooks(*plugins: Plugin, slots: Iterable[str] = SLOTS) -> Hooks:
+    """The plugins in these slots, in their order."""
+    return Hooks(
+        **{
+            slot: [Hook(p.name, "plugin-type", p, ignore, is_async(p, SLOTS[slot])) for p in plugins]  # type: ignore[arg-type]
+            for slot in slots
+        }
+    )
+
+
+class Decisions:
+    """A decision log that keeps the records."""
+
+    def __init__(self, *, wanted: bool = False) -> None:
+        self.wanted = wanted
+        self.records: list[DecisionRecord] = []
+
+    def decided(self, record: DecisionRecord) -> None:
+        self.records.append(record)
+
+
+class Rig:
+    """A director over endpoints a, b, c at 192.168.1.1 to .3; the last one scores best.
+
+    Args:
+        hooks: of its configuration.
+        handler, profile: of its scheduler.
+        detector: says how full the pool is.
+        endpoints: names of its endpoints.
+        emit_scores: ``--emit-endpoint-scores``.
+        wanted: somebody reads decisions.
+    """
+
+    def __init__(
+        self,
+        hooks: Hooks = NO_HOOKS,
+        *,
+        handler: object = None,
+        profile: object = None,
+        detector: SaturationDetector | None = None,
+        endpoints: Sequence[str] = "abc",
+        emit_scores: bool = False,
+        wanted: bool = False,
+    ) -> None:
+        self.metrics = Metrics()
+        self.reports = Reports()
+        self.failures: list[tuple[str, Exception]] = []
+        self.runtime = TaskRuntime()
+        self.decisions = Decisions(wanted=wanted)
+        self.objects = ObjectStore(PoolIdentity("pool"))
+        self.store = EndpointStore()
+        self.store.replace_all([Endpoint.of(name, f"192.168.1.{i}", 8000) for i, name in enumerate(endpoints, 1)])
+        rising = Does(lambda candidates: [i / 8 for i in range(len(candidates))])
+        scheduler = make_scheduler(
+            handler or make_plugin(single.PLUGIN),
+            profile or make_profile(scorers=[(rising, 2.0)], reports=self.reports),  # type: ignore[arg-type]
+            reports=self.reports,
+        )
+        self.director = Director(
+            Pipeline(
+                ParserTable([NamedParser(t.type, t.type, make_plugin(t)) for t in PARSERS]),
+                scheduler,
+                HookRunner(hooks, self.reports, self.runtime.spawn),
+                detector,
+            ),
+            CandidateFinder(self.store),
+            self.objects,
+            self.metrics,
+            ResponseSide(self.store, self.metrics, lambda place, error: self.failures.append((place, error))),
+            self.decisions,
+            DirectorOptions(emit_scores=emit_scores),
+            choose=lambda targets: targets[0],
+            spawn=self.runtime.spawn,
+            clock=FakeClock(1000.25),
+        )
+
+    def send(self, sent: FakeRequest | None = None) -> FakeStream:
+        """Hand a request over."""
+        stream = FakeStream()
+        self.director.request(stream, sent or request())
+        return stream
+
+    async def sent(self, sent: FakeRequest | None = None) -> FakeStream:
+        """Hand a request over, and wait for its answer."""
+        stream = self.send(sent)
+        await stream.answered.wait()
+        return stream
+
+    async def settle(self) -> None:
+        """Wait until no background task runs."""
+        while tasks := list(self.runtime._tasks):
+            await asyncio.wait(tasks)
+
+    def count(self, family: str, /, **labels: str) -> float | None:
+        """A sample of our own metrics."""
+        return value(self.metrics, f"llm_d_epp_{family}", **labels)
