@@ -7,14 +7,19 @@ from collections.abc import Callable, Sequence
 
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import HeaderEdits, Role
-from epp.framework.registry import PluginType
+from epp.framework.registry import PluginType, Reads
 from epp.framework.types import Completion, InferenceRequest, ResponseInfo, SchedulingResult, StreamingChunk
 
 
-def double(plugin: object, *roles: Role, name: str = "") -> PluginType:
+def double(plugin: object, *roles: Role, name: str = "", every_chunk: bool = True) -> PluginType:
     """A plugin type whose only instance is ``plugin``; its type name is also its name in the configuration."""
-    kind = name or type(plugin).__name__.lower()
-    return PluginType(type=kind, roles=frozenset(roles), summary="for a test", factory=lambda _context, _params: plugin)
+    return PluginType(
+        type=name or type(plugin).__name__.lower(),
+        roles=frozenset(roles),
+        summary="for a test",
+        factory=lambda _context, _params: plugin,
+        reads=Reads(response_chunks=every_chunk),
+    )
 
 
 class Recorder:

@@ -241,6 +241,16 @@ async def test_c74_events_not_asked_for(start: StartPicker) -> None:
     assert [chunk.data for chunk in recorder.chunks] == chunks, "each non-empty chunk, in order"
 
 
+async def test_streaming_hooks_that_read_no_chunks(start: StartPicker) -> None:
+    """They are told of the first one only: when a response begins."""
+    recorder = Recorder()
+    picker = await start(A(), doubles=[double(recorder, *Recorder.ROLES, every_chunk=False)])
+    chunks = [event({"n": number}) for number in range(3)]
+    await pass_chunks(await routed(picker), chunks)
+    await recorder.completion()
+    assert [chunk.data for chunk in recorder.chunks] == chunks[:1]
+
+
 PROXIED = std_body("gpt-4-proxy", "p")
 RULE = rewrite("proxy", "vllm-backend-01", "gpt-4-proxy")
 RENAMES = [
