@@ -60,10 +60,11 @@ PLANS = st.builds(
     skip=st.booleans(),
     readers=st.sampled_from([(), ("copy",)]),
 )
-ANSWERS = st.one_of(st.builds(routed, PLANS), st.just(REFUSED), st.just(EVICTED))
+ROUTES = st.builds(routed, PLANS)
+ANSWERS = st.one_of(ROUTES, st.just(REFUSED), st.just(EVICTED))
 SCRIPTS = st.builds(
     Script,
-    answer=st.one_of(st.none(), ANSWERS),
+    answer=st.one_of(st.none(), ANSWERS, ROUTES, ROUTES),
     edits=st.sampled_from([None, Edits((("a", "b"),))]),
     at_headers=st.sampled_from([None, EVICTED]),
     metadata=st.sampled_from([None, {"n": {"k": "v"}}]),
@@ -91,7 +92,7 @@ MESSAGES: st.SearchStrategy[Does] = st.one_of(
 
 @st.composite
 def conversations(draw: st.DrawFn) -> list[Does]:
-    """Mostly what a data plane does, with anything in between."""
+    """Mostly what a data plane does, with anything in between, cut anywhere; in the end it leaves."""
     usual: list[Does] = [
         RequestHeaders(HEADERS),
         RequestBody(draw(DATA)),
@@ -105,7 +106,9 @@ def conversations(draw: st.DrawFn) -> list[Does]:
         steps.insert(draw(st.integers(0, len(steps))), draw(MESSAGES))
     for _ in range(draw(st.integers(0, 2))):
         steps.pop(draw(st.integers(0, len(steps) - 1)))
-    return steps
+    if draw(st.booleans()):
+        del steps[draw(st.integers(0, len(steps))) :]
+    return [*steps, draw(st.sampled_from(Lost)), Lost.CANCELLED]
 
 
 def _can_be_done(bare: Bare, what: Does) -> bool:
@@ -118,7 +121,7 @@ def test_any_conversation_keeps_the_rules(opening: Opening, script: Script, step
     bare = Bare(Case("", (), opening=opening, script=script))
     sent: list[Outgoing] = []
     done: list[Does] = []
-    for what in [*steps, Lost.CANCELLED]:
+    for what in steps:
         if not _can_be_done(bare, what):
             continue
         closed_before = bare.session.closing
@@ -130,6 +133,7 @@ def test_any_conversation_keeps_the_rules(opening: Opening, script: Script, step
         sent += new
         if bare.session.closing is not None and closed_before is None and bare.session.closing.status is Status.OK:
             assert _may_close_cleanly(bare, opening, done, sent)
+    assert bare.session.closing is not None
     _check_calls(bare)
     _check_order(sent)
     assert bare.budget.used_bytes == 0
@@ -176,6 +180,8 @@ def _may_close_cleanly(bare: Bare, opening: Opening, done: list[Does], sent: lis
     whole = opening.response_mode is Mode.BUFFERED and any(isinstance(what, ResponseBody) for what in response)
     ended = whole or any(isinstance(what, ResponseTrailers) or what.end for what in response)
     if ended:
+        if opening.request_mode is Mode.STREAMED and request and not _overtaken(sent):
+            assert any(isinstance(what, RequestTrailers) or what.end for what in request), "the request is still coming"
         return any(not isinstance(answer, Immediate) and answer.response for answer in sent)
     if not any(isinstance(answer, HeadersAnswer | BodyAnswer) and not answer.response and answer.set for answer in sent):
         return False  # nobody routed it: a clean close would forward it as it came
@@ -186,6 +192,11 @@ def _may_close_cleanly(bare: Bare, opening: Opening, done: list[Does], sent: lis
     skipped = any(isinstance(answer, Route) and answer.plan.skip for answer in answers)
     unseen = opening.response_mode in (Mode.NONE, Mode.BUFFERED_PARTIAL)
     return skipped or (unseen and last is Lost.HALF_CLOSED)
+
+
+def _overtaken(sent: list[Outgoing]) -> bool:
+    """The response began before anything was routed, so that the request is over whatever came of it."""
+    return not any(isinstance(answer, HeadersAnswer) and not answer.response and answer.set for answer in sent)
 
 
 def _cuts(data: bytes, at: list[int]) -> list[bytes]:
