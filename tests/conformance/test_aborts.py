@@ -103,15 +103,10 @@ async def play(picker: Picker, script: Script, steps: int, end: str, *, read: bo
     """
     stream = picker.stream(script.modes)
     for message, answers in script.steps[:steps]:
-        await stream.send(copy_of(message))
+        await stream.send(message)
         for _ in range(answers if read else 0):
             assert await stream.raw() is not None
     await cut_off(stream, end)
-
-
-def copy_of(message: Message) -> Message:
-    """Sending marks the first message of a stream."""
-    return Message.FromString(message.SerializeToString())
 
 
 async def cut_off(stream: Stream, end: str) -> None:
@@ -161,7 +156,7 @@ async def test_random_messages_and_cuts(start: StartPicker) -> None:
         chosen = [*lead, *own.choices(messages, k=own.randrange(4))]
         stream = picker.stream(own.choice([None, script.modes, own.choice(modes)]))
         try:
-            await stream.send(*map(copy_of, chosen))
+            await stream.send(*chosen)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the picker has ended it
         await cut_off(stream, own.choice(ENDS))

@@ -16,6 +16,7 @@ from tests.conformance.doubles import Recorder, double
 from tests.conformance.picker import A_ADDRESS, A, B, Picker
 from tests.conformance.wire import (
     DESTINATION,
+    Message,
     Stream,
     request_body,
     request_headers,
@@ -273,9 +274,9 @@ ILLEGAL = [
 
 
 @pytest.mark.parametrize("messages", ILLEGAL)
-async def test_illegal_orders(picker: Picker, messages: list[object]) -> None:
+async def test_illegal_orders(picker: Picker, messages: list[Message]) -> None:
     stream = picker.stream()
-    await stream.send(*messages)  # type: ignore[arg-type]
+    await stream.send(*messages)
     while await read_or_none(stream) is not None:
         pass
     assert await stream.call.code() is grpc.StatusCode.INVALID_ARGUMENT
@@ -312,7 +313,8 @@ async def test_client_that_is_no_grpc(picker: Picker, data: bytes) -> None:
 
 async def test_other_methods(picker: Picker) -> None:
     for method in ("/envoy.service.ext_proc.v3.ExternalProcessor/Other", "/no.such.Service/Process"):
-        call = picker.channel.unary_unary(method)(b"")
+        multi: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = picker.channel.unary_unary(method)
+        call = multi(b"")
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await call
         assert error.value.code() is grpc.StatusCode.UNIMPLEMENTED

@@ -9,7 +9,7 @@ import pytest
 from envoy.config.core.v3 import base_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
-from epp.framework.interfaces import Role
+from epp.framework.interfaces import HasState, Role
 from epp.framework.types import Cause
 from tests.conformance.conftest import StartPicker
 from tests.conformance.doubles import Recorder, Waits, WaitsAsPreRequest, double
@@ -55,8 +55,10 @@ async def start_watched(start: StartPicker, **options: Any) -> tuple[Picker, Rec
 
 def in_flight(picker: Picker) -> int:
     """Requests that active-request-scorer counts."""
-    requests: int = picker.instances.by_name[ACTIVE].debug_state()["requests"]
-    return requests
+    scorer = picker.instances.by_name[ACTIVE]
+    assert isinstance(scorer, HasState)
+    state: Any = scorer.debug_state()
+    return int(state["requests"])
 
 
 @LEAVES

@@ -164,7 +164,6 @@ async def test_sigint_skips_the_window_and_a_second_signal_ends_at_once(serve: S
 
 EXITS = [
     pytest.param(["--no-such-flag"], 2, "no-such-flag", id="unknown flag"),
-    pytest.param([], 2, "--endpoint", id="no endpoints"),
     pytest.param([f"--endpoint={NOBODY}", "--config-text=kind: Wrong"], 1, "kind", id="bad configuration"),
 ]
 

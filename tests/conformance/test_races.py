@@ -16,6 +16,7 @@ from tests.conformance.picker import A_ADDRESS, B_ADDRESS, C_ADDRESS, A, B, C
 from tests.conformance.wire import (
     FULL_DUPLEX,
     NONE,
+    Message,
     Modes,
     request_body,
     request_headers,
@@ -83,7 +84,7 @@ CUTS = [
 
 
 @pytest.mark.parametrize(("modes", "messages"), CUTS)
-async def test_reply_behind_the_route_cuts_the_response(start: StartPicker, modes: Modes, messages: list[object]) -> None:
+async def test_reply_behind_the_route_cuts_the_response(start: StartPicker, modes: Modes, messages: list[Message]) -> None:
     """The wire's half of eviction; who evicts, and the cause, come with flow control (C94)."""
     evictor, recorder = Evictor(), Recorder()
     picker = await start(A(), doubles=[double(recorder, *Recorder.ROLES)])
@@ -91,7 +92,7 @@ async def test_reply_behind_the_route_cuts_the_response(start: StartPicker, mode
     stream = picker.stream(modes)
     await stream.send(*STANDARD)
     await stream.routed()
-    await respond(stream, *messages)  # type: ignore[arg-type]
+    await respond(stream, *messages)
     evictor.streams[0].answer(EVICTED)
     refusal = await stream.refused()
     assert (refusal.status, refusal.body, refusal.reason) == (429, EVICTED.body, "evicted")

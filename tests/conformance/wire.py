@@ -7,7 +7,7 @@ import contextlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import grpc
 from envoy.config.core.v3 import base_pb2
@@ -23,7 +23,7 @@ MAX_PIECE_BYTES = 62_000
 ANSWER_TIMEOUT_S = 20.0
 """Only a broken picker keeps silent that long; healthy ones answer within milliseconds."""
 
-Message = pb.ProcessingRequest
+Message: TypeAlias = pb.ProcessingRequest
 HeaderPairs = Mapping[str, str | bytes] | Iterable[tuple[str, str | bytes]]
 
 
@@ -98,7 +98,7 @@ def response_trailers() -> Message:
 def with_metadata(message: Message, metadata: Mapping[str, Mapping[str, Any]]) -> Message:
     """The message with this dynamic metadata."""
     for namespace, values in metadata.items():
-        message.metadata_context.filter_metadata[namespace].CopyFrom(json_format.ParseDict(values, struct_pb2.Struct()))
+        message.metadata_context.filter_metadata[namespace].CopyFrom(json_format.ParseDict(dict(values), struct_pb2.Struct()))
     return message
 
 
@@ -224,6 +224,11 @@ def _set_headers(mutation: Any) -> tuple[tuple[str, str], ...]:
     return tuple((o.header.key, o.header.raw_value.decode("utf-8", "surrogateescape")) for o in mutation.set_headers)
 
 
+def _serialized(message: Message | bytes) -> bytes:
+    data: bytes = message if isinstance(message, bytes) else message.SerializeToString()
+    return data
+
+
 class Stream:
     """One ext_proc stream, as a data plane sees it.
 
@@ -236,7 +241,7 @@ class Stream:
     def __init__(self, channel: aio.Channel, modes: Modes | None = DUPLEX, *, observed: bool = False) -> None:
         method = channel.stream_stream(
             METHOD,
-            request_serializer=lambda message: message if isinstance(message, bytes) else message.SerializeToString(),
+            request_serializer=_serialized,
             response_deserializer=pb.ProcessingResponse.FromString,
         )
         self.call = method()
@@ -247,14 +252,20 @@ class Stream:
     async def send(self, *messages: Message | bytes) -> Self:
         """Write messages; bytes are sent as they are."""
         for message in messages:
-            if self._first and isinstance(message, Message):
-                self._first = False
-                message.observability_mode = self._observed
-                if self._modes is not None:
-                    message.protocol_config.request_body_mode, message.protocol_config.response_body_mode = self._modes
-                    message.protocol_config.SetInParent()
+            if self._first and not isinstance(message, bytes):
+                message = self._opening(message)
+            self._first = False
             await self.call.write(message)
         return self
+
+    def _opening(self, message: Message) -> Message:
+        """The message as the first of this stream; a copy, because tests share their messages."""
+        first = Message(observability_mode=self._observed)
+        first.MergeFrom(message)
+        if self._modes is not None:
+            first.protocol_config.request_body_mode, first.protocol_config.response_body_mode = self._modes
+            first.protocol_config.SetInParent()
+        return first
 
     async def raw(self) -> pb.ProcessingResponse | None:
         """The next message as it came; None if the stream is over."""
