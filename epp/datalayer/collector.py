@@ -232,7 +232,9 @@ class _Scraper:
         if self.state.consecutive_failures:
             backoff = min(interval * 2.0 ** min(self.state.consecutive_failures, 16), MAX_BACKOFF_S)
             return now_s + max(interval, backoff)
-        return now_s + interval - (now_s - self._phase_s) % interval
+        left = interval - (now_s - self._phase_s) % interval
+        # A timer that fires a little early must not make two attempts of one.
+        return now_s + (left if left > interval / 4 else left + interval)
 
     async def _scrape(self) -> None:
         collector, binding = self._collector, self._binding

@@ -65,6 +65,7 @@ class MetricsSource:
         port: int = 0,
         tls: ClientTls | None = None,
         interval_s: float | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> None:
         self._scheme = scheme
         self._path = path
@@ -72,6 +73,7 @@ class MetricsSource:
         self._port = port
         self._tls = tls
         self._interval_s = interval_s
+        self._timeout_s = timeout_s
         self._choosers: list[ChoosesPath] = []
         self._session: aiohttp.ClientSession | None = None
 
@@ -106,7 +108,7 @@ class MetricsSource:
                     raise OSError(f"status {response.status} from {response.url}")
                 page = await _body(response)
         except TimeoutError:
-            raise TimeoutError(f"no whole answer within {TIMEOUT_S:g} s from {self.url(endpoint)}") from None
+            raise TimeoutError(f"no whole answer within {self._timeout_s:g} s from {self.url(endpoint)}") from None
         except aiohttp.ClientError as error:
             raise OSError(f"{type(error).__name__}: {error}") from error
         check_page(page)
@@ -124,7 +126,7 @@ class MetricsSource:
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=10.0),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"Accept": "text/plain; version=0.0.4", "Accept-Encoding": "identity", "User-Agent": "endpoint-picker"},
-            timeout=aiohttp.ClientTimeout(total=TIMEOUT_S),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             read_bufsize=256 * 1024,
         )
         return self._session

@@ -28,9 +28,18 @@ async def page(request: web.BaseRequest) -> web.Response:
 
 
 async def hang(request: web.BaseRequest) -> web.Response:
-    """No answer at all."""
-    await asyncio.Event().wait()
-    raise AssertionError("unreachable")
+    """No answer, as long as the server is there."""
+    await request["closing"].wait()
+    return web.Response()
+
+
+async def dribble(request: web.BaseRequest) -> web.StreamResponse:
+    """The beginning of a page, and nothing more."""
+    response = web.StreamResponse()
+    await response.prepare(request)
+    await response.write(PAGE.encode())
+    await request["closing"].wait()
+    return response
 
 
 async def reset(request: web.BaseRequest) -> web.Response:
@@ -66,19 +75,14 @@ class Server:
     def __init__(self, respond: Respond) -> None:
         self.respond = respond
         self.requests: list[web.BaseRequest] = []
-        self.in_flight = 0
-        self.most_in_flight = 0
         self.port = 0
+        self.closing = asyncio.Event()
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Count, then behave."""
+        request["closing"] = self.closing
         self.requests.append(request)
-        self.in_flight += 1
-        self.most_in_flight = max(self.most_in_flight, self.in_flight)
-        try:
-            return await self.respond(request)
-        finally:
-            self.in_flight -= 1
+        return await self.respond(request)
 
     def endpoint(self, name: str = "a", **labels: str) -> Endpoint:
         """The endpoint at which it listens."""
@@ -89,7 +93,7 @@ class Server:
 async def serving(respond: Respond = page, tls: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
     """A server on a free port, until the block ends."""
     server = Server(respond)
-    runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0, handler_cancellation=True)
+    runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=1)
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls)
     await site.start()
@@ -97,6 +101,7 @@ async def serving(respond: Respond = page, tls: ssl.SSLContext | None = None) ->
     try:
         yield server
     finally:
+        server.closing.set()
         await runner.cleanup()
 
 

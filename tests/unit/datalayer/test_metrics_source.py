@@ -19,7 +19,7 @@ from epp.framework.types import Endpoint
 from plugins.datalayer.client_tls import CHECK_INTERVAL_S
 from plugins.datalayer.core_metrics import PLUGIN as CORE_METRICS
 from plugins.datalayer.metrics_source import MAX_PAGE_BYTES, PLUGIN, MetricsSource
-from tests.unit.datalayer.servers import PAGE, Respond, answer, certificate, page, reset, serving, stop_half_way
+from tests.unit.datalayer.servers import PAGE, Respond, answer, certificate, dribble, hang, page, reset, serving, stop_half_way
 
 
 class NoRuntime:
@@ -110,6 +110,13 @@ async def test_answers_that_are_no_page(respond: Respond, message: str) -> None:
     async with serving(respond) as server:
         with pytest.raises(OSError, match=message):
             await fetched(make(), server.endpoint())
+
+
+@pytest.mark.parametrize("respond", [hang, dribble])
+async def test_a_server_that_takes_too_long(respond: Respond) -> None:
+    async with serving(respond) as server:
+        with pytest.raises(TimeoutError, match=r"no whole answer within 0\.05 s from http://127\.0\.0\.1"):
+            await fetched(MetricsSource(timeout_s=0.05), server.endpoint())
 
 
 async def test_nobody_listens() -> None:
