@@ -130,7 +130,7 @@ ANSWERS: list[Outgoing] = [
 ]
 
 
-@pytest.mark.parametrize("answer", ANSWERS, ids=repr)
+@pytest.mark.parametrize("answer", ANSWERS, ids=lambda answer: type(answer).__name__)
 def test_answers_survive_protobuf(answer: Outgoing) -> None:
     encoder = grpc_codec.Encoder(Rules(Settings()))
     for other in ANSWERS:
