@@ -93,21 +93,24 @@ def parse_manifest(manifest: object, namespace: str) -> InferenceObject:
     Raises:
         ManifestError: with all that is wrong.
     """
-    reader = _Reader(manifest, namespace)
-    return reader.read()
+    return _Reader(manifest, namespace).read()
 
 
 class _Reader:
     def __init__(self, manifest: object, namespace: str) -> None:
         self._manifest: dict[str, Any] = manifest if isinstance(manifest, dict) else {}
+        self._is_mapping = isinstance(manifest, dict)
         self._namespace = namespace
         self._findings: list[Finding] = []
         self._paths: list[Path] = []
-        if not isinstance(manifest, dict):
-            self._add((), "a manifest must be a mapping", "write apiVersion, kind, metadata and spec")
 
     def read(self) -> InferenceObject:
+        if not self._is_mapping:
+            self._add((), "a manifest must be a mapping", "write apiVersion, kind, metadata and spec")
+            raise ManifestError(self._findings, self._paths, None)
         kind, group = self._kind(), self._group()
+        if not kind:
+            raise ManifestError(self._findings, self._paths, None)
         metadata = self._mapping("metadata")
         key = ObjectKey(group, self._namespace_of(metadata), self._name(metadata))
         created_s = self._created(metadata)
@@ -115,7 +118,7 @@ class _Reader:
         is_objective = kind == "InferenceObjective"
         spec = self._spec(_Objective if is_objective else _Rewrite)
         if self._findings:
-            known = (InferenceObjective if is_objective else InferenceModelRewrite, key) if kind and all(key) else None
+            known = (InferenceObjective if is_objective else InferenceModelRewrite, key) if all(key) else None
             raise ManifestError(self._findings, self._paths, known)
         if isinstance(spec, _Objective):
             return InferenceObjective(key, spec.priority, _pool(spec.pool_ref))
@@ -184,8 +187,6 @@ class _Reader:
                 self._add((key,), f"unknown field {key!r}", _nearest(key, known))
 
     def _spec(self, model: type[Params]) -> Params | None:
-        if not self._manifest:
-            return None
         spec = self._mapping("spec")
         try:
             return model.decode(spec) if "spec" in self._manifest else None
