@@ -116,6 +116,9 @@ def check(options: Options) -> list[str]:
     if options.endpoint_target_ports and not options.endpoint_selector:
         problems.append("--endpoint-target-ports has a meaning only with --endpoint-selector")
     problems += _ports(options)
+    problems += _durations(options)
+    if options.ha_enable_leader_election and not options.needs_kubernetes:
+        problems.append("--ha-enable-leader-election needs --pool-name or --endpoint-selector: the lease lives in the cluster")
     if options.metrics_client_ca_file and not options.metrics_cert_dir:
         problems.append("--metrics-client-ca-file needs --metrics-cert-dir: client certificates exist only with TLS")
     if options.metrics_cert_dir and not options.metrics_client_ca_file and options.metrics_endpoint_auth is False:
@@ -145,12 +148,27 @@ def _ports(options: Options) -> list[str]:
         problems.append("--endpoint-target-ports names a port twice")
     if any(not 1 <= port <= 65535 for port in ports):
         problems.append("--endpoint-target-ports takes ports from 1 to 65535")
+    if not 0 <= options.model_server_metrics_port <= 65535:
+        problems.append(f"--model-server-metrics-port={options.model_server_metrics_port} is not a port; use 1 to 65535")
+    if options.model_server_metrics_port and len(ports) > 1:
+        problems.append("--model-server-metrics-port is for one target port: with several, each serves its own metrics")
+    return problems
+
+
+def _durations(options: Options) -> list[str]:
+    problems = []
+    if options.drain_timeout_s < 0:
+        problems.append("--drain-timeout must not be negative; 0s stops at once")
+    if options.metrics_staleness_threshold_s <= 0:
+        problems.append("--metrics-staleness-threshold must be positive, such as 2s")
     return problems
 
 
 def warnings(options: Options) -> list[str]:
     """What is accepted but deserves a word."""
     found = []
+    if options.needs_kubernetes and not options.pool_namespace and options.namespace == "default":
+        found.append("neither --pool-namespace nor NAMESPACE is set: the namespace is default")
     if options.enable_cert_reload and not options.cert_path:
         found.append("--enable-cert-reload has no effect without --cert-path")
     if not options.secure_serving and (options.tls_min_version or options.tls_cipher_suites or options.cert_path):
