@@ -1,0 +1,178 @@
+"""What one request costs above the seam: parse, schedule, keep the books.
+
+Run: ``python -m bench.micro.request [--endpoints 10]``. A chat completion of some 700 bytes, 10 endpoints, queue + KV +
+max-score; from the call of the handler with the complete request to the call that the response is over. The first line is the
+speed of the machine (see ``bench.calibration``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import random
+import statistics
+import time
+from collections.abc import Iterator
+from types import MappingProxyType
+
+from bench.calibration import calibrate
+from epp.build import PipelineBuilder, PluginDefects
+from epp.candidates import CandidateFinder
+from epp.config.instantiate import instantiate
+from epp.config.load import load_config
+from epp.config.loaded import ConfigSource
+from epp.datalayer.objects import ObjectStore, PoolIdentity
+from epp.datalayer.store import EndpointStore
+from epp.director import Director
+from epp.extproc.handler import BodyState, End, Metadata, Outcome, Reply, Route
+from epp.framework.types import Endpoint, EndpointMetrics, Usage
+from epp.plugin_types import build_registry
+from epp.response import ResponseSide
+from epp.runtime import TaskRuntime
+from epp.scheduling.decision_log import LoggedDecisions
+from epp.telemetry.metrics import Metrics
+
+_CONFIG = """
+apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: queue-scorer
+- type: kv-cache-utilization-scorer
+- type: max-score-picker
+schedulingProfiles:
+- name: default
+  plugins:
+  - {pluginRef: queue-scorer, weight: 2}
+  - {pluginRef: kv-cache-utilization-scorer, weight: 2}
+  - pluginRef: max-score-picker
+"""
+_WARM_UP = 2_000
+_ROUNDS = 20_000
+_HEADERS = {
+    ":method": "POST",
+    ":path": "/v1/chat/completions",
+    ":authority": "inference.example",
+    "content-type": "application/json",
+    "x-request-id": "0a1b2c3d-0000-4000-8000-000000000000",
+    "user-agent": "openai/python",
+}
+
+
+class _Headers:
+    def get(self, name: str) -> str | None:
+        return _HEADERS.get(name)
+
+    def items(self) -> Iterator[tuple[str, str]]:
+        return iter(_HEADERS.items())
+
+
+class _Request:
+    """A complete request, as a transport hands it over."""
+
+    metadata: Metadata = MappingProxyType({})
+    body_state = BodyState.COMPLETE
+    read: tuple[object, ...] = ()
+
+    def __init__(self, body: bytes) -> None:
+        self.headers = _Headers()
+        self.body = memoryview(body)
+        self.at_s = time.monotonic()
+
+
+class _Head:
+    status = 200
+    metadata: Metadata = MappingProxyType({})
+    at_s = 0.0
+
+    def __init__(self) -> None:
+        self.headers = _Headers()
+
+
+class _Stream:
+    state: object = None
+
+    def __init__(self) -> None:
+        self.answered: Route | Reply | None = None
+
+    def answer(self, answer: Route | Reply) -> None:
+        self.answered = answer
+
+
+def _director(endpoints: int) -> tuple[Director, EndpointStore]:
+    registry, _ = build_registry()
+    instances = instantiate(load_config(ConfigSource.from_text(_CONFIG), registry))
+    metrics, store, runtime = Metrics(), EndpointStore(), TaskRuntime()
+    pool = [Endpoint.of(f"pod-{i}", f"10.0.{i // 250}.{1 + i % 250}", 8000) for i in range(endpoints)]
+    store.replace_all(pool)
+    rng = random.Random(7)
+    for endpoint in pool:
+        _scrape(store, endpoint, rng)
+    pipeline = PipelineBuilder(instances, metrics, PluginDefects(metrics), runtime.spawn).build()
+    director = Director(
+        pipeline,
+        CandidateFinder(store),
+        ObjectStore(PoolIdentity("pool")),
+        metrics,
+        ResponseSide(store, metrics, lambda _place, error: print(error)),
+        LoggedDecisions(),
+        choose=rng.choice,
+        spawn=runtime.spawn,
+    )
+    return director, store
+
+
+def _scrape(store: EndpointStore, endpoint: Endpoint, rng: random.Random) -> None:
+    metrics = EndpointMetrics(
+        waiting_queue=rng.randrange(20),
+        running_requests=rng.randrange(64),
+        kv_cache_usage=rng.random(),
+        updated_s=time.monotonic(),
+    )
+    store.set_metrics(endpoint.id, metrics)
+
+
+def _once(director: Director, body: bytes, outcome: Outcome) -> float:
+    request, stream = _Request(body), _Stream()
+    begun = time.perf_counter()
+    director.request(stream, request)
+    director.finished(stream, outcome)
+    elapsed = time.perf_counter() - begun
+    assert isinstance(stream.answered, Route)
+    return elapsed
+
+
+def main() -> None:
+    """Print the cost of a request: median and 99th percentile."""
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--endpoints", type=int, default=10)
+    asyncio.run(_measure(arguments.parse_args().endpoints))
+
+
+async def _measure(endpoints: int) -> None:
+    director, store = _director(endpoints)
+    messages = [
+        {"role": "system", "content": "You are helpful. " * 12},
+        {"role": "user", "content": "Why is the sky blue? " * 16},
+    ]
+    body = json.dumps({"model": "m", "messages": messages, "max_tokens": 100}).encode()
+    usage = Usage(100, 20, 120, 64, 0, found=True)
+    now = time.monotonic()
+    outcome = Outcome(End.NATURAL, True, "", _Head(), False, 1, 900, (usage,), now + 0.2, now + 0.2, now + 0.2, 1e-4, (), 0.0)
+    rng = random.Random(11)
+    pool = list(store)
+    for _ in range(_WARM_UP):
+        _once(director, body, outcome)
+    print(f"calibration: {calibrate():.1f} ns per step of a Python loop")
+    times = []
+    for round_ in range(_ROUNDS):
+        if round_ % 3 == 0:  # as many scrapes as a busy pool brings between requests
+            _scrape(store, rng.choice(pool), rng)
+        times.append(_once(director, body, outcome))
+    times.sort()
+    median, p99 = statistics.median(times) * 1e6, times[int(len(times) * 0.99)] * 1e6
+    print(f"{endpoints} endpoints, {len(body)} bytes: median {median:.1f} us, p99 {p99:.1f} us per request")
+
+
+if __name__ == "__main__":
+    main()
