@@ -52,6 +52,7 @@ from epp.telemetry.catalogue import ITL_S, PREFIX
 from epp.telemetry.metrics import Metrics
 from epp.transport.grpc_server import GrpcTransport
 from tests.conformance.doubles import Recorder
+from tests.conformance.seam import Seam
 from tests.conformance.wire import DUPLEX, Message, Modes, Refusal, Routed, Stream, request_headers, see_response
 
 TRANSPORTS: Sequence[type[Transport]] = [GrpcTransport]
@@ -200,6 +201,7 @@ class Picker:
             self.objects.put(obj)
         self.instances = self._instantiate(doubles, config or {})
         self.director = self._director(emit_scores, use_subset)
+        self.seam = Seam(self.director)
         self.metrics.watch_pool(partial(debug_pages.pool, "pool", self.store, Collector(self.store, [], self.metrics), FRESH_S))
 
     def serve(self, servers: Sequence[Server]) -> None:
@@ -213,7 +215,7 @@ class Picker:
     async def start(self) -> None:
         """Listen on loopback."""
         self.transport.set_health(self.health.table())
-        handler = total(self.director, lambda place, error: self.defects.append((place, error)))
+        handler = total(self.seam, lambda place, error: self.defects.append((place, error)))
         [self.port] = await self.transport.start(handler, self.settings, [Port("127.0.0.1", 0, secure=False)])
         self.health.set_ready("pool")
         self.health.set_ready("plugins")
@@ -248,6 +250,7 @@ class Picker:
         running = self.series("request_running")
         assert not any(running.values()), running
         assert not self.defects
+        self.seam.check()
         for plugin in self.instances.by_name.values():
             if isinstance(plugin, Recorder):
                 _check_order(plugin)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import grpc
@@ -109,14 +110,18 @@ async def test_c92_client_leaves_within_events(start: StartPicker, leave: str) -
 
 
 @LEAVES
-async def test_c93_client_leaves_while_the_decision_waits(start: StartPicker, leave: str) -> None:
+async def test_c93_client_leaves_while_the_decision_waits(
+    start: StartPicker, leave: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("epp.lifecycle.HOOK_DEADLINE_S", 60.0)  # so that only the client's leaving can end the wait
     waits = Waits()
     picker, recorder = await start_watched(start, doubles=[double(waits, Role.DATA_PRODUCER)])
     stream = picker.stream()
     await stream.send(*STANDARD)
     await waits.began.wait()
     await leave_unanswered(stream, leave)
-    await waits.cancelled.wait()
+    async with asyncio.timeout(2):
+        await waits.cancelled.wait()
     await picker.settle()
     assert (recorder.calls, recorder.completions) == ({}, [])
     assert picker.series("scheduler_attempts_total") == {}

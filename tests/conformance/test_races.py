@@ -7,12 +7,12 @@ from collections import Counter
 
 import pytest
 
-from epp.extproc.handler import Reply, Request, Route
-from epp.extproc.handler import Stream as HandlerStream
+from epp.extproc.handler import Edits, Reply, Route
+from epp.extproc.handler import Stream as SeamStream
 from epp.framework.interfaces import Role
 from tests.conformance.conftest import StartPicker
 from tests.conformance.doubles import Recorder, Waits, double
-from tests.conformance.picker import A_ADDRESS, B_ADDRESS, C_ADDRESS, A, B, C
+from tests.conformance.picker import A_ADDRESS, B_ADDRESS, C_ADDRESS, A, B, C, Picker
 from tests.conformance.wire import (
     FULL_DUPLEX,
     NONE,
@@ -59,21 +59,10 @@ async def test_data_plane_answers_while_the_body_comes(start: StartPicker, statu
 EVICTED = Reply(429, b"request evicted by flow control", (("x-llm-d-request-dropped-reason", "evicted"),))
 
 
-class Evictor:
-    """Keeps the streams that the director is shown, so that a test can cut one as flow control will."""
-
-    def __init__(self) -> None:
-        self.streams: list[HandlerStream] = []
-
-    def watch(self, director: object) -> None:
-        """Note every stream before the director sees it."""
-        decide = director.request  # type: ignore[attr-defined]
-
-        def request(stream: HandlerStream, request: Request) -> None:
-            self.streams.append(stream)
-            decide(stream, request)
-
-        director.request = request  # type: ignore[attr-defined]
+def only_stream(picker: Picker) -> SeamStream:
+    """The stream that the director was asked about, so that a test can cut it as flow control will."""
+    [stream] = picker.seam.calls
+    return stream
 
 
 CUTS = [
@@ -86,14 +75,13 @@ CUTS = [
 @pytest.mark.parametrize(("modes", "messages"), CUTS)
 async def test_reply_behind_the_route_cuts_the_response(start: StartPicker, modes: Modes, messages: list[Message]) -> None:
     """The wire's half of eviction; who evicts, and the cause, come with flow control (C94)."""
-    evictor, recorder = Evictor(), Recorder()
+    recorder = Recorder()
     picker = await start(A(), doubles=[double(recorder, *Recorder.ROLES)])
-    evictor.watch(picker.director)
     stream = picker.stream(modes)
     await stream.send(*STANDARD)
     await stream.routed()
     await respond(stream, *messages)
-    evictor.streams[0].answer(EVICTED)
+    only_stream(picker).answer(EVICTED)
     refusal = await stream.refused()
     assert (refusal.status, refusal.body, refusal.reason) == (429, EVICTED.body, "evicted")
     await recorder.completion()
@@ -101,26 +89,23 @@ async def test_reply_behind_the_route_cuts_the_response(start: StartPicker, mode
 
 async def test_reply_behind_the_response_is_dropped(start: StartPicker) -> None:
     """The wire's half of C95."""
-    evictor, recorder = Evictor(), Recorder()
+    recorder = Recorder()
     picker = await start(A(), doubles=[double(recorder, *Recorder.ROLES)])
-    evictor.watch(picker.director)
     stream = picker.stream()
     await stream.send(*STANDARD)
     await stream.routed()
     await respond(stream, response_headers(), response_body(b"{}"))
-    evictor.streams[0].answer(EVICTED)
+    only_stream(picker).answer(EVICTED)
     await stream.closes()
     assert len(recorder.completions) == 1
 
 
 async def test_second_route_is_dropped(start: StartPicker) -> None:
-    evictor = Evictor()
     picker = await start(A())
-    evictor.watch(picker.director)
     stream = picker.stream()
     await stream.send(*STANDARD)
     await stream.routed()
-    evictor.streams[0].answer(Route(headers=None, metadata={}))  # type: ignore[arg-type]
+    only_stream(picker).answer(Route(Edits(), {}))
     await respond(stream, response_headers(), response_body(b"{}"))
     await stream.closes()
 

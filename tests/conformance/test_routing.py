@@ -243,6 +243,19 @@ async def test_c21_new_header_names_win(start: StartPicker) -> None:
     assert routed.headers.removed == set(headers)
 
 
+async def test_c21_old_header_names_alone(start: StartPicker) -> None:
+    picker = await start(A())
+    headers = {
+        "x-gateway-inference-objective": "prio4",
+        "x-gateway-model-name-rewrite": "old",
+        "x-gateway-inference-fairness-id": "old-flow",
+    }
+    routed = await picker.route(request_headers(headers), request_body(std_body("m", "p")))
+    assert routed.json["model"] == "old"
+    assert picker.series("request_total") == {("m", "old", "old-flow", "4"): 1}
+    assert routed.headers.removed == set(headers)
+
+
 async def test_c22_raw_value_wins(start: StartPicker) -> None:
     recorder = Recorder()
     picker = await start(A(), doubles=[double(recorder, *Recorder.ROLES)])
