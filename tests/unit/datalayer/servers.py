@@ -18,31 +18,32 @@ from cryptography.x509.oid import NameOID
 
 from epp.framework.types import Endpoint
 
-Respond = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Respond = Callable[[web.BaseRequest, asyncio.Event], Awaitable[web.StreamResponse]]
+"""(request, set when the server is about to close) → response."""
 PAGE = "vllm:num_requests_waiting 3\n"
 
 
-async def page(request: web.BaseRequest) -> web.Response:
+async def page(request: web.BaseRequest, closing: asyncio.Event) -> web.Response:
     """A whole page."""
     return web.Response(text=PAGE)
 
 
-async def hang(request: web.BaseRequest) -> web.Response:
+async def hang(request: web.BaseRequest, closing: asyncio.Event) -> web.Response:
     """No answer, as long as the server is there."""
-    await request["closing"].wait()
+    await closing.wait()
     return web.Response()
 
 
-async def dribble(request: web.BaseRequest) -> web.StreamResponse:
+async def dribble(request: web.BaseRequest, closing: asyncio.Event) -> web.StreamResponse:
     """The beginning of a page, and nothing more."""
     response = web.StreamResponse()
     await response.prepare(request)
     await response.write(PAGE.encode())
-    await request["closing"].wait()
+    await closing.wait()
     return response
 
 
-async def reset(request: web.BaseRequest) -> web.Response:
+async def reset(request: web.BaseRequest, closing: asyncio.Event) -> web.Response:
     """The connection ends without an answer."""
     assert request.transport is not None
     request.transport.abort()
@@ -52,14 +53,14 @@ async def reset(request: web.BaseRequest) -> web.Response:
 def answer(body: bytes | str, status: int = 200, headers: dict[str, str] | None = None) -> Respond:
     """Always the same answer."""
 
-    async def respond(request: web.BaseRequest) -> web.Response:
+    async def respond(request: web.BaseRequest, closing: asyncio.Event) -> web.Response:
         data = body.encode() if isinstance(body, str) else body
         return web.Response(body=data, status=status, headers=headers)
 
     return respond
 
 
-async def stop_half_way(request: web.BaseRequest) -> web.StreamResponse:
+async def stop_half_way(request: web.BaseRequest, closing: asyncio.Event) -> web.StreamResponse:
     """The first half of what the length promises, then the end of the connection."""
     response = web.StreamResponse(headers={"content-length": str(2 * len(PAGE))})
     await response.prepare(request)
@@ -80,9 +81,8 @@ class Server:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Count, then behave."""
-        request["closing"] = self.closing
         self.requests.append(request)
-        return await self.respond(request)
+        return await self.respond(request, self.closing)
 
     def endpoint(self, name: str = "a", **labels: str) -> Endpoint:
         """The endpoint at which it listens."""

@@ -73,10 +73,10 @@ async def test_a_compressed_answer_is_read_all_the_same() -> None:
 
 
 async def test_redirects_are_followed() -> None:
-    async def respond(request: web.BaseRequest) -> web.StreamResponse:
+    async def respond(request: web.BaseRequest, closing: asyncio.Event) -> web.StreamResponse:
         if request.path == "/metrics":
             raise web.HTTPFound("/moved")
-        return await page(request)
+        return await page(request, closing)
 
     async with serving(respond) as server:
         assert await fetched(make(), server.endpoint()) == PAGE.encode()
