@@ -14,7 +14,8 @@ from epp.framework.interfaces import HasState, Role
 from epp.framework.types import Cause
 from tests.conformance.conftest import StartPicker
 from tests.conformance.doubles import Recorder, Waits, WaitsAsPreRequest, double
-from tests.conformance.picker import A_ADDRESS, A, Picker
+from tests.conformance.exchanges import start_watched
+from tests.conformance.picker import A_ADDRESS, Picker
 from tests.conformance.wire import (
     Message,
     Stream,
@@ -47,11 +48,9 @@ async def leave_unanswered(stream: Stream, how: str) -> None:
         await stream.ends(grpc.StatusCode.CANCELLED)
 
 
-async def start_watched(start: StartPicker, **options: Any) -> tuple[Picker, Recorder]:
-    """A picker with one endpoint whose hooks are recorded and whose requests in flight are counted."""
-    recorder = Recorder()
-    doubles = [double(recorder, *Recorder.ROLES), *options.pop("doubles", ())]
-    return await start(A(), doubles=doubles, config={"scorers": [ACTIVE]}, **options), recorder
+async def start_counting(start: StartPicker, **options: Any) -> tuple[Picker, Recorder]:
+    """A picker whose requests in flight are counted, and whose hooks are recorded."""
+    return await start_watched(start, config={"scorers": [ACTIVE]}, **options)
 
 
 def in_flight(picker: Picker) -> int:
@@ -64,7 +63,7 @@ def in_flight(picker: Picker) -> int:
 
 @LEAVES
 async def test_c90_normal_end(start: StartPicker, leave: str) -> None:
-    picker, recorder = await start_watched(start)
+    picker, recorder = await start_counting(start)
     stream = picker.stream()
     await stream.send(*STANDARD)
     await stream.routed()
@@ -79,7 +78,7 @@ async def test_c90_normal_end(start: StartPicker, leave: str) -> None:
 
 @LEAVES
 async def test_c91_client_leaves_before_the_response(start: StartPicker, leave: str) -> None:
-    picker, recorder = await start_watched(start)
+    picker, recorder = await start_counting(start)
     stream = picker.stream()
     await stream.send(*STANDARD)
     await stream.routed()
@@ -94,7 +93,7 @@ async def test_c91_client_leaves_before_the_response(start: StartPicker, leave: 
 
 @LEAVES
 async def test_c92_client_leaves_within_events(start: StartPicker, leave: str) -> None:
-    picker, recorder = await start_watched(start)
+    picker, recorder = await start_counting(start)
     stream = picker.stream()
     await stream.send(*STANDARD)
     await stream.routed()
@@ -115,7 +114,7 @@ async def test_c93_client_leaves_while_the_decision_waits(
 ) -> None:
     monkeypatch.setattr("epp.lifecycle.HOOK_DEADLINE_S", 60.0)  # so that only the client's leaving can end the wait
     waits = Waits()
-    picker, recorder = await start_watched(start, doubles=[double(waits, Role.DATA_PRODUCER)])
+    picker, recorder = await start_counting(start, doubles=[double(waits, Role.DATA_PRODUCER)])
     stream = picker.stream()
     await stream.send(*STANDARD)
     await waits.began.wait()
@@ -129,7 +128,7 @@ async def test_c93_client_leaves_while_the_decision_waits(
 
 @LEAVES
 async def test_c93_client_leaves_within_the_body(start: StartPicker, leave: str) -> None:
-    picker, recorder = await start_watched(start)
+    picker, recorder = await start_counting(start)
     stream = picker.stream()
     await stream.send(request_headers(), request_body(b'{"model":', end=False))
     await picker.round_trip()
@@ -143,7 +142,7 @@ async def test_c93_client_leaves_within_the_body(start: StartPicker, leave: str)
 async def test_client_leaves_behind_the_pick(start: StartPicker, leave: str) -> None:
     """PreRequest hooks have counted the request; it is completed although it was never answered."""
     waits = WaitsAsPreRequest()
-    picker, recorder = await start_watched(start, doubles=[double(waits, Role.PRE_REQUEST)])
+    picker, recorder = await start_counting(start, doubles=[double(waits, Role.PRE_REQUEST)])
     stream = picker.stream()
     await stream.send(*STANDARD)
     await waits.began.wait()
@@ -164,7 +163,7 @@ def ngf_headers() -> Message:
 
 async def test_c96_shim_that_half_closes(start: StartPicker) -> None:
     waits = Waits()
-    picker, recorder = await start_watched(start, doubles=[double(waits, Role.DATA_PRODUCER)])
+    picker, recorder = await start_counting(start, doubles=[double(waits, Role.DATA_PRODUCER)])
     stream = picker.stream(None)
     await stream.send(ngf_headers(), request_body(std_body("m", "p")))
     await stream.half_close()
@@ -182,7 +181,7 @@ async def test_c96_shim_that_half_closes(start: StartPicker) -> None:
 
 
 async def test_c97_count_tokens(start: StartPicker) -> None:
-    picker, recorder = await start_watched(start)
+    picker, recorder = await start_counting(start)
     stream = picker.stream()
     body = b'{"messages":[{"role":"user","content":"x"}], "max_tokens":1.0}'
     await stream.send(request_headers(path="/v1/messages/count_tokens"), request_body(body))
@@ -194,7 +193,7 @@ async def test_c97_count_tokens(start: StartPicker) -> None:
 
 
 async def test_c98_body_behind_trailers(start: StartPicker) -> None:
-    picker, recorder = await start_watched(start)
+    picker, recorder = await start_counting(start)
     stream = picker.stream()
     await stream.send(*STANDARD)
     await stream.routed()
@@ -215,7 +214,7 @@ async def test_c98_body_behind_trailers(start: StartPicker) -> None:
 
 
 async def test_c99_equal_request_ids(start: StartPicker) -> None:
-    picker, recorder = await start_watched(start)
+    picker, recorder = await start_counting(start)
     streams = [picker.stream(), picker.stream()]
     models = ["one", "two"]
     for stream, model in zip(streams, models, strict=True):
@@ -234,7 +233,7 @@ async def test_c99_equal_request_ids(start: StartPicker) -> None:
 
 async def test_c100_client_leaves_within_the_answer(start: StartPicker) -> None:
     """More is to be written than flow control lets through; nobody reads it."""
-    picker, recorder = await start_watched(start)
+    picker, recorder = await start_counting(start)
     stream = picker.stream()
     await stream.send(request_headers())
     piece = b"x" * 1_000_000

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -11,7 +9,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from epp.extproc.handler import HealthStatus
 from epp.framework.types import Cause
 from tests.conformance.conftest import StartPicker
-from tests.conformance.doubles import Recorder, double
+from tests.conformance.exchanges import start_watched
 from tests.conformance.picker import A_ADDRESS, A, B, Picker, rewrite
 from tests.conformance.wire import (
     BUFFERED,
@@ -38,12 +36,6 @@ from tests.conformance.wire import (
 REWRITE = "x-llm-d-model-name-rewrite"
 ALL_BUFFERED = Modes(BUFFERED, BUFFERED)
 EMPTY = Answer("request_headers")
-
-
-async def start_watched(start: StartPicker, **options: Any) -> tuple[Picker, Recorder]:
-    """A picker with one endpoint whose hooks are recorded."""
-    recorder = Recorder()
-    return await start(A(), doubles=[double(recorder, *Recorder.ROLES)], **options), recorder
 
 
 async def buffered_route(stream: Stream, body: bytes, headers: dict[str, str] | None = None, *, end: bool = True) -> Answer:

@@ -10,7 +10,8 @@ import pytest
 from epp.errors import ErrorCode, RequestError
 from epp.framework.interfaces import Role
 from tests.conformance.conftest import StartPicker
-from tests.conformance.doubles import CallsBack, Full, Recorder, Waits, double, drops_all, raises
+from tests.conformance.doubles import CallsBack, Full, Recorder, Waits, WaitsAsPreRequest, double, drops_all, raises
+from tests.conformance.exchanges import start_watched
 from tests.conformance.picker import A_ADDRESS, A, B, objective
 from tests.conformance.wire import Message, request_body, request_headers, std_body
 
@@ -214,6 +215,18 @@ async def test_c61_parser_raises(start: StartPicker) -> None:
     assert (refusal.status, refusal.message) == (500, "inference error: Internal - internal error")
     assert [place for place, _ in picker.defects] == ["request"]
     picker.defects.clear()
+
+
+@pytest.mark.parametrize("role", [Role.DATA_PRODUCER, Role.PRE_REQUEST])
+async def test_decision_takes_too_long(start: StartPicker, role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All stages together have a deadline; what had been picked by then is completed."""
+    monkeypatch.setattr("epp.lifecycle.HOOK_DEADLINE_S", 60.0)
+    monkeypatch.setattr("epp.director.DECISION_DEADLINE_S", 0.05)
+    waits = Waits() if role is Role.DATA_PRODUCER else WaitsAsPreRequest()
+    picker, recorder = await start_watched(start, doubles=[double(waits, role)])
+    refusal = await picker.refuse(*STANDARD)
+    assert (refusal.status, refusal.message) == (503, "inference error: ServiceUnavailable - no decision in time")
+    assert len(recorder.completions) == (role is Role.PRE_REQUEST)
 
 
 ANTHROPIC = [
