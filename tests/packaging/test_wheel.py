@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import tomllib
 import zipfile
 from email import message_from_string
 from email.message import Message
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from epp.version import VERSION
 from tests.packaging.conftest import CHECKOUT, locked
@@ -59,6 +61,12 @@ def test_the_metadata_is_right(about: Message) -> None:
 def test_the_locks_of_the_image_agree_with_the_lock(lock: str) -> None:
     everything = locked("requirements.lock")
     assert locked(lock).items() <= everything.items()
+
+
+def test_the_runtime_lock_holds_what_the_project_depends_on() -> None:
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]
+    names = {Requirement(line).name.lower() for line in project["dependencies"]}
+    assert names <= {name.lower() for name in locked("requirements-runtime.lock")}
 
 
 @pytest.mark.parametrize("lock", ["requirements.lock", "requirements-runtime.lock", "requirements-build.lock"])
