@@ -8,9 +8,9 @@ from typing import Any
 from epp.config.draft import ROLE_WORDS, Draft, DraftPlugin, Wanted
 from epp.config.parameters import locate
 from epp.config.wording import show
-from epp.framework.data import DataKey, Scope
+from epp.framework.data import Consumes, DataKey, Scope
 from epp.framework.interfaces import HOOK_ROLES, Role
-from epp.framework.params import PluginReference, ReferenceUse, references
+from epp.framework.params import PluginReference, ReferenceUse, all_references
 from epp.framework.registry import Gate
 
 
@@ -28,7 +28,7 @@ def connect_plugins(draft: Draft) -> None:
 def _follow_references(draft: Draft, plugin: DraftPlugin, needed: set[str]) -> list[DraftPlugin]:
     """The plugins that the parameters name."""
     found: list[DraftPlugin] = []
-    for use in references(plugin.params) if plugin.params is not None else ():
+    for use in all_references(plugin.params) if plugin.params is not None else ():
         if isinstance(use.marker, PluginReference):
             other = _resolve(draft, plugin, use, use.marker)
             if other is not None:
@@ -47,9 +47,9 @@ def _resolve(draft: Draft, plugin: DraftPlugin, use: ReferenceUse, marker: Plugi
         wrong="CFG069" if role is Role.DECIDER else "CFG057",
         creates=role is Role.DATA_PRODUCER,
     )
-    if marker.required or use.value in draft.plugins:
+    if (marker.required and use.given) or use.value in draft.plugins:
         return draft.resolve(use.value, path, at, wanted)
-    if draft.knows_all_plugins:
+    if use.given and draft.knows_all_plugins:
         message, fix = draft.undefined(use.value, wanted)
         parameter = ".".join(use.path)
         draft.report.warn("WRN014", path, f"{message}: {parameter} has no effect", fix, value=use.value, at=at)
@@ -60,27 +60,59 @@ def _follow_data(draft: Draft, plugin: DraftPlugin, chosen: list[DraftPlugin]) -
     """Names of the plugins that write what this one reads."""
     names = []
     for needs in plugin.type.consumes if plugin.type is not None else ():
-        key: DataKey[Any] = needs.key
-        if key.scope is Scope.METRICS:
+        if needs.when is not None and (plugin.params is None or not needs.when(plugin.params)):
             continue
-        producer = _producer(draft, key, chosen)
-        if producer is None and needs.required:
+        key: DataKey[Any] = needs.key
+        producer = _producer(draft, needs, chosen)
+        # Metrics are columns that exist in any case; a declared extractor may still tell the reader something.
+        is_required = needs.required and key.scope is not Scope.METRICS
+        if producer is None and is_required:
             producer = draft.add(key.producer) if key.producer else None
             if producer is None:
                 _miss_producer(draft, plugin, key)
         if producer is not None and producer is not plugin:
             _check_value_type(draft, plugin, producer, key)
+            if is_required or producer in chosen:
+                _check_is_built(draft, plugin, producer, key)
             names.append(producer.name)
     return names
 
 
-def _producer(draft: Draft, key: DataKey[Any], chosen: list[DraftPlugin]) -> DraftPlugin | None:
-    """Who writes ``key``: a plugin that the parameters name, else one of the usual name, else one of the usual type."""
+def _producer(draft: Draft, needs: Consumes, chosen: list[DraftPlugin]) -> DraftPlugin | None:
+    """Who writes what is needed, in the order that ``Consumes`` describes.
+
+    The last step matters where several types write the same data, such as a scorer with an index of its own.
+    """
+    key: DataKey[Any] = needs.key
     named = [draft.plugins[key.producer]] if key.producer in draft.plugins else []
-    for candidate in chosen + named + draft.of_type(key.producer):
-        if candidate.type is None or any(produced.name == key.name for produced in candidate.type.produces):
+    usual = [plugin for name in (key.producer, *needs.prefer) for plugin in draft.of_type(name)]
+    others = sorted(draft.plugins.values(), key=lambda plugin: plugin.has(Role.SCORER))
+    for candidate in (*chosen, *named, *usual):
+        if candidate.type is None or _writes(candidate, key):
             return candidate
-    return None
+    return next((candidate for candidate in others if _writes(candidate, key)), None)
+
+
+def _writes(plugin: DraftPlugin, key: DataKey[Any]) -> bool:
+    return plugin.type is not None and any(produced.name == key.name for produced in plugin.type.produces)
+
+
+def _check_is_built(draft: Draft, plugin: DraftPlugin, producer: DraftPlugin, key: DataKey[Any]) -> None:
+    """A declared plugin without its data would only seem to work; a declared producer is reported itself."""
+    if plugin.spec is None or producer.spec is not None or plugin.type is None or producer.type is None:
+        return
+    if producer.type.is_built or not plugin.type.is_built or draft.document.is_builtin:
+        return
+    message = (
+        f"the plugin {show(plugin.name)} needs the data {key.name}, and the plugin type that writes it, "
+        f"{producer.type.type}, is not built yet"
+    )
+    path, at = f"{plugin.path}.type", plugin.place()
+    if draft.flags.for_serve:
+        fix = "remove it to serve this configuration"
+        draft.report.error("CFG059", path, message, fix, value=plugin.name, at=at)
+    else:
+        draft.report.inform("INF001", path, message, "`epp serve` refuses it", value=plugin.name, at=at)
 
 
 def _miss_producer(draft: Draft, plugin: DraftPlugin, key: DataKey[Any]) -> None:

@@ -56,12 +56,16 @@ def create_all(
 ) -> dict[str, object]:
     """Instances by name; failures and warnings go to the report, and what needs a failed plugin is not tried."""
     created: dict[str, object] = {}
+    declared = {name: plugin.type.type for name, plugin in plugins.items()}
     for name in order:
         plugin = plugins.get(name)
         if plugin is None or plugin.type.factory is None:
             continue
         if all(other in created for other in plugin.needs if _can_be_created(plugins.get(other))):
-            _create(plugin, created, make_context, report)
+            context = make_context(plugin, {other: created[other] for other in plugin.needs if other in created})
+            context.writers = _writers(plugin, plugins)
+            context.declared = declared
+            _create(plugin, created, context, report)
     return created
 
 
@@ -69,10 +73,14 @@ def _can_be_created(plugin: LoadedPlugin | None) -> bool:
     return plugin is not None and plugin.is_built
 
 
-def _create(plugin: LoadedPlugin, created: dict[str, object], make_context: MakeContext, report: Report) -> None:
+def _writers(plugin: LoadedPlugin, plugins: Mapping[str, LoadedPlugin]) -> dict[str, str]:
+    """Which of the plugins that it needs writes which data."""
+    known = [plugins[name] for name in plugin.needs if name in plugins]
+    return {key.name: other.name for other in known for key in other.type.produces}
+
+
+def _create(plugin: LoadedPlugin, created: dict[str, object], context: PluginContext, report: Report) -> None:
     assert plugin.type.factory is not None
-    references = {other: created[other] for other in plugin.needs if other in created}
-    context = make_context(plugin, references)
     try:
         created[plugin.name] = plugin.type.factory(context, plugin.params)
     except Exception as error:  # noqa: BLE001 — the factory may be another package's: one plugin's failure is one finding

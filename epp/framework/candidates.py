@@ -7,7 +7,7 @@ from functools import cached_property
 from itertools import compress
 from typing import overload
 
-from epp.framework.types import Endpoint, EndpointMetrics
+from epp.framework.types import Endpoint, EndpointId, EndpointMetrics
 
 
 class Candidates(Sequence[Endpoint]):
@@ -47,6 +47,11 @@ class Candidates(Sequence[Endpoint]):
         """The candidates at these positions, in this order."""
         chosen = list(positions)
         return Candidates([self.endpoints[i] for i in chosen], [self.metrics[i] for i in chosen])
+
+    @cached_property
+    def ids(self) -> list[EndpointId]:
+        """The id of each endpoint, for lookups in what is kept per endpoint."""
+        return [endpoint.id for endpoint in self.endpoints]
 
     @cached_property
     def waiting_queue(self) -> list[int | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar, cast
@@ -43,10 +44,19 @@ class DataKey(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Consumes:
-    """A plugin reads this key; a required one makes the loader create its default producer."""
+    """A plugin reads this key; a required one makes the loader create its default producer.
+
+    The producer is the one that a ``…ProducerName`` parameter names, else one of the key's usual name or type, else one of
+    the types in ``prefer``, else the first plugin of the configuration that writes the key.
+    ``PluginContext.key`` tells the plugin which it was.
+    """
 
     key: DataKey[Any]
     required: bool = True
+    prefer: tuple[str, ...] = ()
+    """Plugin types, best first."""
+    when: Callable[[Any], bool] | None = None
+    """Tells from the plugin's parameters whether it is read at all; None = it is."""
 
 
 class RequestData:

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import ParamSpec, Protocol, TypeVar
 
+from epp.framework.data import DataKey
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -33,6 +35,37 @@ class Counter(Protocol):
     def inc(self, amount: float = 1.0) -> None: ...
 
 
+class PluginMetrics(Protocol):
+    """The picker's own metrics, as far as plugins write them; implemented by ``telemetry.metrics.Metrics``."""
+
+    def counter(self, name: str, /, **labels: str) -> Counter:
+        """The child of a counter family. Bind it once where the label values repeat.
+
+        Args:
+            name: in full, such as ``llm_d_epp_disagg_decision_total``.
+
+        Raises:
+            ValueError: no such family, or other labels than its own.
+        """
+        ...
+
+
+class NoMetrics:
+    """For plugins that nobody watches: while a configuration is only checked, and in tests."""
+
+    def counter(self, name: str, /, **labels: str) -> Counter:
+        """A counter that forgets."""
+        return _NOWHERE
+
+
+class _Nowhere:
+    def inc(self, amount: float = 1.0) -> None:
+        pass
+
+
+_NOWHERE = _Nowhere()
+
+
 class Runtime(Protocol):
     """Services of the process for plugins that work in the background; implemented by the app."""
 
@@ -42,6 +75,18 @@ class Runtime(Protocol):
 
     def offload(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         """Run in a bounded pool of threads."""
+        ...
+
+
+class PoolState(Protocol):
+    """The whole pool as the picker's own gauges tell it, whatever candidates a request has; implemented by the app."""
+
+    def running_requests(self) -> int:
+        """Requests that were scheduled and are not over."""
+        ...
+
+    def ready_endpoints(self) -> int:
+        """Endpoints with fresh metrics."""
         ...
 
 
@@ -61,8 +106,15 @@ class PluginContext:
     profiles: tuple[str, ...] = ()
     """Names of the scheduling profiles, in document order."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)
+    metrics: PluginMetrics = field(default_factory=NoMetrics)
     runtime: Runtime | None = None
     """None while a configuration is only checked."""
+    declared: Mapping[str, str] = field(default_factory=dict)
+    """All plugins of the configuration: instance name → canonical type; the loader fills it."""
+    pool: PoolState | None = None
+    """None while a configuration is only checked."""
+    writers: Mapping[str, str] = field(default_factory=dict)
+    """Name of a data key → instance that writes it for this plugin; the loader fills it."""
     warnings: list[tuple[str, str]] = field(default_factory=list)
     """What ``warn`` collected: (parameter, sentence)."""
 
@@ -73,6 +125,25 @@ class PluginContext:
             KeyError: the name is not a reference of this plugin's parameters.
         """
         return self.plugins[name]
+
+    def key(self, key: DataKey[T], producer: str = "") -> DataKey[T]:
+        """The key as the producer of this configuration writes it.
+
+        Args:
+            key: with its usual producer.
+            producer: value of the plugin's ``…ProducerName`` parameter; "" = whoever writes it.
+        """
+        writer = producer or self.writers.get(key.name, key.producer)
+        return key if writer == key.producer else key.by(writer)
+
+    def writer(self, key: DataKey[T], producer: str = "") -> object | None:
+        """The instance that writes ``key``; None if there is none.
+
+        Args:
+            key: with its usual producer.
+            producer: as for ``key``.
+        """
+        return self.plugins.get(self.key(key, producer).producer)
 
     def warn(self, parameter: str, message: str) -> None:
         """Report a parameter value that is accepted but not used as written; shown once, at load time.

@@ -131,6 +131,19 @@ class ProfileHandler(Protocol):
 
 
 @runtime_checkable
+class Decider(Protocol):
+    """Says for a ProfileHandler whether an optional stage of a request runs on another endpoint."""
+
+    def disaggregate(self, request: InferenceRequest, endpoint: Endpoint | None) -> bool:
+        """Must not raise; False where it cannot tell.
+
+        Args:
+            endpoint: the one that decodes; None where it is not chosen yet.
+        """
+        ...
+
+
+@runtime_checkable
 class Filter(Protocol):
     """Drops candidates. Raising fails the profile; it is never skipped."""
 
@@ -231,7 +244,10 @@ class Parser(Protocol):
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """Path suffixes claimed, without leading slash; () = takes what no other parser claims."""
+        """Path suffixes claimed, without leading slash; () = takes what no other parser claims.
+
+        A last segment ``*`` stands for any one: all methods of a gRPC service.
+        """
         ...
 
     @property

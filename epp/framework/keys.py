@@ -14,13 +14,21 @@ class PrefixMatch:
     """How much of a prompt's prefix one endpoint holds. Source: llm-d-router, attribute PrefixCacheMatchInfo."""
 
     match_blocks: int
-    """Leading blocks found; weighted by tier if the index knows tiers."""
+    """Leading blocks found, whatever tier holds them."""
     total_blocks: int
     """Blocks of the prompt, or of the part that was looked up."""
     block_size_tokens: int
-    cached_blocks: int | None = None
-    """Leading blocks found in any tier, unweighted; None = same as ``match_blocks``."""
+    weighted_match: float | None = None
+    """The same with each block weighted by its tier; None = all count fully."""
     blocks_by_tier: Mapping[str, int] = field(default_factory=dict)
+    """Leading blocks that one tier alone holds; empty if the index knows no tiers."""
+
+    @property
+    def ratio(self) -> float:
+        """Held share of the prompt, in [0, 1], weighted by tier; 0 for a prompt without a whole block."""
+        if not self.total_blocks:
+            return 0.0
+        return (self.match_blocks if self.weighted_match is None else self.weighted_match) / self.total_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +109,7 @@ class ServedModel:
 PREFIX_CACHE_MATCH: DataKey[dict[EndpointId, PrefixMatch]] = DataKey(
     "PrefixCacheMatchInfo", dict, "approx-prefix-cache-producer", Scope.ENDPOINT
 )
-"""Over all candidates of the pool, whatever the filters of a profile keep."""
+"""Over all candidates of the pool, whatever the filters of a profile keep. An endpoint without an entry holds nothing."""
 
 TOKENIZED_PROMPT: DataKey[TokenizedPrompt] = DataKey("TokenizedPrompt", TokenizedPrompt, "token-producer")
 
@@ -120,7 +128,8 @@ MEDIA_CACHE_MATCH: DataKey[dict[EndpointId, MediaMatch]] = DataKey(
 SESSION_ID: DataKey[str] = DataKey("SessionID", str, "session-id-producer")
 
 PEER_ENDPOINT: DataKey[Endpoint] = DataKey("peer-endpoint", Endpoint, "disagg-profile-handler")
-"""The other side of a disaggregated request, known before the second profile runs."""
+"""The other side of a disaggregated request, known before the second profile runs. Written under this very key, whatever
+the name of the profile handler: there is only one."""
 
 AGENT_IDENTITY: DataKey[str] = DataKey("agent-identity", str, "agent-identity")
 """Becomes the fairness id of a request that names none."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from epp.framework.candidates import Candidates
 from epp.framework.data import RequestData
-from epp.framework.handle import PluginContext
+from epp.framework.handle import Counter, NoMetrics, PluginContext, PluginMetrics
 from epp.framework.registry import PluginType
 from epp.framework.types import Api, Endpoint, EndpointMetrics, InferenceRequest, ParsedBody
 
@@ -63,6 +63,25 @@ class RecordedEdits:
         self.metadata.setdefault(namespace, {})[key] = value
 
 
+class RecordedMetrics:
+    """PluginMetrics that remember counts, by name and label values in the order they were given."""
+
+    def __init__(self) -> None:
+        self.counts: dict[tuple[str, ...], float] = {}
+
+    def counter(self, name: str, /, **labels: str) -> Counter:
+        return _RecordedCounter(self.counts, (name, *labels.values()))
+
+
+class _RecordedCounter:
+    def __init__(self, counts: dict[tuple[str, ...], float], key: tuple[str, ...]) -> None:
+        self._counts = counts
+        self._key = key
+
+    def inc(self, amount: float = 1.0) -> None:
+        self._counts[self._key] = self._counts.get(self._key, 0.0) + amount
+
+
 def make_endpoint(name: str = "a", number: int = 1, **labels: str) -> Endpoint:
     """An endpoint ``192.168.1.<number>:8000``; keyword names become labels with ``_`` as ``-``."""
     return Endpoint.of(name, f"192.168.1.{number}", 8000, {key.replace("_", "-"): v for key, v in labels.items()})
@@ -105,14 +124,26 @@ def make_request(
     )
 
 
-def make_context(name: str = "test", *, seed: int = 1, clock: FakeClock | None = None, **plugins: object) -> PluginContext:
-    """A context with a seeded random generator; keyword arguments are referenced plugins (``_`` as ``-``)."""
+def make_context(
+    name: str = "test",
+    *,
+    seed: int = 1,
+    clock: FakeClock | None = None,
+    metrics: PluginMetrics | None = None,
+    profiles: Sequence[str] = (),
+    declared: Mapping[str, str] | None = None,
+    **plugins: object,
+) -> PluginContext:
+    """A context with a seeded random generator; further keyword arguments are referenced plugins (``_`` as ``-``)."""
     return PluginContext(
         name=name,
         type=name,
         clock=clock or FakeClock(),
         rng=random.Random(seed),
         plugins={key.replace("_", "-"): plugin for key, plugin in plugins.items()},
+        profiles=tuple(profiles),
+        metrics=metrics or NoMetrics(),
+        declared=declared or {},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, NewType, Protocol
@@ -70,6 +70,13 @@ class Endpoint:
             pod_name=pod_name or name,
             rank_index=rank_index,
         )
+
+    def at_port(self, port: int) -> Endpoint:
+        """The same endpoint, reached through another port: id, labels and ``metrics_host`` stay."""
+        if port == self.port:
+            return self
+        host_port = f"[{self.address}]:{port}" if ":" in self.address else f"{self.address}:{port}"
+        return replace(self, port=port, host_port=host_port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,12 +212,22 @@ class SchedulingResult:
     profiles: dict[str, ProfileRunResult | None]
     """By profile name, in the order they ran; None = ran and failed, or skipped."""
     targets: tuple[Endpoint, ...]
-    """The primary profile's, best first."""
+    """The primary profile's, best first. A handler may have replaced their ports by that of a proxy in front of them; the
+    profile's own targets are as they were picked."""
+    prefill: str = "prefill"
+    """Name of the profile whose first target computes the prompt, if it ran."""
+    encode: str = "encode"
+    """Name of the profile whose targets encode media, if it ran."""
 
     @property
     def target(self) -> Endpoint:
         """The endpoint the request should go to."""
         return self.targets[0]
+
+    def targets_of(self, profile: str) -> tuple[Endpoint, ...]:
+        """What a profile picked, best first; empty if it picked nothing or did not run."""
+        run = self.profiles.get(profile)
+        return () if run is None else run.targets
 
 
 class Cause(StrEnum):

@@ -149,6 +149,9 @@ def registry(*more: PluginType) -> Registry:
             plugin_type("text-producer", Role.DATA_PRODUCER, produces=(NUMBER_AS_TEXT,)),
             plugin_type("needy-producer", Role.DATA_PRODUCER, params=Needs, produces=(NEEDY,)),
             plugin_type("number-reader", params=Refers, consumes=(Consumes(NUMBER),)),
+            plugin_type(
+                "number-reader-at-times", params=Thing, consumes=(Consumes(NUMBER, when=lambda params: params.count > 1),)
+            ),
             plugin_type("nothing-reader", consumes=(Consumes(NOBODY),)),
             plugin_type("needy-reader", consumes=(Consumes(NEEDY),)),
             plugin_type("relaxed-reader", consumes=(Consumes(NOBODY, required=False),)),

@@ -6,10 +6,11 @@ import pytest
 
 from epp.config.loaded import LoadFlags
 from epp.errors import ConfigError
+from epp.framework.data import Consumes, DataKey
 from epp.framework.interfaces import Role
 from epp.framework.registry import Registry
 from tests.config.corpus import lines, load
-from tests.config.doubles import HEADER, Instance, plugin_type, registry
+from tests.config.doubles import HEADER, NUMBER, Instance, Refers, plugin_type, registry
 
 TYPES = registry()
 
@@ -296,6 +297,61 @@ def test_a_renamed_producer_of_the_usual_type_is_used() -> None:
 def test_a_producer_is_added_when_a_parameter_names_its_type() -> None:
     config = load(plugins("{type: refers, parameters: {producerName: number-producer}}"), types=TYPES).config
     assert "number-producer" in config.added
+
+
+def test_another_type_that_writes_the_data_is_used_before_one_is_added() -> None:
+    config = load(plugins("{type: number-reader}", "{type: gated}"), types=TYPES).config
+    assert config.plugin("number-reader").needs == {"gated"}
+    assert "number-producer" not in config.added
+
+
+def test_factories_are_told_who_writes_their_data() -> None:
+    instances = load(plugins("{type: number-reader}", "{type: number-producer, name: mine}"), types=TYPES)
+    reader = instances.by_name["number-reader"]
+    assert isinstance(reader, Instance)
+    assert reader.context.key(NUMBER) == NUMBER.by("mine")
+    assert reader.context.writer(NUMBER) is instances.by_name["mine"]
+
+
+@pytest.mark.parametrize(("count", "added"), [(1, False), (2, True)])
+def test_data_that_depends_on_parameters_is_produced_when_it_is_read(count: int, added: bool) -> None:
+    text = plugins(f"{{type: number-reader-at-times, parameters: {{count: {count}}}}}")
+    assert ("number-producer" in load(text, types=TYPES).config.added) is added
+
+
+def unbuilt_producer() -> Registry:
+    """A type whose data nobody writes yet."""
+    key: DataKey[int] = DataKey("Later", int, "later-producer")
+    return registry(
+        plugin_type("later-producer", Role.DATA_PRODUCER, factory=None, produces=(key,)),
+        plugin_type("later-reader", consumes=(Consumes(key),)),
+        plugin_type("sometimes-reader", params=Refers, consumes=(Consumes(key, required=False),)),
+    )
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["{type: later-reader}", "{type: sometimes-reader, parameters: {producerName: later-producer}}"],
+    ids=["required", "named"],
+)
+def test_serving_refuses_a_plugin_whose_data_nobody_writes_yet(entry: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(plugins(entry), LoadFlags(for_serve=True), types=unbuilt_producer())
+    ((code, message),) = [(f.code, f.message) for f in caught.value.findings]
+    assert code == "CFG059"
+    assert message.endswith(
+        "needs the data Later, and the plugin type that writes it, later-producer, is not built yet",
+    )
+
+
+def test_checking_only_tells_of_it() -> None:
+    config = load(plugins("{type: later-reader}"), types=unbuilt_producer()).config
+    assert [f.code for f in config.findings] == ["INF001"]
+
+
+def test_optional_data_that_nobody_writes_yet_is_no_obstacle() -> None:
+    config = load(plugins("{type: sometimes-reader}"), LoadFlags(for_serve=True), types=unbuilt_producer()).config
+    assert [p.name for p in config.plugins if p.declared] == ["sometimes-reader"]
 
 
 def test_what_needs_a_failed_plugin_is_not_created() -> None:
