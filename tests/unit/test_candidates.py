@@ -148,6 +148,7 @@ def test_a_scrape_ends_holding_back() -> None:
         pytest.param({}, {}, ALL, id="none was scraped"),
         pytest.param({"A": 10.0, "B": 4.9}, {}, "ACDEV", id="one is stale"),
         pytest.param({"A": 10.0, "B": 5.0}, {}, ALL, id="one is just not"),
+        pytest.param({"A": 10.0, "B": 5.0, "C": 4.9}, {}, "ABDEV", id="one is just not, another is"),
         pytest.param(dict.fromkeys(ALL, 1.0), {}, ALL, id="all are: scraping is broken, not the servers"),
         pytest.param({"A": 10.0, "B": 1.0}, hint(["192.168.1.1", "192.168.1.2"]), "A", id="one of the hint"),
         pytest.param({"A": 10.0, "B": 1.0}, hint(["192.168.1.2"]), "B", id="all of the hint"),

@@ -18,6 +18,17 @@ def test_the_defaults_are_fine() -> None:
     assert warnings(Options()) == []
 
 
+def test_what_is_on_by_default() -> None:
+    switched_on = {f.name for f in fields(Options) if getattr(Options(), f.name) is True}
+    assert switched_on == {
+        "allow_experimental_plugins",
+        "legacy_metrics",
+        "model_server_metrics_https_insecure_skip_verify",
+        "secure_serving",
+        "tracing",
+    }
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [

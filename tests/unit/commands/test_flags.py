@@ -452,6 +452,14 @@ def test_help_tells_every_flag_with_its_default() -> None:
     assert "(default 1Gi)" in text
 
 
+def test_help_is_in_groups() -> None:
+    lines = help_text().splitlines()
+    heads = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert heads == [f"{group}:" for group in dict.fromkeys(flag.group for flag in FLAGS)]
+    assert [line.split()[:3] for line in lines if line.startswith("  -v")] == [["-v,", "--v", "<int>"]]
+    assert not any("(default false)" in line or "(default )" in line or "(default None)" in line for line in lines)
+
+
 def test_every_flag_says_what_it_is_for() -> None:
     assert all(len(flag.help) > 5 for flag in FLAGS)
     assert len({flag.help for flag in FLAGS}) == len(FLAGS)

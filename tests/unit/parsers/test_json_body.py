@@ -113,6 +113,7 @@ def test_model(document: dict[str, object], model: str) -> None:
         ({"a": 7}, 7),
         ({"a": 0}, 0),
         ({"a": 16.0}, 16),
+        ({"a": 0.0, "b": 8}, 0),
         ({"a": 7, "b": 8}, 7),
         ({"b": 8}, 8),
         ({"a": None, "b": 8}, 8),
