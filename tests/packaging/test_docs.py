@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from epp.__main__ import COMMANDS
-from epp.commands import check, demo, flags, simulate
+from epp.commands import check, demo, simulate
+from epp.commands.flag_table import FLAGS
 from epp.plugin_types import build_registry
 from epp.telemetry.catalogue import CATALOGUE, PREFIX, REQUEST_LABELS
 from tests.packaging.conftest import CHECKOUT
@@ -34,7 +35,7 @@ def known_flags() -> set[str]:
     simulate.add_arguments(simulated)
     parsers = (simulated, demo._parser(), check._parser())
     found = {option for parser in parsers for action in parser._actions for option in action.option_strings}
-    return found | {f"--{flag.name}" for flag in flags.FLAGS} | {"--help", "--version"}
+    return found | {f"--{flag.name}" for flag in FLAGS} | {"--help", "--version"}
 
 
 def slug(heading: str) -> str:
