@@ -84,7 +84,7 @@ def test_the_changelog_names_every_scheduling_plugin_that_is_built() -> None:
     registry, _ = build_registry()
     built = {t.type for t in registry if t.is_built and t.roles & {"Filter", "Scorer", "Picker"}}
     named = set(re.findall(r"`([a-z-]+)`", (CHECKOUT / "CHANGELOG.md").read_text()))
-    assert built - named == set()
+    assert built - named == set(), "name them in CHANGELOG.md"
 
 
 def metrics_table() -> dict[str, tuple[str, tuple[str, ...]]]:
