@@ -143,7 +143,8 @@ class Plan(NamedTuple):
     streams: bool = False
     """The request asked for a stream; a response of type text/event-stream is one in any case."""
     skip: bool = False
-    """Close the stream once the request part is answered; the response passes by."""
+    """Close the stream once the request part is answered, and the response passes by; not where response bodies come in
+    full duplex, because Envoy loses what it has sent by then."""
 
 
 class Route(NamedTuple):

@@ -264,7 +264,9 @@ class Machine:
     def _request_part_over(self, answers: list[Effect], now: float) -> Sequence[Effect]:
         """After answers of the routed request: end the stream if that was all that is wanted."""
         request = self._request
-        wanted = not (self._half_closed or self._plan.skip)
+        # In full duplex Envoy may have sent response chunks by now; it would lose them if the stream were closed.
+        skips = self._plan.skip and self._opening.response_mode not in DUPLEX
+        wanted = not (self._half_closed or skips)
         if wanted or request is None or not request.ended:
             return answers
         return [*answers, *self._finish(End.NATURAL, False, now), *self._close(Status.OK)]

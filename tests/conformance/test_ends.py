@@ -17,7 +17,10 @@ from tests.conformance.doubles import Recorder, Waits, WaitsAsPreRequest, double
 from tests.conformance.exchanges import start_watched
 from tests.conformance.picker import A_ADDRESS, Picker
 from tests.conformance.wire import (
+    FULL_DUPLEX,
+    NONE,
     Message,
+    Modes,
     Stream,
     request_body,
     request_headers,
@@ -182,7 +185,7 @@ async def test_c96_shim_that_half_closes(start: StartPicker) -> None:
 
 async def test_c97_count_tokens(start: StartPicker) -> None:
     picker, recorder = await start_counting(start)
-    stream = picker.stream()
+    stream = picker.stream(Modes(FULL_DUPLEX, NONE))
     body = b'{"messages":[{"role":"user","content":"x"}], "max_tokens":1.0}'
     await stream.send(request_headers(path="/v1/messages/count_tokens"), request_body(body))
     routed = await stream.routed()
@@ -190,6 +193,17 @@ async def test_c97_count_tokens(start: StartPicker) -> None:
     await stream.ends()
     completion = await recorder.completion()
     assert (completion.cause, completion.length_known) == (Cause.NATURAL, False)
+
+
+async def test_c97_count_tokens_in_full_duplex_loses_nothing_of_the_response(start: StartPicker) -> None:
+    picker, recorder = await start_counting(start)
+    stream = picker.stream()
+    await stream.send(request_headers(path="/v1/messages/count_tokens"), request_body(b"{}"))
+    await stream.routed()
+    await stream.send(response_headers(), response_body(b'{"input_tokens":3}'))
+    await stream.answer("response_headers")
+    assert (await stream.response_body())[0] == b'{"input_tokens":3}'
+    assert (await recorder.completion()).cause is Cause.NATURAL
 
 
 async def test_c98_body_behind_trailers(start: StartPicker) -> None:

@@ -170,3 +170,14 @@ async def test_a_faulty_server_disturbs_nobody_else(stack: Stack, client: aiohtt
     async with client.post("/v1/chat/completions", json=chat()) as response:
         assert response.status == 200
     await until(stack, "llm_d_epp_request_running", 0)
+
+
+async def test_responses_that_nobody_reads_arrive_whole(client: aiohttp.ClientSession) -> None:
+    async def count() -> int:
+        async with client.post("/v1/messages/count_tokens", json=chat()) as response:
+            assert response.status == 200
+            tokens: int = (await response.json())["input_tokens"]
+            return tokens
+
+    for _ in range(20):
+        assert all(await asyncio.gather(*(count() for _ in range(16))))

@@ -820,6 +820,17 @@ RESPONSE_CASES = (
     Case(
         "C97 skipped: closed once the request is answered",
         (Step(REQ_H), Step(REQ_B_END, (TO_PICKED, req(BODY, True)), (asked(BODY), UNSEEN_END))),
+        opening=modes(Mode.FULL_DUPLEX, Mode.NONE),
+        script=Script(routed(Plan(skip=True))),
+    ),
+    Case(
+        "skipped, but the response body comes in full duplex: passed on",
+        (
+            Step(REQ_H),
+            Step(REQ_B_END, (TO_PICKED, req(BODY, True)), (asked(BODY),)),
+            Step(RSP_H, (TO_RSP_H,)),
+            Step(ResponseBody(b"x", True), (rsp(b"x", True),), (NATURAL,)),
+        ),
         script=Script(routed(Plan(skip=True))),
     ),
     Case(

@@ -189,7 +189,8 @@ def _may_close_cleanly(bare: Bare, opening: Opening, done: list[Does], sent: lis
         return True
     answer = bare.handler.script.answer
     answers = [answer, *(what.answer for what in done if isinstance(what, Late))]
-    skipped = any(isinstance(answer, Route) and answer.plan.skip for answer in answers)
+    duplex = opening.response_mode in (Mode.FULL_DUPLEX, Mode.GRPC)
+    skipped = not duplex and any(isinstance(answer, Route) and answer.plan.skip for answer in answers)
     unseen = opening.response_mode in (Mode.NONE, Mode.BUFFERED_PARTIAL)
     return skipped or (unseen and last is Lost.HALF_CLOSED)
 
