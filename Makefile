@@ -24,8 +24,12 @@ unit: setup
 soak: setup
 	$(BIN)/python -m tests.soak $(ARGS)
 
+# Our picker against the naive one, in alternating segments of one run; other runs: bench/README.md.
+BENCH_ARGS ?= --picker 'ours=$(BIN)/python -m epp serve --bind-address 127.0.0.1 --secure-serving=false --config-file {config} --grpc-port {port} --grpc-health-port {health_port} --metrics-port {metrics_port}' \
+  --picker 'naive=$(BIN)/python -m bench.naive_picker --port {port} --endpoints {endpoints}'
+
 bench: setup
-	$(BIN)/python -m bench.load $(ARGS)
+	$(BIN)/python -m bench.load $(BENCH_ARGS) $(ARGS)
 
 bench-micro: setup
 	$(BIN)/python -m bench.micro.request $(ARGS)

@@ -279,6 +279,8 @@ class App:
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
         if self._stopping or not self._signals.empty():
+            if self.options.ready_file:
+                _remove_ready_file(self.options.ready_file)
             os._exit(128 + number)
         self._signals.put_nowait(number)
 
@@ -308,6 +310,7 @@ class App:
             plugins=references,
             profiles=tuple(profile.name for profile in self.config.profiles),
             metrics_flags=_metrics_flags(self.options),
+            metrics=self.metrics,
             runtime=self.runtime,
         )
 

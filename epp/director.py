@@ -37,7 +37,7 @@ from epp.framework.candidates import Candidates
 from epp.framework.data import RequestData
 from epp.framework.interfaces import SaturationDetector
 from epp.framework.keys import AGENT_IDENTITY
-from epp.framework.types import RAW_BODY, InferenceRequest, ParsedBody, SchedulingResult
+from epp.framework.types import RAW_BODY, Endpoint, InferenceRequest, ParsedBody, SchedulingResult
 from epp.lifecycle import HookRunner, Spawn
 from epp.request.edits import EditList
 from epp.request.headers import (
@@ -49,16 +49,21 @@ from epp.request.headers import (
     OBJECTIVE,
     REQUEST_ID,
     lookup,
+    prefers_available,
     request_path,
 )
 from epp.request.parse import ParserTable
 from epp.request.replies import error_shape, is_grpc, refusal
 from epp.request.rewrite import model_splices
 from epp.response import Flight, ResponseSide
+from epp.scheduling.cached_prefix import MatchKey, has_cached_prefix
 from epp.scheduling.record import DecisionRecord
 from epp.scheduling.scheduler import Scheduler
+from epp.telemetry import log
 from epp.telemetry.metrics import AttemptLabels, Metrics, RewriteLabels
 from epp.telemetry.requests import RequestLabels
+
+_logger = log.get("epp.director")
 
 DECISION_DEADLINE_S = 5.0
 """Longest time from the complete request to its decision, where a plugin waits (protocol decision D15)."""
@@ -66,6 +71,7 @@ DEFAULT_FLOW = "default-flow"
 NO_ENDPOINTS = "no pods available in datastore"
 """What clients of requests without a body are told. Source: llm-d-router: pkg/epp/handlers/request.go."""
 SCREENED_OUT = "screeners eliminated all endpoint candidates"
+NOT_CACHED = "no decode worker has the requested KV cache"
 
 
 class Rewrite(Protocol):
@@ -105,6 +111,8 @@ class Pipeline:
     scheduler: Scheduler
     hooks: HookRunner
     detector: SaturationDetector | None = None
+    match_keys: tuple[MatchKey, ...] = ()
+    """Where the declared producers of prefix matches write."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +150,7 @@ class Director:
         self._choose = choose
         self._spawn = spawn
         self._clock = clock
+        self._said_list = False
 
     # RequestHandler
 
@@ -301,7 +310,7 @@ class Director:
         hooks = pipeline.hooks
         if hooks.hooks.request_header:
             hooks.request_header(inference, edits)
-            if inference.fairness_id == DEFAULT_FLOW:
+            if inference.fairness_id == DEFAULT_FLOW and not lookup(request.headers, *FAIRNESS_ID):
                 inference.fairness_id = inference.data.get(AGENT_IDENTITY) or DEFAULT_FLOW
         candidates = self._finder.find(request.metadata)
         if inference.priority < 0 and pipeline.detector is not None and pipeline.detector.saturation(candidates) >= 1.0:
@@ -333,6 +342,8 @@ class Director:
             AttemptLabels(True, inference.target_model, target.name, target.namespace, str(target.port)),
             time.perf_counter() - begun,
         )
+        if prefers_available(inference.headers) and not has_cached_prefix(inference, result, pipeline.match_keys):
+            raise RequestError(ErrorCode.PRECONDITION_FAILED, NOT_CACHED)
         flight.scheduled(result, self._metrics)
         return result
 
@@ -345,7 +356,7 @@ class Director:
         splices: tuple[tuple[int, int, bytes], ...],
     ) -> Route:
         targets = result.targets
-        destination = targets[0].host_port if len(targets) == 1 else ",".join([e.host_port for e in targets])
+        destination = targets[0].host_port if len(targets) == 1 else self._list(targets)
         inference = flight.inference
         first: Pairs = ((DESTINATION, destination),)
         if flight.adds_request_id:
@@ -357,6 +368,17 @@ class Director:
         if edits.metadata is not None:
             metadata = {**edits.metadata, LB_NAMESPACE: {**edits.metadata.get(LB_NAMESPACE, {}), **values}}
         return Route(edits.freeze(first), metadata, self._plan(flight), splices)
+
+    def _list(self, targets: Sequence[Endpoint]) -> str:
+        """Several endpoints, best first; said once, because not every data plane can take a list."""
+        if not self._said_list:
+            self._said_list = True
+            _logger.warning(
+                "sending lists of endpoints",
+                needs="a cluster with the override_host policy; ORIGINAL_DST clusters answer a list with 503",
+                endpoints=len(targets),
+            )
+        return ",".join([endpoint.host_port for endpoint in targets])
 
     def _plan(self, flight: Flight) -> Plan:
         body = flight.inference.body

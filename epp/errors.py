@@ -34,7 +34,7 @@ class Severity(StrEnum):
 class Finding:
     """One thing that is wrong, or worth knowing, in a configuration document.
 
-    Source: spec/config-and-ops.md 1.12. ``line`` and ``column`` count from 1; 0 means that the place is unknown.
+    ``line`` and ``column`` count from 1; 0 means that the place is unknown.
     """
 
     code: str
@@ -95,7 +95,7 @@ class ProtocolError(EppError):
 
 
 class ErrorCode(StrEnum):
-    """Classes of request errors and the words they have on the wire. Source: spec/protocol.md 4.1."""
+    """Classes of request errors and the words they have on the wire. Source: llm-d-router: pkg/common/error/error.go."""
 
     BAD_REQUEST = "BadRequest"
     UNAUTHORIZED = "Unauthorized"
@@ -151,7 +151,7 @@ _GRPC_STATUS = {
 
 
 class DropReason(StrEnum):
-    """Values of the response header ``x-llm-d-request-dropped-reason``. Source: spec/protocol.md 1.11."""
+    """Values of the response header ``x-llm-d-request-dropped-reason``. Source: llm-d-router: pkg/common/error/error.go."""
 
     SATURATED = "rejected-saturated"
     NO_ENDPOINTS = "rejected-no-endpoints"

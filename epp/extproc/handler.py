@@ -10,7 +10,7 @@ exactly once for each ``request`` and last. All calls are made on the event loop
 
 Times are seconds of ``time.monotonic()``. Header names are lower case; values are ``str``, UTF-8 with surrogateescape.
 Records are ``NamedTuple``s: they are built once per request and cost 0.4 of a frozen dataclass. ``total(handler)`` makes
-a handler that never raises. Source: style.md 2.5.
+a handler that never raises.
 """
 
 from __future__ import annotations
