@@ -1,105 +1,142 @@
-"""The in-tree plugin types: the one list of them."""
+"""The in-tree plugin types: the one table of them. A module is imported when one of its types is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib import import_module
+from itertools import groupby
 
 from epp.framework.registry import PluginType, Registry
 
-MODULES = (
-    "admitters.latency_slo",
-    "admitters.probabilistic",
-    "datalayer.core_metrics",
-    "datalayer.dcgm",
-    "datalayer.metrics_source",
-    "datalayer.models",
-    "datalayer.multicluster",
-    "datalayer.notifications",
-    "datalayer.topology",
-    "deciders.always",
-    "deciders.prefix_based",
-    "discovery.file",
-    "filters.by_label",
-    "filters.by_label_selector",
-    "filters.endpoint_attribute",
-    "filters.header_based_testing",
-    "filters.prefix_cache_affinity",
-    "filters.role",
-    "filters.session_affinity",
-    "filters.slo_headroom_tier",
-    "filters.topology_affinity",
-    "filters.utilization",
-    "flowcontrol.concurrency_detector",
-    "flowcontrol.eviction",
-    "flowcontrol.fairness",
-    "flowcontrol.ordering",
-    "flowcontrol.program_aware",
-    "flowcontrol.running_requests_detector",
-    "flowcontrol.usage_limits",
-    "flowcontrol.utilization_detector",
-    "parsers.anthropic",
-    "parsers.openai",
-    "parsers.passthrough",
-    "parsers.sglanghttp",
-    "parsers.vertexai",
-    "parsers.vllmgrpc",
-    "parsers.vllmhttp",
-    "pickers.max_score",
-    "pickers.random",
-    "pickers.weighted_random",
-    "prerequest.disagg_headers",
-    "producers.approximate_prefix",
-    "producers.burst_prefix",
-    "producers.inflight_load",
-    "producers.media_cache",
-    "producers.p2p_source",
-    "producers.precise_prefix",
-    "producers.predicted_latency",
-    "producers.session_id",
-    "producers.tokenizer",
-    "profile_handlers.data_parallel",
-    "profile_handlers.disagg",
-    "profile_handlers.header",
-    "profile_handlers.pd",
-    "profile_handlers.single",
-    "request_headers.agent_identity",
-    "response.request_attribute_reporter",
-    "response.response_header",
-    "response.served_endpoint_verifier",
-    "scorers.active_request",
-    "scorers.context_length_aware",
-    "scorers.endpoint_attribute",
-    "scorers.header_label_affinity",
-    "scorers.kv_cache_utilization",
-    "scorers.latency",
-    "scorers.load_aware",
-    "scorers.lora_affinity",
-    "scorers.media_cache",
-    "scorers.multicluster",
-    "scorers.no_hit_lru",
-    "scorers.precise_prefix_cache",
-    "scorers.predicted_latency",
-    "scorers.prefix_cache",
-    "scorers.queue",
-    "scorers.running_requests",
-    "scorers.session_affinity",
-    "scorers.token_load",
-    "scorers.topology_affinity",
-    "screeners.rollout",
-    "stores.responses",
-)
-"""Modules of this package that define types, sorted: one has ``PLUGIN``, several have ``PLUGINS``."""
+TYPES: Mapping[str, str] = {
+    "latency-slo-admitter": "admitters.latency_slo",
+    "probabilistic-admitter": "admitters.probabilistic",
+    "core-metrics-extractor": "datalayer.core_metrics",
+    "model-server-protocol-metrics": "datalayer.core_metrics",
+    "dcgm-data-source": "datalayer.dcgm",
+    "dcgm-extractor": "datalayer.dcgm",
+    "metrics-data-source": "datalayer.metrics_source",
+    "models-data-source": "datalayer.models",
+    "model-server-protocol-models": "datalayer.models",
+    "models-data-extractor": "datalayer.models",
+    "multicluster-metrics-data-source": "datalayer.multicluster",
+    "multicluster-metrics-extractor": "datalayer.multicluster",
+    "multicluster-file-discovery": "datalayer.multicluster",
+    "k8s-notification-source": "datalayer.notifications",
+    "endpoint-notification-source": "datalayer.notifications",
+    "topology-extractor": "datalayer.topology",
+    "always-disagg-pd-decider": "deciders.always",
+    "always-disagg-multimodal-decider": "deciders.always",
+    "prefix-based-pd-decider": "deciders.prefix_based",
+    "file-discovery": "discovery.file",
+    "by-label": "filters.by_label",
+    "by-label-selector": "filters.by_label_selector",
+    "label-selector-filter": "filters.by_label_selector",
+    "endpoint-attribute-filter": "filters.endpoint_attribute",
+    "header-based-testing-filter": "filters.header_based_testing",
+    "prefix-cache-affinity-filter": "filters.prefix_cache_affinity",
+    "prefill-filter": "filters.role",
+    "decode-filter": "filters.role",
+    "encode-filter": "filters.role",
+    "session-affinity-filter": "filters.session_affinity",
+    "multicluster-session-affinity-filter": "filters.session_affinity",
+    "slo-headroom-tier-filter": "filters.slo_headroom_tier",
+    "topology-affinity-filter": "filters.topology_affinity",
+    "utilization-filter": "filters.utilization",
+    "concurrency-detector": "flowcontrol.concurrency_detector",
+    "sheddable-eviction-filter": "flowcontrol.eviction",
+    "priority-then-time-eviction-order-policy": "flowcontrol.eviction",
+    "global-strict-fairness-policy": "flowcontrol.fairness",
+    "round-robin-fairness-policy": "flowcontrol.fairness",
+    "fcfs-ordering-policy": "flowcontrol.ordering",
+    "edf-ordering-policy": "flowcontrol.ordering",
+    "slo-deadline-ordering-policy": "flowcontrol.ordering",
+    "program-aware-fairness": "flowcontrol.program_aware",
+    "running-requests-detector": "flowcontrol.running_requests_detector",
+    "static-usage-limit-policy": "flowcontrol.usage_limits",
+    "priority-holdback-policy": "flowcontrol.usage_limits",
+    "soft-reflective-ceiling-policy": "flowcontrol.usage_limits",
+    "utilization-detector": "flowcontrol.utilization_detector",
+    "anthropic-parser": "parsers.anthropic",
+    "openai-parser": "parsers.openai",
+    "responses-store-parser": "parsers.openai",
+    "passthrough-parser": "parsers.passthrough",
+    "sglanghttp-parser": "parsers.sglanghttp",
+    "vertexai-parser": "parsers.vertexai",
+    "vllmgrpc-parser": "parsers.vllmgrpc",
+    "vllmhttp-parser": "parsers.vllmhttp",
+    "max-score-picker": "pickers.max_score",
+    "random-picker": "pickers.random",
+    "weighted-random-picker": "pickers.weighted_random",
+    "disagg-headers-handler": "prerequest.disagg_headers",
+    "prefill-header-handler": "prerequest.disagg_headers",
+    "approx-prefix-cache-producer": "producers.approximate_prefix",
+    "multicluster-approx-prefix-cache-producer": "producers.approximate_prefix",
+    "burst-prefix-cache-producer": "producers.burst_prefix",
+    "inflight-load-producer": "producers.inflight_load",
+    "mm-embeddings-cache-producer": "producers.media_cache",
+    "p2p-source-producer": "producers.p2p_source",
+    "precise-prefix-cache-producer": "producers.precise_prefix",
+    "predicted-latency-producer": "producers.predicted_latency",
+    "session-id-producer": "producers.session_id",
+    "tokenizer": "producers.tokenizer",
+    "token-producer": "producers.tokenizer",
+    "data-parallel-profile-handler": "profile_handlers.data_parallel",
+    "disagg-profile-handler": "profile_handlers.disagg",
+    "header-profile-handler": "profile_handlers.header",
+    "pd-profile-handler": "profile_handlers.pd",
+    "single-profile-handler": "profile_handlers.single",
+    "agent-identity": "request_headers.agent_identity",
+    "request-attribute-reporter": "response.request_attribute_reporter",
+    "response-header-handler": "response.response_header",
+    "destination-endpoint-served-verifier": "response.served_endpoint_verifier",
+    "active-request-scorer": "scorers.active_request",
+    "context-length-aware": "scorers.context_length_aware",
+    "endpoint-attribute-scorer": "scorers.endpoint_attribute",
+    "header-label-affinity-scorer": "scorers.header_label_affinity",
+    "kv-cache-utilization-scorer": "scorers.kv_cache_utilization",
+    "latency-scorer": "scorers.latency",
+    "load-aware-scorer": "scorers.load_aware",
+    "lora-affinity-scorer": "scorers.lora_affinity",
+    "mm-embeddings-cache-scorer": "scorers.media_cache",
+    "multicluster-queue-scorer": "scorers.multicluster",
+    "multicluster-kv-cache-utilization-scorer": "scorers.multicluster",
+    "multicluster-prefix-cache-scorer": "scorers.multicluster",
+    "no-hit-lru-scorer": "scorers.no_hit_lru",
+    "precise-prefix-cache-scorer": "scorers.precise_prefix_cache",
+    "predicted-latency-scorer": "scorers.predicted_latency",
+    "prefix-cache-scorer": "scorers.prefix_cache",
+    "queue-scorer": "scorers.queue",
+    "running-requests-size-scorer": "scorers.running_requests",
+    "session-affinity-scorer": "scorers.session_affinity",
+    "token-load-scorer": "scorers.token_load",
+    "topology-affinity-scorer": "scorers.topology_affinity",
+    "disaggregatedset-rollout-screener": "screeners.rollout",
+    "responses-store": "stores.responses",
+}
+"""Type name or alias → module of this package that declares it, in the order of the modules.
+
+A module has ``PLUGIN``, or ``PLUGINS`` if there are several; a type's name is followed by its aliases.
+"""
+
+MODULES = tuple(dict.fromkeys(TYPES.values()))
+"""Modules that declare types, sorted."""
 
 
 def plugin_types() -> Iterator[PluginType]:
-    """Every in-tree plugin type."""
-    for name in MODULES:
-        module = import_module(f"{__name__}.{name}")
-        yield from (module.PLUGIN,) if hasattr(module, "PLUGIN") else module.PLUGINS
+    """Every in-tree plugin type; imports all of them."""
+    for module in MODULES:
+        yield from declared_by(module)
+
+
+def declared_by(module: str) -> tuple[PluginType, ...]:
+    """The types that a module of this package declares."""
+    imported = import_module(f"{__name__}.{module}")
+    return (imported.PLUGIN,) if hasattr(imported, "PLUGIN") else tuple(imported.PLUGINS)
 
 
 def register_all(registry: Registry) -> None:
-    """Register every in-tree plugin type."""
-    for plugin_type in plugin_types():
-        registry.register(plugin_type)
+    """Make every in-tree plugin type known to ``registry``, without importing one."""
+    for module, names in groupby(TYPES, TYPES.__getitem__):
+        registry.announce(names, partial(declared_by, module))

@@ -44,6 +44,8 @@ class Reads:
     """Every chunk of streaming responses."""
     usage: bool = False
     """Token counts of the response."""
+    response_document: bool = False
+    """The whole response as one JSON document, where the parser knows how to find it."""
 
 
 NO_READS = Reads()
@@ -69,6 +71,7 @@ class PluginType:
         experimental: alpha upstream; ``--allow-experimental-plugins=false`` refuses it.
         header_strip: request headers that this plugin owns: a client's own are removed.
         wait: what a type that is not built waits for, as one short phrase.
+        example: parameters as YAML, for its page; needed where a parameter is required. Loaded in a test.
     """
 
     type: str
@@ -84,6 +87,7 @@ class PluginType:
     experimental: bool = False
     header_strip: frozenset[str] = frozenset()
     wait: str = ""
+    example: str = ""
     package: str = field(default="endpoint-picker")
     """Distribution that provides it."""
     version: str = ""
@@ -104,6 +108,8 @@ class Registry:
 
     def __init__(self, types: Iterable[PluginType] = ()) -> None:
         self._by_name: dict[str, PluginType] = {}
+        self._announced: dict[str, Callable[[], Iterable[PluginType]]] = {}
+        """Names of types that nobody asked for yet."""
         for plugin_type in types:
             self.register(plugin_type)
 
@@ -116,7 +122,7 @@ class Registry:
         if not plugin_type.roles:
             raise ValueError(f"plugin type {plugin_type.type!r} has no role")
         for name in plugin_type.names:
-            other = self._by_name.get(name)
+            other = self.get(name)
             if other is not None:
                 raise ValueError(
                     f"plugin type {name!r} of {plugin_type.package} is already registered by {other.package} as {other.type!r}"
@@ -124,27 +130,48 @@ class Registry:
         for name in plugin_type.names:
             self._by_name[name] = plugin_type
 
+    def announce(self, names: Iterable[str], load: Callable[[], Iterable[PluginType]]) -> None:
+        """Register types once one of them is asked for, so that a process imports only the plugins that it uses.
+
+        Args:
+            names: all their names and aliases.
+            load: gives the types; called at most once.
+        """
+        self._announced.update(dict.fromkeys(names, load))
+
     def get(self, name: str) -> PluginType | None:
         """The type with this name or alias, or None."""
+        if name in self._announced:
+            self._load(self._announced[name])
         return self._by_name.get(name)
 
     def alias(self, name: str) -> Alias | None:
         """The alias record if ``name`` is an alias, else None."""
-        plugin_type = self._by_name.get(name)
+        plugin_type = self.get(name)
         if plugin_type is None:
             return None
         return next((alias for alias in plugin_type.aliases if alias.name == name), None)
 
     def names(self) -> list[str]:
         """All names and aliases, sorted."""
-        return sorted(self._by_name)
+        return sorted({*self._by_name, *self._announced})
+
+    def _load(self, load: Callable[[], Iterable[PluginType]]) -> None:
+        self._announced = {name: other for name, other in self._announced.items() if other is not load}
+        for plugin_type in load():
+            self.register(plugin_type)
+
+    def _all(self) -> dict[int, PluginType]:
+        while self._announced:
+            self._load(next(iter(self._announced.values())))
+        return {id(plugin_type): plugin_type for plugin_type in self._by_name.values()}
 
     def __iter__(self) -> Iterator[PluginType]:
         """Each type once, by canonical name."""
-        return iter(sorted({id(t): t for t in self._by_name.values()}.values(), key=lambda t: t.type))
+        return iter(sorted(self._all().values(), key=lambda plugin_type: plugin_type.type))
 
     def __len__(self) -> int:
-        return len({id(t) for t in self._by_name.values()})
+        return len(self._all())
 
 
 ENTRY_POINT_GROUP = "epp.plugins"

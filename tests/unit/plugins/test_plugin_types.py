@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -16,7 +17,7 @@ import plugins
 from epp.framework import interfaces
 from epp.framework.interfaces import Role
 from epp.framework.params import Params
-from epp.framework.registry import PluginType, Registry
+from epp.framework.registry import Alias, PluginType, Registry
 from epp.framework.testing import make_plugin
 
 TYPES = tuple(plugins.plugin_types())
@@ -271,3 +272,77 @@ def test_its_class_is_documented(plugin_type: PluginType) -> None:
     if plugin_type.roles & {Role.FILTER, Role.SCORER, Role.PICKER}:
         for heading in ("Parameters:", "Reads:", "Formula:", "Missing data:", "Source:"):
             assert heading in kind.__doc__
+
+
+# ── the table of names ──
+
+
+def test_the_table_is_what_the_modules_declare() -> None:
+    declared = [(name, module) for module in plugins.MODULES for t in plugins.declared_by(module) for name in t.names]
+    assert list(plugins.TYPES.items()) == declared
+
+
+LOADED = """
+import sys
+from epp.config.instantiate import instantiate
+from epp.config.load import load_config
+from epp.config.loaded import ConfigSource, LoadFlags
+from epp.plugin_types import build_registry
+
+registry, _ = build_registry()
+print(sorted(registry.names()) == registry.names(), [name for name in sys.modules if name.startswith("plugins.")])
+text = sys.stdin.read()
+instantiate(load_config(ConfigSource.from_text(text), registry, LoadFlags(for_serve=True)))
+print(*(name for name in sys.modules if name.startswith("plugins.")))
+"""
+
+SMALL = """
+apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: queue-scorer}, {type: max-score-picker}]
+"""
+
+
+def test_a_configuration_imports_only_what_it_uses() -> None:
+    done = subprocess.run([sys.executable, "-c", LOADED], input=SMALL, capture_output=True, text=True, timeout=60, check=True)
+    first, second = done.stdout.splitlines()
+    assert first == "True []"
+    imported = {name.removeprefix("plugins.") for name in second.split()}
+    assert {"scorers.queue", "pickers.max_score"} <= imported
+    families = {name.partition(".")[0] for name in imported}
+    assert families.isdisjoint({"filters", "producers", "stores", "deciders", "admitters", "discovery", "prerequest"})
+    assert {name for name in imported if name.startswith("scorers.")} == {"scorers.queue"}
+
+
+def test_a_misspelt_name_is_suggested_without_importing() -> None:
+    def refuse() -> tuple[PluginType, ...]:
+        raise AssertionError("imported")
+
+    lazy = Registry()
+    lazy.announce(["their-scorer", "their-alias"], refuse)
+    assert lazy.names() == ["their-alias", "their-scorer"]
+    assert lazy.get("their-scorrer") is None
+
+
+def test_announced_types_are_loaded_once_and_together() -> None:
+    calls: list[int] = []
+
+    def load() -> tuple[PluginType, ...]:
+        calls.append(1)
+        return (
+            PluginType("one", frozenset({Role.SCORER}), "One.", aliases=(Alias("uno"),)),
+            PluginType("two", frozenset({Role.SCORER}), "Two."),
+        )
+
+    lazy = Registry()
+    lazy.announce(["one", "uno", "two"], load)
+    assert lazy.alias("uno") == Alias("uno")
+    assert [t.type for t in lazy] == ["one", "two"]
+    assert (len(lazy), calls) == (2, [1])
+
+
+def test_an_announced_name_is_taken() -> None:
+    lazy = Registry()
+    plugins.register_all(lazy)
+    with pytest.raises(ValueError, match="already registered by endpoint-picker as 'queue-scorer'"):
+        lazy.register(PluginType("queue-scorer", frozenset({Role.SCORER}), "Another."))
