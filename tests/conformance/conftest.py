@@ -5,12 +5,23 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+import pytest_asyncio
 
 from epp.extproc.handler import Transport
 from tests.conformance.picker import TRANSPORTS, Picker, Server
+
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """All tests of this package share an event loop: grpc's poller outlives a test, and would call into a closed one."""
+    for item in items:
+        if item.path.parent == HERE and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="package"), append=False)
 
 
 class StartPicker(Protocol):
@@ -26,7 +37,7 @@ def transport_type(request: pytest.FixtureRequest) -> type[Transport]:
     return chosen
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="package")
 async def start(transport_type: type[Transport], caplog: pytest.LogCaptureFixture) -> AsyncIterator[StartPicker]:
     """Factory: ``await start(A(3, .2), B(0, .1))``. Each picker is proven to have settled when the test is over.
 

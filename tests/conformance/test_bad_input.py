@@ -9,6 +9,7 @@ from typing import Any
 
 import grpc
 import pytest
+import pytest_asyncio
 
 from epp.framework.types import Cause
 from tests.conformance.conftest import StartPicker
@@ -32,7 +33,7 @@ CHAT = "/v1/chat/completions"
 MIB = 1024 * 1024
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="package")
 async def picker(start: StartPicker) -> AsyncIterator[Picker]:
     """A picker that still serves when the bad input is over."""
     picker = await start(A(), B(9, 0.9), config={"scorers": ["queue-scorer", "active-request-scorer"]})

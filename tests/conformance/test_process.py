@@ -14,6 +14,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import pytest_asyncio
 from grpc import aio
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -28,7 +29,7 @@ SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.Health
 StartServe = Callable[..., Awaitable[PickerProcess]]
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(loop_scope="package")
 async def serve() -> AsyncIterator[StartServe]:
     """Factory: ``epp serve`` with these flags as a process of its own."""
     async with AsyncExitStack() as stack:

@@ -30,17 +30,22 @@ STANDARD = (request_headers(), request_body(std_body("m", "p")))
 
 
 @pytest.mark.parametrize("status", [408, 413])
-async def test_data_plane_answers_while_the_decision_waits(start: StartPicker, status: int) -> None:
-    """Its own 408 or 413 passes as if nobody had routed; the decision is withdrawn."""
+async def test_data_plane_answers_while_the_decision_waits(
+    start: StartPicker, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its own 408 or 413 passes as if nobody had routed; the decision is withdrawn at once."""
+    monkeypatch.setattr("epp.lifecycle.HOOK_DEADLINE_S", 60.0)
     waits, recorder = Waits(), Recorder()
     picker = await start(A(), doubles=[double(waits, Role.DATA_PRODUCER), double(recorder, *Recorder.ROLES)])
     stream = picker.stream()
     await stream.send(*STANDARD)
     await waits.began.wait()
-    [headers, body] = await respond(stream, response_headers(status=status), response_body("too late"))
+    [headers] = await respond(stream, response_headers(status=status))
     assert headers.headers == {"x-went-into-resp-headers": "true"}
+    async with asyncio.timeout(2):
+        await waits.cancelled.wait()
+    [body] = await respond(stream, response_body("too late"))
     assert body.body == b"too late"
-    await waits.cancelled.wait()
     await stream.closes()
     await picker.settle()
     assert (recorder.calls, recorder.completions) == ({}, [])

@@ -116,6 +116,18 @@ async def test_c76_name_is_cut(start: StartPicker) -> None:
         await stream.closes()
 
 
+@pytest.mark.parametrize("last", [response_body(b""), response_trailers()], ids=["end", "trailers"])
+async def test_c76_what_is_held_back_is_not_lost(start: StartPicker, last: Message) -> None:
+    """A response that ends where the name might have gone on."""
+    picker = await start(A(), objects=[RULE])
+    stream = await routed(picker, PROXIED)
+    await respond(stream, response_headers(content_type=EVENTS))
+    await stream.send(response_body(b'data: {"model":"vllm-back', end=False), last)
+    trailers = last.HasField("response_trailers")
+    assert (await stream.response_body(end=not trailers, trailers=trailers))[0] == b'data: {"model":"vllm-back'
+    await stream.closes()
+
+
 async def test_c77_headers_of_the_server_stay(start: StartPicker) -> None:
     picker = await start(A())
     stream = await routed(picker)
