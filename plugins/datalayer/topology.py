@@ -2,23 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from pydantic import Field
 
+from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
-from epp.framework.keys import TOPOLOGY
+from epp.framework.keys import TOPOLOGY, Topology
 from epp.framework.params import Params
 from epp.framework.registry import PluginType
+from epp.framework.types import Endpoint, EndpointMetrics
+from plugins.topology import TopologyLabels
 
 TYPE = "topology-extractor"
+_DEFAULT = TopologyLabels()
 
 
 class TopologyExtractorParams(Params):
     """Parameters of topology-extractor."""
 
-    hostname: str = Field(default="kubernetes.io/hostname", min_length=1, description="Label with the host.")
-    rack: str = Field(default="topology.kubernetes.io/rack", min_length=1, description="Label with the rack.")
-    zone: str = Field(default="topology.kubernetes.io/zone", min_length=1, description="Label with the zone.")
-    region: str = Field(default="topology.kubernetes.io/region", min_length=1, description="Label with the region.")
+    hostname: str = Field(default=_DEFAULT.hostname, min_length=1, description="Label with the host.")
+    rack: str = Field(default=_DEFAULT.rack, min_length=1, description="Label with the rack.")
+    zone: str = Field(default=_DEFAULT.zone, min_length=1, description="Label with the zone.")
+    region: str = Field(default=_DEFAULT.region, min_length=1, description="Label with the region.")
+
+
+class TopologyExtractor:
+    """Tells where endpoints run.
+
+    It needs no source: the topology filter and scorer ask it for the endpoints at hand. Bound to a source of endpoint events
+    it also writes the attribute.
+
+    Reads: labels; without a host label the address of the node. Writes: the attribute Topology.
+    Missing data: what no label tells is "", which is near to nothing.
+    Source: llm-d-router: pkg/epp/framework/plugins/datalayer/extractor/topology
+    """
+
+    input = "endpoint-notification"
+
+    def __init__(self, labels: TopologyLabels) -> None:
+        self._labels = labels
+
+    def topology(self, endpoint: Endpoint) -> Topology:
+        """Where the endpoint runs."""
+        return self._labels.topology(endpoint)
+
+    def extract(
+        self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
+    ) -> tuple[EndpointMetrics, Sequence[str]]:
+        """The metrics with the attribute; ``previous`` itself if it is there already."""
+        topology = self.topology(endpoint)
+        if previous.attributes.get(TOPOLOGY.name) == topology:
+            return previous, ()
+        return replace(previous, attributes={**previous.attributes, TOPOLOGY.name: topology}), ()
+
+
+def _create(context: PluginContext, params: TopologyExtractorParams) -> TopologyExtractor:
+    return TopologyExtractor(TopologyLabels(params.hostname, params.rack, params.zone, params.region))
 
 
 PLUGIN = PluginType(
@@ -26,7 +67,7 @@ PLUGIN = PluginType(
     roles=frozenset({Role.EXTRACTOR}),
     summary="Reads host, rack, zone and region of each endpoint from its labels.",
     params=TopologyExtractorParams,
+    factory=_create,
     produces=(TOPOLOGY,),
     experimental=True,
-    wait="topology",
 )

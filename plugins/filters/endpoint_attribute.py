@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from epp.framework.interfaces import Role
+from epp.framework.candidates import Candidates
+from epp.framework.handle import PluginContext
+from epp.framework.interfaces import Filter, Role
 from epp.framework.params import Params, PluginReference, no_producer
 from epp.framework.registry import PluginType
+from epp.framework.types import InferenceRequest
+from plugins.endpoint_attributes import attribute_column
 
 TYPE = "endpoint-attribute-filter"
 
@@ -49,11 +55,50 @@ class EndpointAttributeFilterParams(Params):
         return self
 
 
+_COMPARE: dict[str, Callable[[float, float], bool]] = {
+    "LessThan": operator.lt,
+    "LessThanOrEqual": operator.le,
+    "GreaterThan": operator.gt,
+    "GreaterThanOrEqual": operator.ge,
+    "Equal": operator.eq,
+    "NotEqual": operator.ne,
+}
+
+
+class EndpointAttributeFilter:
+    """Keep endpoints whose attribute compares as asked with a number.
+
+    Parameters: attribute, producer, onMissing, fallbackOnEmpty, algorithm.
+    Reads: the attribute: WaitingQueueSize, RunningRequestsSize, KVCacheUsagePercent, or what an extractor writes.
+    Formula: ``attribute operator value``; when none is left and ``fallbackOnEmpty``, all.
+    Missing data: an endpoint without the attribute is kept, unless ``onMissing`` is Fail; so is what is no finite number.
+    Source: llm-d-router: pkg/epp/framework/plugins/scheduling/filter/endpointattribute
+    """
+
+    def __init__(self, params: EndpointAttributeFilterParams) -> None:
+        self._column = attribute_column(params.attribute)
+        self._passes = _COMPARE[params.algorithm.threshold.operator]
+        self._value = params.algorithm.threshold.value
+        self._keeps_missing = params.on_missing == "Pass"
+        self._falls_back = params.fallback_on_empty
+
+    def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
+        """The candidates that pass."""
+        passes, limit, keeps_missing = self._passes, self._value, self._keeps_missing
+        values = self._column(candidates)
+        kept = candidates.where([keeps_missing if value is None else passes(value, limit) for value in values])
+        return candidates if not kept and self._falls_back else kept
+
+
+def _create(context: PluginContext, params: EndpointAttributeFilterParams) -> Filter:
+    return EndpointAttributeFilter(params)
+
+
 PLUGIN = PluginType(
     type=TYPE,
     roles=frozenset({Role.FILTER}),
     summary="Keeps endpoints by comparing a scraped attribute with a number.",
     params=EndpointAttributeFilterParams,
+    factory=_create,
     experimental=True,
-    wait="custom endpoint attributes",
 )

@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from itertools import repeat
+from math import inf
 from typing import Literal
 
 from pydantic import Field
 
+from epp.framework.candidates import Candidates
 from epp.framework.data import Consumes
+from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
 from epp.framework.keys import KV_CACHE_USAGE, WAITING_QUEUE
 from epp.framework.params import DurationS, Int, Params
 from epp.framework.registry import PluginType
+from epp.framework.types import EndpointMetrics, InferenceRequest
 
 TYPE = "utilization-detector"
+LOG_PAUSE_S = 30.0
+"""At most one line about stale metrics in this time."""
+
+logger = logging.getLogger(__name__)
 
 
 class UtilizationDetectorParams(Params):
@@ -27,11 +38,86 @@ class UtilizationDetectorParams(Params):
     )
 
 
+class UtilizationDetector:
+    """The mean of how full the endpoints are by their own metrics; as a filter, keeps those that are not full.
+
+    Parameters: queueDepthThreshold, kvCacheUtilThreshold, metricsStalenessThreshold, headroom, stalenessPolicy.
+    Reads: waiting_queue, kv_cache_usage, and when they were read.
+    Formula: mean of ``max(queue / queueDepthThreshold, usage / kvCacheUtilThreshold)``, not clamped. The filter keeps endpoints
+        below both thresholds times ``1 + headroom``; when none is left, all.
+    Missing data: an endpoint whose metrics are stale or were never read counts 1.0, or with ``ignore`` not at all (0.0 if all
+        are), and does not pass the filter. Without endpoints the pool is full: 1.0.
+    Source: llm-d-router: pkg/epp/framework/plugins/flowcontrol/saturationdetector/utilization
+    """
+
+    def __init__(self, params: UtilizationDetectorParams, clock: Callable[[], float]) -> None:
+        self._queue = params.queue_depth_threshold
+        self._usage = params.kv_cache_util_threshold
+        self._max_age_s = params.metrics_staleness_threshold
+        self._headroom = 1 + params.headroom
+        self._ignores_stale = params.staleness_policy == "ignore"
+        self._clock = clock
+        self._stale = 0
+        self._next_line_s = -inf
+
+    def saturation(self, candidates: Candidates) -> float:
+        """>= 1.0 means full."""
+        now = self._clock()
+        count = len(candidates)
+        fresh = [score for score in map(self._fullness, candidates.metrics, repeat(now)) if score is not None]
+        self._note_stale(count - len(fresh), count, now)
+        if not count:
+            return 1.0
+        if self._ignores_stale:
+            return sum(fresh) / len(fresh) if fresh else 0.0
+        return (sum(fresh) + count - len(fresh)) / count
+
+    def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
+        """The candidates below the thresholds, or all."""
+        queue, usage, now = self._queue * self._headroom, self._usage * self._headroom, self._clock()
+        kept = [
+            self._is_fresh(metrics, now) and (metrics.waiting_queue or 0) < queue and _usage(metrics) < usage
+            for metrics in candidates.metrics
+        ]
+        return candidates.where(kept) or candidates
+
+    def debug_state(self) -> object:
+        """How many endpoints had stale metrics when it was last asked."""
+        return {"staleEndpoints": self._stale}
+
+    def _fullness(self, metrics: EndpointMetrics, now_s: float) -> float | None:
+        """None if the metrics are stale."""
+        if not self._is_fresh(metrics, now_s):
+            return None
+        return max((metrics.waiting_queue or 0) / self._queue, _usage(metrics) / self._usage)
+
+    def _is_fresh(self, metrics: EndpointMetrics, now_s: float) -> bool:
+        return metrics.updated_s is not None and now_s - metrics.updated_s <= self._max_age_s
+
+    def _note_stale(self, stale: int, count: int, now_s: float) -> None:
+        self._stale = stale
+        if stale and now_s >= self._next_line_s:
+            self._next_line_s = now_s + LOG_PAUSE_S
+            details = {"stale": stale, "endpoints": count, "threshold_s": self._max_age_s}
+            logger.warning("endpoints with stale metrics count as full", extra=details)
+
+
+def _usage(metrics: EndpointMetrics) -> float:
+    usage = metrics.kv_cache_usage
+    return usage if usage is not None and usage == usage else 0.0
+
+
+def _create(context: PluginContext, params: UtilizationDetectorParams) -> UtilizationDetector:
+    if params.headroom > 1:
+        context.warn("headroom", f"{params.headroom:g} is a fraction of the thresholds, not a percentage")
+    return UtilizationDetector(params, context.clock)
+
+
 PLUGIN = PluginType(
     type=TYPE,
     roles=frozenset({Role.SATURATION_DETECTOR, Role.FILTER}),
     summary="The pool is as full as its waiting queues and KV caches say; as a filter, drops full endpoints.",
     params=UtilizationDetectorParams,
+    factory=_create,
     consumes=(Consumes(WAITING_QUEUE, required=False), Consumes(KV_CACHE_USAGE, required=False)),
-    wait="saturation detection",
 )

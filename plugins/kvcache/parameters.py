@@ -217,6 +217,11 @@ class PreciseScorerParams(_PreciseParams):
     """Parameters of the scorer, which hosts index and tokenizers itself."""
 
     indexer_config: Indexer = Field(description="Index and tokenizers.")
+    score_normalization: Literal["ratio", "minmax"] = Field(
+        default="ratio",
+        description="`ratio`: the held share of the prompt; `minmax`: the spread between the endpoints that hold something, "
+        "as v0.4 scored.",
+    )
 
 
 class PreciseProducerParams(_PreciseParams):

@@ -6,9 +6,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from epp.framework.interfaces import Role
+from epp.framework.candidates import Candidates
+from epp.framework.handle import PluginContext
+from epp.framework.interfaces import Role, Scorer
 from epp.framework.params import Params, PluginReference, no_producer
 from epp.framework.registry import PluginType
+from epp.framework.types import InferenceRequest
+from plugins.endpoint_attributes import attribute_column
 
 TYPE = "endpoint-attribute-scorer"
 
@@ -68,11 +72,46 @@ class EndpointAttributeScorerParams(Params):
         return self
 
 
+class EndpointAttributeScorer:
+    """Score by an attribute, linearly between two bounds.
+
+    Parameters: attributeKey, producer, algorithm.
+    Reads: the attribute: WaitingQueueSize, RunningRequestsSize, KVCacheUsagePercent, or what an extractor writes.
+    Formula: ``(v - min) / (max - min)``, clamped to [0, 1], subtracted from 1 if lower is better; the bounds are given or the
+        candidates' own extremes; 1.0 where those are equal.
+    Missing data: an endpoint without the attribute scores 0.0 and is no extreme; what is no finite number counts as missing.
+    Source: llm-d-router: pkg/epp/framework/plugins/scheduling/scorer/endpointattribute
+    """
+
+    def __init__(self, params: EndpointAttributeScorerParams) -> None:
+        self._column = attribute_column(params.attribute_key)
+        self._lower_is_better = params.algorithm.type == "linear_lower_is_better"
+        fixed = params.algorithm.normalization.fixed_range
+        self._bounds = (fixed.min, fixed.max) if fixed is not None else None
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
+        """Scores in [0, 1], shape ``(len(candidates),)``."""
+        values = self._column(candidates)
+        known = [value for value in values if value is not None]
+        if not known:
+            return [0.0] * len(values)
+        low, high = self._bounds or (min(known), max(known))
+        if low == high:
+            return [0.0 if value is None else 1.0 for value in values]
+        worst, best = (high, low) if self._lower_is_better else (low, high)
+        span = best - worst
+        return [0.0 if value is None else min(max((value - worst) / span, 0.0), 1.0) for value in values]
+
+
+def _create(context: PluginContext, params: EndpointAttributeScorerParams) -> Scorer:
+    return EndpointAttributeScorer(params)
+
+
 PLUGIN = PluginType(
     type=TYPE,
     roles=frozenset({Role.SCORER}),
     summary="Prefers endpoints by a scraped attribute.",
     params=EndpointAttributeScorerParams,
+    factory=_create,
     experimental=True,
-    wait="custom endpoint attributes",
 )

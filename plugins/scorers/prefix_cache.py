@@ -6,10 +6,14 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from epp.framework.interfaces import Role
-from epp.framework.keys import PREFIX_CACHE_MATCH
+from epp.framework.candidates import Candidates
+from epp.framework.data import DataKey
+from epp.framework.handle import PluginContext
+from epp.framework.interfaces import Role, Scorer
+from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.params import Deprecated, Int, Params, PluginReference
 from epp.framework.registry import PluginType
+from epp.framework.types import EndpointId, InferenceRequest
 
 TYPE = "prefix-cache-scorer"
 
@@ -41,6 +45,50 @@ class PrefixCacheScorerParams(Params):
         if self.match_length_weight > 0 and self.match_length_scale_tokens <= 0:
             raise ValueError("matchLengthScaleTokens must be > 0 while matchLengthWeight is")
         return self
+
+
+class PrefixCacheScorer:
+    """Score by the share of the prompt that the endpoint holds.
+
+    Parameters: prefixMatchInfoProducerName, matchLengthWeight, matchLengthScaleTokens; the others are the index's.
+    Reads: PrefixCacheMatchInfo.
+    Formula: ``r = match / total``; with ``w = matchLengthWeight > 0``:
+        ``w * min(1, match * block / matchLengthScaleTokens)^2 + (1 - w) * r``.
+    Missing data: 0.0, also for a prompt without a whole block.
+    Source: llm-d-router: pkg/epp/framework/plugins/scheduling/scorer/prefix/plugin.go
+    """
+
+    def __init__(
+        self,
+        key: DataKey[dict[EndpointId, PrefixMatch]],
+        match_length_weight: float = 0.0,
+        match_length_scale_tokens: int = 8192,
+    ) -> None:
+        self._key = key
+        self._length_weight = match_length_weight
+        self._length_scale_tokens = match_length_scale_tokens
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
+        """Scores in [0, 1], shape ``(len(candidates),)``."""
+        matches = request.data.get(self._key)
+        if not matches:
+            return [0.0] * len(candidates)
+        found = map(matches.get, candidates.ids)
+        if self._length_weight > 0:
+            return [self._blend(match) if match is not None else 0.0 for match in found]
+        return [match.ratio if match is not None else 0.0 for match in found]
+
+    def _blend(self, match: PrefixMatch) -> float:
+        ratio = match.ratio
+        matched_tokens = ratio * match.total_blocks * match.block_size_tokens
+        length = min(1.0, matched_tokens / self._length_scale_tokens)
+        return self._length_weight * length * length + (1 - self._length_weight) * ratio
+
+
+def create_scorer(context: PluginContext, params: PrefixCacheScorerParams) -> Scorer:
+    """The scoring half. The type has no factory until the other half exists, which fills the index and writes the match."""
+    key = PREFIX_CACHE_MATCH.by(params.prefix_match_info_producer_name or context.name)
+    return PrefixCacheScorer(key, params.match_length_weight, params.match_length_scale_tokens)
 
 
 PLUGIN = PluginType(
