@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 from epp.framework.candidates import Candidates
+from epp.framework.keys import Topology
 from epp.framework.types import (
     Completion,
     Endpoint,
@@ -357,6 +358,26 @@ class EndpointDiscovery(Protocol):
     def reload(self) -> None:
         """Look again now (SIGHUP)."""
         ...
+
+
+@runtime_checkable
+class CountsInFlight(Protocol):
+    """A producer of the load in flight whose counts are also asked for between requests."""
+
+    def requests_in_flight(self, ids: Sequence[EndpointId]) -> Sequence[int]:
+        """Live counts, shape ``(len(ids),)``."""
+        ...
+
+    def tokens_in_flight(self, ids: Sequence[EndpointId]) -> Sequence[int]:
+        """Live counts, shape ``(len(ids),)``."""
+        ...
+
+
+@runtime_checkable
+class LocatesEndpoints(Protocol):
+    """An extractor that knows where an endpoint runs without reading anything from it."""
+
+    def topology(self, endpoint: Endpoint) -> Topology: ...
 
 
 @runtime_checkable
