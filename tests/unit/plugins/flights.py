@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from epp.framework.candidates import Candidates
+from epp.framework.interfaces import PreRequest, ResponseComplete
 from epp.framework.testing import RecordedEdits
 from epp.framework.types import (
     Cause,
@@ -13,7 +14,6 @@ from epp.framework.types import (
     SchedulingResult,
     Usage,
 )
-from plugins.scorers.active_request import ActiveRequestScorer
 
 
 def decided(*targets: Endpoint, **others: Endpoint | None) -> SchedulingResult:
@@ -28,12 +28,12 @@ def _run(*targets: Endpoint) -> ProfileRunResult:
     return ProfileRunResult(targets=targets, candidates=Candidates(targets, []), totals=[0.0] * len(targets))
 
 
-def begin(scorer: ActiveRequestScorer, request: InferenceRequest, result: SchedulingResult) -> None:
+def begin(scorer: PreRequest, request: InferenceRequest, result: SchedulingResult) -> None:
     """The request is sent."""
     scorer.pre_request(request, result, RecordedEdits())
 
 
-def end(scorer: ActiveRequestScorer, request: InferenceRequest, result: SchedulingResult) -> None:
+def end(scorer: ResponseComplete, request: InferenceRequest, result: SchedulingResult) -> None:
     """The request is over."""
     completion = Completion(
         cause=Cause.NATURAL,
