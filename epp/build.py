@@ -34,6 +34,8 @@ EXTENSION_POINTS = {
     Role.SCREENER: "Screener",
     Role.DATA_PRODUCER: "DataProducer",
     Role.ADMITTER: "Admission",
+    Role.DIRECT_RESPONDER: "DirectResponder",
+    Role.BODY_REWRITER: "BodyRewriter",
     Role.PRE_REQUEST: "PreRequest",
     Role.RESPONSE_RECEIVED: "ResponseReceived",
     Role.RESPONSE_STREAMING: "ResponseStreaming",
@@ -160,7 +162,9 @@ class PipelineBuilder:
                 for plugin in self._config.plugins
             ),
         )
+            responders=self._slot(Role.DIRECT_RESPONDER, "respond"),
 
+            rewriters=self._slot(Role.BODY_REWRITER, "rewrite"),
     def _slot(self, role: Role, method: str, *, in_creation_order: bool = False) -> list[Hook[Any]]:
         """Active instances with this role: in declaration order, or each after those whose data it reads."""
         names = list(self._config.creation_order) if in_creation_order else list(self._instances.by_name)
@@ -172,6 +176,7 @@ class PipelineBuilder:
                 continue
             observe = self._observe(EXTENSION_POINTS[role], loaded)
             hooks.append(Hook(name, loaded.type.type, instance, observe, is_async(instance, method)))
+            reads_document=any(plugin.active and plugin.type.reads.response_document for plugin in self._config.plugins),
         return hooks
 
     def _observe(self, point: str, plugin: LoadedPlugin) -> Observe:

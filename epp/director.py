@@ -1,8 +1,9 @@
 """What happens to a request, as a list of stages; the handler that every transport calls.
 
-parse → rewrite the model name → objective and priority → request-header plugins → admission → candidates → screeners →
-data producers → admitters → schedule → PreRequest → route. The first stage that fails ends the request with its error. All
-of it runs in one go unless a declared plugin is a coroutine; then the decision runs in a task, under a deadline.
+parse → rewrite the model name → objective and priority → request-header plugins → body rewriters → admission → candidates →
+screeners → data producers → admitters → schedule → PreRequest → route. The first stage that fails ends the request with its
+error. All of it runs in one go unless a declared plugin is a coroutine, or one rewrites this body; then the decision runs in
+a task, under a deadline. A request that a plugin answers itself meets none of these stages.
 
 Source of the order: llm-d-router: pkg/epp/requestcontrol/director.go.
 """
@@ -12,10 +13,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import uuid4
 
+from epp import direct
 from epp.candidates import CandidateFinder
 from epp.errors import DropReason, ErrorCode, RequestError, SchedulingError
 from epp.extproc.handler import (
@@ -35,11 +37,12 @@ from epp.extproc.handler import (
 )
 from epp.framework.candidates import Candidates
 from epp.framework.data import RequestData
+from epp.framework.direct import DirectResponder
 from epp.framework.interfaces import SaturationDetector
 from epp.framework.keys import AGENT_IDENTITY
-from epp.framework.types import RAW_BODY, Endpoint, InferenceRequest, ParsedBody, SchedulingResult
-from epp.lifecycle import HookRunner, Spawn
-from epp.request.edits import EditList
+from epp.framework.types import Endpoint, InferenceRequest, ParsedBody, SchedulingResult
+from epp.lifecycle import Hook, HookRunner, Spawn
+from epp.request.edits import BodyEditList, EditList
 from epp.request.headers import (
     DESTINATION,
     DESTINATION_SCORES,
@@ -52,9 +55,9 @@ from epp.request.headers import (
     prefers_available,
     request_path,
 )
-from epp.request.parse import ParserTable
+from epp.request.parse import ParserTable, read_body
 from epp.request.replies import error_shape, is_grpc, refusal
-from epp.request.rewrite import model_splices
+from epp.request.rewrite import growth, model_splices
 from epp.response import Flight, ResponseSide
 from epp.scheduling.cached_prefix import MatchKey, has_cached_prefix
 from epp.scheduling.record import DecisionRecord
@@ -159,15 +162,21 @@ class Director:
         pipeline = self.pipeline
         path = request_path(request.headers)
         flight = stream.state = Flight(pipeline.hooks, request.at_s, path, request.headers)
+        if pipeline.hooks.hooks.responders and (hook := direct.responder(pipeline.hooks, path, request)):
+            flight.task = self._spawn(self._respond(stream, pipeline, flight, request, hook), "direct reply")
+        else:
+            self._begin(stream, pipeline, flight, request)
+
+    def _begin(self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request) -> None:
         try:
             if request.body_state is BodyState.ABSENT:
                 answer: Route | Reply = self._forward_bodyless(request)
             else:
-                splices = self._read(pipeline, flight, request)
-                if pipeline.hooks.decision_waits:
-                    flight.task = self._spawn(self._decide_later(stream, pipeline, flight, request, splices), "decision")
+                self._read(pipeline, flight, request)
+                if pipeline.hooks.decision_waits or pipeline.hooks.rewrites(flight.inference):
+                    flight.task = self._spawn(self._decide_later(stream, pipeline, flight, request), "decision")
                     return
-                answer = self._decide(pipeline, flight, request, splices)
+                answer = self._decide(pipeline, flight, request)
         except RequestError as error:
             answer = self._refuse(flight, error)
         except Exception as error:  # noqa: BLE001 — a defect; the client is told, the log too
@@ -190,6 +199,22 @@ class Director:
         flight = stream.state
         return self._responses.finished(flight, outcome) if isinstance(flight, Flight) else None
 
+    async def _respond(
+        self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request, hook: Hook[DirectResponder]
+    ) -> None:
+        """Let a plugin answer, or go on if it does not want to."""
+        try:
+            async with asyncio.timeout(DECISION_DEADLINE_S):
+                answer = await direct.respond(pipeline.hooks, hook, flight.path, request)
+        except RequestError as error:
+            answer = self._refuse(flight, error)
+        except TimeoutError:
+            answer = self._refuse(flight, RequestError(ErrorCode.SERVICE_UNAVAILABLE, "no answer in time"))
+        if answer is None:
+            self._begin(stream, pipeline, flight, request)
+        else:
+            self._answer(stream, flight, answer)
+
     # Stages
 
     def _forward_bodyless(self, request: Request) -> Route:
@@ -204,16 +229,15 @@ class Director:
             first.append((REQUEST_ID, str(uuid4())))
         return Route(Edits(tuple(first)), {LB_NAMESPACE: {DESTINATION: target}}, _UNOBSERVED)
 
-    def _read(self, pipeline: Pipeline, flight: Flight, request: Request) -> tuple[tuple[int, int, bytes], ...]:
+    def _read(self, pipeline: Pipeline, flight: Flight, request: Request) -> None:
         """Parse, resolve the model name, build the request that plugins see."""
-        body = self._parse(pipeline, flight, request)
+        body = read_body(pipeline.parsers, flight.path, request)
         headers = request.headers
         target = self._target_model(flight, body, request)
-        splices: tuple[tuple[int, int, bytes], ...] = ()
         size = len(request.body)
         if body.rewritable and target != body.model:
-            splices = model_splices(request.body, target)
-            size += sum(len(new) - (end - start) for start, end, new in splices)
+            flight.splices = model_splices(request.body, target)
+            size += growth(flight.splices)
         objective = lookup(headers, *OBJECTIVE)
         request_id = headers.get(REQUEST_ID)
         flight.adds_request_id = not request_id
@@ -230,19 +254,6 @@ class Director:
             received_s=request.at_s,
             data=RequestData(),
         )
-        return splices
-
-    def _parse(self, pipeline: Pipeline, flight: Flight, request: Request) -> ParsedBody:
-        state = request.body_state
-        if state is BodyState.COMPLETE:
-            path = flight.path.rstrip("/") or "/"
-            return pipeline.parsers.resolve(path).plugin.parse(path, request.headers, request.body)
-        if state is BodyState.UNSEEN:
-            if lookup(request.headers, *MODEL_REWRITE):
-                raise RequestError(ErrorCode.BAD_REQUEST, "request body not available for model rewrite")
-            return RAW_BODY
-        code, text = _BODY_ERRORS[state]
-        raise RequestError(code, text)
 
     def _target_model(self, flight: Flight, body: ParsedBody, request: Request) -> str:
         """The name to send upstream: a rule's, else the header's, else the client's own."""
@@ -259,13 +270,12 @@ class Director:
             raise RequestError(ErrorCode.BAD_REQUEST, "model not found in request body")
         return target
 
-    def _decide(
-        self, pipeline: Pipeline, flight: Flight, request: Request, splices: tuple[tuple[int, int, bytes], ...]
-    ) -> Route:
+    def _decide(self, pipeline: Pipeline, flight: Flight, request: Request) -> Route:
         inference = flight.inference
         hooks = pipeline.hooks
         edits = EditList()
-        candidates = self._candidates(pipeline, inference, request, edits)
+        self._show_headers(pipeline, inference, edits)
+        candidates = self._candidates(pipeline, inference, request)
         if hooks.hooks.producers:
             hooks.produce(inference, candidates)
         if hooks.hooks.admitters:
@@ -273,16 +283,9 @@ class Director:
         result = self._schedule(pipeline, flight, candidates)
         if hooks.hooks.pre_request:
             hooks.pre_request(inference, result, edits)
-        return self._route(pipeline, flight, result, edits, splices)
+        return self._route(pipeline, flight, result, edits)
 
-    async def _decide_later(
-        self,
-        stream: Stream,
-        pipeline: Pipeline,
-        flight: Flight,
-        request: Request,
-        splices: tuple[tuple[int, int, bytes], ...],
-    ) -> None:
+    async def _decide_later(self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request) -> None:
         """``_decide`` for plugins that wait."""
         hooks = pipeline.hooks
         inference = flight.inference
@@ -290,14 +293,17 @@ class Director:
         try:
             async with asyncio.timeout(DECISION_DEADLINE_S):
                 edits = EditList()
-                candidates = self._candidates(pipeline, inference, request, edits)
+                self._show_headers(pipeline, inference, edits)
+                if hooks.hooks.rewriters:
+                    await self._rewrite(pipeline, flight, request)
+                candidates = self._candidates(pipeline, inference, request)
                 await hooks.produce_async(inference, candidates)
                 await hooks.admit_async(inference, candidates)
                 if flight.over:  # a plugin that was cancelled went on
                     return
                 result = self._schedule(pipeline, flight, candidates)
                 await hooks.pre_request_async(inference, result, edits)
-                answer = self._route(pipeline, flight, result, edits, splices)
+                answer = self._route(pipeline, flight, result, edits)
         except RequestError as error:
             answer = self._refuse(flight, error)
         except TimeoutError:
@@ -306,12 +312,27 @@ class Director:
             answer = self._failed(flight, "decision", error)
         self._answer(stream, flight, answer)
 
-    def _candidates(self, pipeline: Pipeline, inference: InferenceRequest, request: Request, edits: EditList) -> Candidates:
+    def _show_headers(self, pipeline: Pipeline, inference: InferenceRequest, edits: EditList) -> None:
         hooks = pipeline.hooks
         if hooks.hooks.request_header:
             hooks.request_header(inference, edits)
-            if inference.fairness_id == DEFAULT_FLOW and not lookup(request.headers, *FAIRNESS_ID):
+            if inference.fairness_id == DEFAULT_FLOW and not lookup(inference.headers, *FAIRNESS_ID):
                 inference.fairness_id = inference.data.get(AGENT_IDENTITY) or DEFAULT_FLOW
+
+    async def _rewrite(self, pipeline: Pipeline, flight: Flight, request: Request) -> None:
+        """Let plugins change the body; what comes later sees the changed one."""
+        inference = flight.inference
+        body = inference.body
+        if request.body_state is not BodyState.COMPLETE or not body.document or not pipeline.hooks.rewrites(inference):
+            return
+        edits = BodyEditList(request.body, body.document)
+        await pipeline.hooks.rewrite(inference, edits)
+        flight.splices = edits.splices(inference.target_model if flight.splices else None)
+        inference.body = replace(body, document=edits.document)
+        inference.size_bytes = len(request.body) + growth(flight.splices)
+
+    def _candidates(self, pipeline: Pipeline, inference: InferenceRequest, request: Request) -> Candidates:
+        hooks = pipeline.hooks
         candidates = self._finder.find(request.metadata)
         if inference.priority < 0 and pipeline.detector is not None and pipeline.detector.saturation(candidates) >= 1.0:
             raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, "system saturated, sheddable request dropped")
@@ -353,7 +374,6 @@ class Director:
         flight: Flight,
         result: SchedulingResult,
         edits: EditList,
-        splices: tuple[tuple[int, int, bytes], ...],
     ) -> Route:
         targets = result.targets
         destination = targets[0].host_port if len(targets) == 1 else self._list(targets)
@@ -367,7 +387,7 @@ class Director:
         metadata: Mapping[str, Mapping[str, object]] = {LB_NAMESPACE: values}
         if edits.metadata is not None:
             metadata = {**edits.metadata, LB_NAMESPACE: {**edits.metadata.get(LB_NAMESPACE, {}), **values}}
-        return Route(edits.freeze(first), metadata, self._plan(flight), splices)
+        return Route(edits.freeze(first), metadata, self._plan(flight), flight.splices)
 
     def _list(self, targets: Sequence[Endpoint]) -> str:
         """Several endpoints, best first; said once, because not every data plane can take a list."""
@@ -382,7 +402,7 @@ class Director:
 
     def _plan(self, flight: Flight) -> Plan:
         body = flight.inference.body
-        plan = self._responses.plan(flight.hooks, body.usage_reader, body.streams, body.skip_response)
+        plan = self._responses.plan(flight.hooks, body)
         if body.rewritable and flight.inference.target_model != body.model and body.model:
             return plan._replace(rename=Rename("model", flight.inference.target_model, body.model))
         return plan
@@ -406,8 +426,3 @@ class Director:
 
 
 _UNOBSERVED = Plan()
-_BODY_ERRORS = {
-    BodyState.TIMED_OUT: (ErrorCode.REQUEST_TIMEOUT, "request body incomplete"),
-    BodyState.TOO_LARGE: (ErrorCode.PAYLOAD_TOO_LARGE, "request body is larger than this service accepts"),
-    BodyState.NO_MEMORY: (ErrorCode.SERVICE_UNAVAILABLE, "too many request bodies in memory, try again in a moment"),
-}

@@ -18,6 +18,7 @@ from typing import Generic, TypeVar, cast
 from epp.errors import ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import (
+from epp.framework.direct import DirectReply, DirectRequest, DirectResponder
     Admitter,
     DataProducer,
     HeaderEdits,
@@ -30,6 +31,7 @@ from epp.framework.interfaces import (
     Screener,
 )
 from epp.framework.types import Completion, InferenceRequest, ResponseInfo, SchedulingResult, StreamingChunk
+from epp.framework.rewriting import BodyEdits, BodyRewriter
 from epp.scheduling.profile import Defects, Observe
 
 T = TypeVar("T")
@@ -72,7 +74,9 @@ class Hooks:
     complete: Sequence[Hook[ResponseComplete]] = ()
     every_chunk: bool = False
     """A streaming hook reads every chunk; otherwise the first one is told."""
+    responders: Sequence[Hook[DirectResponder]] = ()
 
+    rewriters: Sequence[Hook[BodyRewriter]] = ()
 
 class HookRunner:
     """Runs hooks, times them, and reports those that fail.
@@ -83,6 +87,8 @@ class HookRunner:
         spawn: starts a background task.
         clock: seconds, for durations.
     """
+    reads_document: bool = False
+    """A plugin reads the whole response as one document."""
 
     def __init__(
         self,
@@ -126,8 +132,63 @@ class HookRunner:
                 kept.append({endpoint.id for endpoint in hook.plugin.screen(request, candidates)})
             except Exception as error:  # noqa: BLE001 — reported; the others still screen
                 self._defects.plugin_failed(Role.SCREENER, hook.type, hook.name, error)
+            finally:
+                self._took(hook, begun)
+
+    def responder(self, method: str, path: str) -> Hook[DirectResponder] | None:
+        """The first plugin that answers such requests itself; one that fails is reported and passed over."""
+        for hook in self.hooks.responders:
+            try:
+                if hook.plugin.answers(method, path):
+                    return hook
+            except Exception as error:  # noqa: BLE001
+                self._defects.plugin_failed(Role.DIRECT_RESPONDER, hook.type, hook.name, error)
+        return None
+
+    async def respond(self, hook: Hook[DirectResponder], request: DirectRequest) -> DirectReply | None:
+        """A plugin's own answer.
+
+        Raises:
+            RequestError: as its plugin says; any other exception is reported and becomes INTERNAL.
+        """
+        begun = self._clock()
+        try:
+            reply = hook.plugin.respond(request)
+            return await reply if inspect.isawaitable(reply) else reply
+        except RequestError:
+            raise
+        except Exception as error:
+            self._defects.plugin_failed(Role.DIRECT_RESPONDER, hook.type, hook.name, error)
+            raise RequestError(ErrorCode.INTERNAL, "internal error") from error
+        finally:
             hook.observe(self._clock() - begun)
         if not kept:
+    def rewrites(self, request: InferenceRequest) -> bool:
+        """Some plugin wants to change the body of this request."""
+        return any(hook.plugin.rewrites(request) for hook in self.hooks.rewriters)
+
+    async def rewrite(self, request: InferenceRequest, edits: BodyEdits) -> None:
+        """Let plugins change the body.
+
+        Raises:
+            RequestError: one refuses the request; any other exception of a plugin is reported and becomes INTERNAL.
+        """
+        for hook in self.hooks.rewriters:
+            if not hook.plugin.rewrites(request):
+                continue
+            begun = self._clock()
+            try:
+                waits = hook.plugin.rewrite(request, edits)
+                if waits is not None:
+                    await waits
+            except RequestError:
+                raise
+            except Exception as error:
+                self._defects.plugin_failed(Role.BODY_REWRITER, hook.type, hook.name, error)
+                raise RequestError(ErrorCode.INTERNAL, "internal error") from error
+            finally:
+                hook.observe(self._clock() - begun)
+
             return candidates
         common = set.intersection(*kept)
         return candidates.where([endpoint.id in common for endpoint in candidates.endpoints])

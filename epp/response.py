@@ -18,6 +18,7 @@ from epp.framework.types import (
     Completion,
     Endpoint,
     InferenceRequest,
+    ParsedBody,
     ResponseInfo,
     SchedulingResult,
     StreamingChunk,
@@ -26,6 +27,7 @@ from epp.framework.types import (
 from epp.lifecycle import HookRunner
 from epp.request.edits import EditList
 from epp.request.headers import DESTINATION_SERVED, LB_NAMESPACE
+from epp.request.rewrite import Splices
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestFacts, RequestLabels
 
@@ -56,8 +58,10 @@ class Flight:
         "request",
         "result",
         "served",
+        "splices",
         "tail",
         "target",
+        "targets",
         "task",
     )
 
@@ -73,6 +77,8 @@ class Flight:
         """Set once an endpoint was scheduled; cleared by the completion."""
         self.labels: RequestLabels | None = None
         self.target: Endpoint | None = None
+        self.targets: tuple[Endpoint, ...] = ()
+        """As they were sent to the data plane, best first."""
         """The first of the picked endpoints."""
         self.served: Endpoint | None = None
         """The endpoint that answered, if the data plane said so."""
@@ -80,6 +86,8 @@ class Flight:
         """The decision, while it waits."""
         self.tail: asyncio.Task[None] | None = None
         """The last coroutine hook."""
+        self.splices: Splices = ()
+        """Changes of the body, with which it is forwarded."""
         self.adds_request_id = False
         self.error_counted = False
         self.evicted = False
@@ -100,7 +108,8 @@ class Flight:
     def scheduled(self, result: SchedulingResult, metrics: Metrics) -> None:
         """An endpoint was picked."""
         self.result = result
-        self.target = result.targets[0]
+        self.targets = result.targets
+        self.target = self.targets[0]
         self.labels = labels = self.make_labels()
         metrics.request_scheduled(labels)
         metrics.running_up(labels)
@@ -127,11 +136,14 @@ class ResponseSide:
         self.defect = defect
         self._plans = lru_cache(maxsize=256)(_plan)
 
-    def plan(self, hooks: HookRunner, reader: str, streams: bool, skip: bool) -> Plan:
+    def plan(self, hooks: HookRunner, body: ParsedBody) -> Plan:
         """What the transport must do with the response so that hooks and books get what they read, and no more."""
         slots = hooks.hooks
         observe = Observe.EVERY if slots.every_chunk else Observe.FIRST if slots.streaming else Observe.OFF
-        return self._plans(bool(slots.received), observe, bool(slots.complete), reader, streams, skip)
+        readers = (body.usage_reader,) if body.usage_reader else ()
+        if slots.reads_document and body.document_reader:
+            readers = (*readers, body.document_reader)
+        return self._plans(bool(slots.received), observe, bool(slots.complete), readers, body.streams, body.skip_response)
 
     def headers(self, flight: Flight, head: ResponseHead) -> Edits | None:
         """Run ResponseReceived hooks."""
@@ -173,6 +185,7 @@ class ResponseSide:
             duration_s=outcome.end_s - flight.received_s,
             response_bytes=outcome.size_bytes,
             streaming=outcome.streaming,
+            document=_document(outcome),
         )
         if flight.hooks.hooks.complete:
             flight.hooks.complete(flight.inference, result, completion, flight.tail)
@@ -208,18 +221,20 @@ class ResponseSide:
         if head is not None and head.metadata:
             named = head.metadata.get(LB_NAMESPACE, {}).get(DESTINATION_SERVED)
             if isinstance(named, str):
-                flight.served = self._endpoints.at(named)
+                # A target's port may be that of a proxy, which the store knows as another endpoint or not at all.
+                target = next((target for target in flight.targets if target.host_port == named), None)
+                flight.served = target or self._endpoints.at(named)
         served = flight.served or flight.target
         assert served is not None
         return served
 
 
-def _plan(received: bool, observe: Observe, complete: bool, reader: str, streams: bool, skip: bool) -> Plan:
+def _plan(received: bool, observe: Observe, complete: bool, readers: tuple[str, ...], streams: bool, skip: bool) -> Plan:
     return Plan(
         ask_headers=received,
         observe=observe,
         hold_end=complete,
-        readers=(reader,) if reader else (),
+        readers=readers,
         streams=streams,
         skip=skip,
     )
@@ -231,3 +246,9 @@ def _usage(read: tuple[object, ...]) -> Usage:
         return _NO_USAGE
     found = read[0]
     return found if isinstance(found, Usage) else _NO_USAGE
+
+
+def _document(outcome: Outcome) -> bytes | None:
+    """The document that a reader found; only of a response that was seen to its end."""
+    found = outcome.read[-1] if outcome.read and outcome.complete else None
+    return found if isinstance(found, bytes) else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from epp.extproc.document import openai_response
 from epp.extproc.handler import ResponseHead
 from epp.extproc.rename import Renamer, make_renamer
 from epp.extproc.usage import anthropic_usage, openai_usage
@@ -76,6 +77,8 @@ def _copy(_head: ResponseHead) -> CopyReader:
 READERS: Mapping[str, Callable[[ResponseHead], Reader]] = {
     "anthropic-usage": anthropic_usage,
     "copy": _copy,
+    "openai-response": openai_response,
     "openai-usage": openai_usage,
 }
-"""By the names that ``Plan.readers`` uses. The usage readers' result is ``Usage``, that of ``copy`` is ``BodyCopy``."""
+"""By the names that ``Plan.readers`` uses. The usage readers' result is ``Usage``, that of ``copy`` is ``BodyCopy``, that of
+``openai-response`` bytes or None."""

@@ -1,8 +1,9 @@
 """Protocols that plugins implement: when each is called, in what order, and what a failure means.
 
 A plugin occupies every slot whose Protocol it implements and whose role its ``PluginType`` names. Order of one request:
-RequestHeaderProcessor → (flow control) → Screener → DataProducer → Admitter → ProfileHandler with Filter, Scorer, Picker →
-PreRequest → ResponseReceived → ResponseStreaming* → ResponseComplete. Hooks of several plugins run in declaration order.
+RequestHeaderProcessor → BodyRewriter → (flow control) → Screener → DataProducer → Admitter → ProfileHandler with Filter,
+Scorer, Picker → PreRequest → ResponseReceived → ResponseStreaming* → ResponseComplete; or a DirectResponder before all of
+them. Hooks of several plugins run in declaration order.
 Scheduling (ProfileHandler, Filter, Scorer, Picker, Decider) is synchronous and free of side effects; what must be remembered
 is remembered in PreRequest. Other hooks may be plain functions or coroutine functions; the latter have a deadline.
 """
@@ -40,6 +41,8 @@ class Role(StrEnum):
     SCORER = "Scorer"
     PICKER = "Picker"
     REQUEST_HEADER = "RequestHeaderProcessor"
+    DIRECT_RESPONDER = "DirectResponder"
+    BODY_REWRITER = "BodyRewriter"
     SCREENER = "Screener"
     DATA_PRODUCER = "DataProducer"
     ADMITTER = "Admitter"
@@ -66,6 +69,8 @@ SCHEDULING_ROLES = frozenset({Role.FILTER, Role.SCORER, Role.PICKER})
 HOOK_ROLES = frozenset(
     {
         Role.REQUEST_HEADER,
+        Role.DIRECT_RESPONDER,
+        Role.BODY_REWRITER,
         Role.SCREENER,
         Role.DATA_PRODUCER,
         Role.ADMITTER,

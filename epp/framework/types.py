@@ -148,6 +148,8 @@ class ParsedBody:
     """The model name can be replaced in the body."""
     usage_reader: str = ""
     """Name of the response reader that finds token counts; "" = none."""
+    document_reader: str = ""
+    """Name of the response reader that finds the response as one JSON document; "" = none."""
     skip_response: bool = False
     """Nobody needs the response: the stream is closed once the request is answered."""
     error_shape: ErrorShape = ErrorShape.PLAIN
@@ -295,3 +297,6 @@ class Completion:
     streaming: bool
     metadata: dict[str, dict[str, object]] = field(default_factory=dict)
     """Dynamic metadata for the last answer, by namespace; hooks may add to it."""
+    document: bytes | None = None
+    """The response as one JSON document, from its body or from the last of its events; None if no declared plugin type
+    reads it, the API has none, it was cut off, compressed or too large."""

@@ -1,9 +1,15 @@
-"""Header changes that plugins ask for, collected and checked."""
+"""Changes of headers and bodies that plugins ask for, collected and checked."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import orjson
+
 from epp.extproc.handler import Edits, Pairs
+from epp.framework.types import Json
 from epp.request.headers import SYSTEM_OWNED, clean_value
+from epp.request.rewrite import Splices, member_splices, member_value
 from epp.telemetry import log
 
 _logger = log.get("epp.request")
@@ -52,6 +58,59 @@ class EditList:
         """The changes, behind ``first``."""
         changes = (*first, *self._set.items()) if self._set else first
         return Edits(changes, frozenset(self._remove) if self._remove else frozenset())
+
+
+class BodyEditList:
+    """BodyEdits of one JSON request body.
+
+    Args:
+        body: as it came.
+        document: what a parser read from it.
+    """
+
+    __slots__ = ("_body", "_changes", "document")
+
+    def __init__(self, body: memoryview, document: Mapping[str, Json]) -> None:
+        self.document: dict[str, Json] = dict(document)
+        """With all changes."""
+        self._body = body
+        self._changes: dict[str, bytes | None] = {}
+
+    def set(self, member: str, value: Json) -> None:
+        """Replace or add a member."""
+        self._change(member, orjson.dumps(value))
+        self.document[member] = value
+
+    def remove(self, member: str) -> None:
+        """Remove a member."""
+        self._change(member, None)
+        self.document.pop(member, None)
+
+    def prepend(self, member: str, items: Sequence[Json]) -> None:
+        """Put items before those of a list."""
+        known = self.document.get(member)
+        if not isinstance(known, list):
+            raise ValueError(f"member {member!r} is no list, nothing can be put before its items")
+        if not items:
+            return
+        text = self._changes[member] if member in self._changes else member_value(self._body, member)
+        assert text is not None, "a member of the document is in the body"
+        self._change(member, orjson.dumps(list(items))[:-1] + (b"," if known else b"") + text[1:])
+        self.document[member] = [*items, *known]
+
+    def splices(self, model: str | None) -> Splices:
+        """Where the body changes; () if it does not.
+
+        Args:
+            model: to be named in the body; None = the one that is there.
+        """
+        changes = self._changes if model is None else {**self._changes, "model": orjson.dumps(model)}
+        return member_splices(self._body, changes) if changes else ()
+
+    def _change(self, member: str, text: bytes | None) -> None:
+        if member == "model":
+            raise ValueError("a rewriter cannot change the model; an InferenceModelRewrite or its header does")
+        self._changes[member] = text
 
 
 def _is_owned(name: str) -> bool:

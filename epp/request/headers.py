@@ -126,3 +126,12 @@ def request_path(headers: Headers) -> str:
 def clean_value(value: str) -> bool:
     """Whether a header may have this value: CR, LF or NUL would end it early, or make Envoy refuse the message."""
     return not any(character in value for character in _FORBIDDEN)
+def request_query(headers: Headers) -> str:
+    """The query of a request, without the question mark; "" if it has none."""
+    for name in (PATH, ORIGINAL_PATH, FORWARDED_PATH):
+        path = headers.get(name)
+        if path:
+            return path.partition("?")[2]
+    return ""
+
+

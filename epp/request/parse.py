@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from epp.errors import ErrorCode, RequestError
+from epp.extproc.handler import BodyState, Request
 from epp.framework.interfaces import Parser
+from epp.framework.types import RAW_BODY, ParsedBody
+from epp.request.headers import MODEL_REWRITE, lookup
 
 _CACHE_LIMIT = 1024
 """Distinct paths remembered; paths are chosen by clients."""
@@ -70,3 +73,31 @@ class ParserTable:
         if len(self._known) < _CACHE_LIMIT:
             self._known[path] = parser
         return parser
+
+
+def read_body(parsers: ParserTable, path: str, request: Request) -> ParsedBody:
+    """What a request asks for.
+
+    Args:
+        path: without query.
+
+    Raises:
+        RequestError: a parser refuses the body, or it did not come as a whole.
+    """
+    state = request.body_state
+    if state is BodyState.COMPLETE:
+        path = path.rstrip("/") or "/"
+        return parsers.resolve(path).plugin.parse(path, request.headers, request.body)
+    if state is BodyState.UNSEEN:
+        if lookup(request.headers, *MODEL_REWRITE):
+            raise RequestError(ErrorCode.BAD_REQUEST, "request body not available for model rewrite")
+        return RAW_BODY
+    code, text = _BODY_ERRORS[state]
+    raise RequestError(code, text)
+
+
+_BODY_ERRORS = {
+    BodyState.TIMED_OUT: (ErrorCode.REQUEST_TIMEOUT, "request body incomplete"),
+    BodyState.TOO_LARGE: (ErrorCode.PAYLOAD_TOO_LARGE, "request body is larger than this service accepts"),
+    BodyState.NO_MEMORY: (ErrorCode.SERVICE_UNAVAILABLE, "too many request bodies in memory, try again in a moment"),
+}

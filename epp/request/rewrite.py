@@ -1,4 +1,4 @@
-"""Set the model of a JSON request by replacing only the bytes that name it.
+"""Set the model, or other members, of a JSON request by replacing only the bytes that say so.
 
 All other bytes stay: re-serialising would change numbers and key order, hence what the model server hashes for its prefix
 cache (protocol decision D10).
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
+from typing import NamedTuple
 
 Splices = tuple[tuple[int, int, bytes], ...]
 """Spans ``(start, end, replacement)``, ascending, not overlapping; as ``Route.splices``."""
@@ -25,6 +26,8 @@ _ESCAPED_KEY = re.compile(rb'"(?:m|\\u006[dD])(?:o|\\u006[fF])(?:d|\\u0064)(?:e|
 _ROOT = re.compile(rb"[ \t\r\n]*\{[ \t\r\n]*")
 _COLON = re.compile(rb"[ \t\r\n]*:[ \t\r\n]*")
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+_KEY_AND_COLON = re.compile(rb"(%b)[ \t\r\n]*:[ \t\r\n]*" % _STRING, re.DOTALL)
+_SEPARATOR = re.compile(rb"[ \t\r\n]*,?[ \t\r\n]*")
 _PLAIN_VALUE = re.compile(rb'%b|[^"{}\[\],\s]+' % _STRING, re.DOTALL)
 _BRACKET = re.compile(rb'[^"{}\[\]]*+(?:%b[^"{}\[\]]*+)*+([{}\[\]])' % _STRING, re.DOTALL)
 _ONE_KIND = bytes.maketrans(b"[]", b"{}")
@@ -58,6 +61,88 @@ def model_splices(body: bytes | memoryview, new_model: str) -> Splices:
     first = data.index(b"{") + 1
     comma = b"" if data.startswith(b"}", root.end()) else b","
     return ((first, first, _KEY + b":" + value + comma),)
+
+
+def member_splices(body: bytes | memoryview, changes: Mapping[str, bytes | None]) -> Splices:
+    """The splices that change members of the top level: several at once, others than the model too.
+
+    A member that occurs twice is changed in both places; one that is missing becomes the first.
+
+    Args:
+        body: a JSON object that a parser has accepted; bytes that are not UTF-8 may occur in its strings.
+        changes: member → its JSON text, or None to remove it.
+
+    Raises:
+        ValueError: the body is not a JSON object. Not every malformed document is noticed.
+    """
+    data = bytes(body)
+    members = list(_members(data))
+    splices = [(m.value, m.end, new) for m in members if (new := changes.get(m.key)) is not None]
+    splices += _removals(members, {key for key, new in changes.items() if new is None})
+    known = {member.key for member in members}
+    added = [json.dumps(k).encode() + b":" + new for k, new in changes.items() if new is not None and k not in known]
+    if added:
+        first = data.index(b"{") + 1
+        stays = any(changes.get(key, b"") is not None for key in known)
+        splices.append((first, first, b",".join(added) + (b"," if stays else b"")))
+    return tuple(sorted(splices, key=lambda splice: splice[:2]))
+
+
+def growth(splices: Splices) -> int:
+    """How many bytes longer a body gets; negative if it gets shorter."""
+    return sum(len(new) - (end - start) for start, end, new in splices)
+
+
+def member_value(body: bytes | memoryview, name: str) -> bytes | None:
+    """The JSON text of a top-level member, the last one if there are several; None if there is none.
+
+    Raises:
+        ValueError: as for ``member_splices``.
+    """
+    data = bytes(body)
+    found = [member for member in _members(data) if member.key == name]
+    return data[found[-1].value : found[-1].end] if found else None
+
+
+class _Member(NamedTuple):
+    """Where a member of the top level lies."""
+
+    key: str
+    start: int
+    """Of its key."""
+    value: int
+    """Where its value begins."""
+    end: int
+    """Behind its value."""
+
+
+def _members(data: bytes) -> Iterator[_Member]:
+    """The members of the top level, in their order."""
+    root = _ROOT.match(data)
+    if root is None:
+        raise ValueError("the request body is not a JSON object: it does not begin with '{'")
+    position = root.end()
+    while key := _KEY_AND_COLON.match(data, position):
+        name = json.loads(key[1].decode("utf-8", "replace"), strict=False)
+        end = _value_end(data, key.end(), name)
+        yield _Member(name, position, key.end(), end)
+        position = _SEPARATOR.match(data, end).end()  # type: ignore[union-attr]  # matches the empty string, too
+
+
+def _removals(members: list[_Member], names: set[str]) -> Iterator[tuple[int, int, bytes]]:
+    """Spans that take members out, each run of them with a comma where something stays beside it."""
+    run_start: int | None = None
+    stayed: _Member | None = None
+    for member in members:
+        if member.key in names:
+            run_start = member.start if run_start is None else run_start
+            continue
+        if run_start is not None:
+            yield run_start, member.start, b""
+            run_start = None
+        stayed = member
+    if run_start is not None:
+        yield (run_start if stayed is None else stayed.end), members[-1].end, b""
 
 
 def _models(data: bytes, begin: int) -> Iterator[tuple[int, int]]:
@@ -111,7 +196,7 @@ def _depth_change(text: bytes) -> int:
     return outside.count(b"{") - outside.count(b"}")
 
 
-def _value_end(data: bytes, start: int) -> int:
+def _value_end(data: bytes, start: int, name: str = "model") -> int:
     plain = _PLAIN_VALUE.match(data, start)
     if plain is not None:
         return plain.end()
@@ -122,4 +207,4 @@ def _value_end(data: bytes, start: int) -> int:
         depth += 1 if bracket[1] in b"{[" else -1
         if depth <= 0:
             return position
-    raise ValueError("the request body is not a JSON object: the value of 'model' does not end")
+    raise ValueError(f"the request body is not a JSON object: the value of {name!r} does not end")

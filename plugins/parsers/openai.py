@@ -118,7 +118,7 @@ def _is_image(document: Document) -> bool:
 class _Format:
     """One API: what it requires, and what is said if that is missing."""
 
-    __slots__ = ("api", "caps", "failure", "is_valid", "usage_reader")
+    __slots__ = ("api", "caps", "document_reader", "failure", "is_valid", "usage_reader")
 
     def __init__(
         self,
@@ -127,12 +127,14 @@ class _Format:
         failure: str,
         caps: Sequence[str],
         usage_reader: str = "openai-usage",
+        document_reader: str = "",
     ) -> None:
         self.api = api
         self.is_valid = is_valid
         self.failure = failure
         self.caps = caps
         self.usage_reader = usage_reader
+        self.document_reader = document_reader
 
 
 _CHAT = _Format(
@@ -143,7 +145,13 @@ _CHAT = _Format(
 )
 _COMPLETIONS = _Format(Api.COMPLETIONS, _is_completion, "invalid completions request: must have prompt field", ("max_tokens",))
 _EMBEDDINGS = _Format(Api.EMBEDDINGS, _is_embedding, "invalid embeddings request: must have input field", ())
-_RESPONSES = _Format(Api.RESPONSES, _is_response, "invalid responses request: must have input field", ("max_output_tokens",))
+_RESPONSES = _Format(
+    Api.RESPONSES,
+    _is_response,
+    "invalid responses request: must have input field",
+    ("max_output_tokens",),
+    document_reader="openai-response",
+)
 _CONVERSATIONS = _Format(Api.CONVERSATIONS, _is_conversation, "invalid conversations request: must have items field", (), "")
 _IMAGES = _Format(Api.IMAGES, _is_image, "invalid images generations request: must have prompt field", ())
 
@@ -193,6 +201,7 @@ class OpenAIParser:
             output_cap=output_cap(document, form.caps),
             rewritable=True,
             usage_reader=form.usage_reader,
+            document_reader=form.document_reader,
             error_shape=ErrorShape.OPENAI,
         )
 

@@ -151,6 +151,18 @@ class Plugin:
     def process_request(self, *args: object) -> None:
         self._do("process_request", *args)
 
+    def answers(self, *args: object) -> bool:
+        return bool(self._do("answers", *args))
+
+    def respond(self, *args: object) -> Any:
+        return self._do("respond", *args)
+
+    def rewrites(self, *args: object) -> bool:
+        return bool(self._do("rewrites", *args))
+
+    def rewrite(self, *args: object) -> Any:
+        return self._do("rewrite", *args)
+
     def screen(self, request: object, candidates: object) -> Any:
         kept = self._do("screen", request, candidates)
         return candidates if kept is None else kept
@@ -180,6 +192,12 @@ class AsyncPlugin(Plugin):
     async def _wait(self, method: str, *args: object) -> Any:
         outcome = self._do(method, *args)
         return await outcome if asyncio.iscoroutine(outcome) else outcome
+
+    async def respond(self, *args: object) -> Any:
+        return await self._wait("respond", *args)
+
+    async def rewrite(self, *args: object) -> Any:
+        return await self._wait("rewrite", *args)
 
     async def produce(self, *args: object) -> Any:
         return await self._wait("produce", *args)

@@ -11,7 +11,7 @@ from tests.unit.extproc.heads import cut, head, places
 
 
 def test_names() -> None:
-    assert sorted(READERS) == ["anthropic-usage", "copy", "openai-usage"]
+    assert sorted(READERS) == ["anthropic-usage", "copy", "openai-response", "openai-usage"]
 
 
 @pytest.mark.parametrize("name", sorted(READERS))

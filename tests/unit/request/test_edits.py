@@ -1,10 +1,14 @@
-"""Header changes of plugins: what is taken, what wins, what is refused."""
+"""Changes that plugins ask for: what is taken, what wins, what is refused."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import pytest
 
-from epp.request.edits import EditList
+from epp.extproc.body import splice
+from epp.request.edits import BodyEditList, EditList
 from epp.request.headers import SYSTEM_OWNED
 
 
@@ -70,3 +74,51 @@ def test_metadata_is_gathered_by_namespace() -> None:
     edits.annotate("other", "y", {"z": [2]})
     edits.annotate("envoy.lb", "w", None)
     assert edits.metadata == {"envoy.lb": {"x": 1, "w": None}, "other": {"y": {"z": [2]}}}
+
+
+BODY = b'{"model":"m","input":[{"n":1e2}],"text":"t","gone":1}'
+
+
+def body_edits() -> BodyEditList:
+    return BodyEditList(memoryview(BODY), json.loads(BODY))
+
+
+def applied(edits: BodyEditList, model: str | None = None) -> bytes:
+    return bytes(splice(memoryview(BODY), edits.splices(model)))
+
+
+def test_a_body_that_nobody_changes() -> None:
+    edits = body_edits()
+    edits.prepend("input", [])
+    assert edits.splices(None) == ()
+    assert edits.document == json.loads(BODY)
+
+
+def test_changes_of_a_body_and_of_its_model() -> None:
+    edits = body_edits()
+    edits.prepend("input", [{"n": 2}, "x"])
+    edits.prepend("input", [0])
+    edits.set("text", [1])
+    edits.set("more", None)
+    edits.remove("gone")
+    edits.remove("never")
+    after = b'{"more":null,"model":"new","input":[0,{"n":2},"x",{"n":1e2}],"text":[1]}'
+    assert applied(edits, "new") == after
+    assert {**edits.document, "model": "new"} == json.loads(after), "what plugins see is what is forwarded"
+
+
+def test_items_before_those_of_an_empty_or_a_set_list() -> None:
+    edits = body_edits()
+    edits.set("text", [])
+    edits.prepend("text", [1, 2])
+    assert json.loads(applied(edits))["text"] == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "change", [lambda e: e.set("model", "x"), lambda e: e.remove("model"), lambda e: e.prepend("text", [1])]
+)
+def test_changes_that_are_refused(change: Callable[[BodyEditList], None]) -> None:
+    edits = body_edits()
+    with pytest.raises(ValueError, match=r"cannot change the model|is no list"):
+        change(edits)
+    assert edits.splices(None) == ()
