@@ -139,6 +139,9 @@ EXPERIMENTAL = [
 
 PROTOCOLS = {
     Role.PROFILE_HANDLER: interfaces.ProfileHandler,
+    Role.DECIDER: interfaces.Decider,
+    Role.REQUEST_HEADER: interfaces.RequestHeaderProcessor,
+    Role.ADMITTER: interfaces.Admitter,
     Role.FILTER: interfaces.Filter,
     Role.SCORER: interfaces.Scorer,
     Role.PICKER: interfaces.Picker,
@@ -150,6 +153,8 @@ PROTOCOLS = {
     Role.DATA_SOURCE: interfaces.DataSource,
     Role.EXTRACTOR: interfaces.Extractor,
     Role.DISCOVERY: interfaces.EndpointDiscovery,
+    Role.DATA_PRODUCER: interfaces.DataProducer,
+    Role.SATURATION_DETECTOR: interfaces.SaturationDetector,
 }
 
 each_type = pytest.mark.parametrize("plugin_type", TYPES, ids=lambda plugin_type: plugin_type.type)
@@ -252,6 +257,14 @@ def test_unknown_parameters_are_refused(plugin_type: PluginType) -> None:
 
 MINIMAL: dict[str, dict[str, object]] = {
     "by-label": {"label": "tier", "validValues": ["gold"]},
+    "endpoint-attribute-filter": {
+        "attribute": "WaitingQueueSize",
+        "algorithm": {"type": "threshold", "threshold": {"operator": "LessThan", "value": 5}},
+    },
+    "endpoint-attribute-scorer": {"attributeKey": "WaitingQueueSize", "algorithm": {"type": "linear_lower_is_better"}},
+    "header-label-affinity-scorer": {"headerName": "x-zone", "labelKey": "zone"},
+    "session-id-producer": {"headerName": "x-session-id"},
+    "utilization-filter": {"conditions": [{"metric": "waiting-queue", "maxValue": 5}]},
     "file-discovery": {"path": "/nonexistent/endpoints.yaml"},
 }
 """What a type needs to be created."""
