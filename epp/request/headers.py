@@ -52,6 +52,8 @@ TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 BAGGAGE: Final = "baggage"
 PREFER: Final = "prefer"
+IF_AVAILABLE: Final = "if-available"
+"""A value of ``PREFER``."""
 CONTENT_TYPE: Final = "content-type"
 CONTENT_LENGTH: Final = "content-length"
 METHOD: Final = ":method"
@@ -114,6 +116,19 @@ def lookup(headers: Headers, new: str, old: str) -> str | None:
     return headers.get(old) if value is None else value
 
 
+def prefers_available(headers: Headers) -> bool:
+    """``prefer: if-available``: the request is only worth its way if the picked endpoint has its prefix cached.
+
+    One of several comma-separated preferences, in any case; what follows a semicolon is ignored.
+    Source: RFC 7240, section 2; llm-d-router: pkg/epp/requestcontrol/director.go.
+    """
+    if headers.get(PREFER) is None:
+        return False
+    values = (value for name, value in headers.items() if name == PREFER)
+    preferences = (preference.partition(";")[0].strip().lower() for value in values for preference in value.split(","))
+    return IF_AVAILABLE in preferences
+
+
 def request_path(headers: Headers) -> str:
     """The path of a request without its query; gateways that rewrite it leave the original in another header."""
     for name in (PATH, ORIGINAL_PATH, FORWARDED_PATH):
@@ -123,9 +138,6 @@ def request_path(headers: Headers) -> str:
     return DEFAULT_PATH
 
 
-def clean_value(value: str) -> bool:
-    """Whether a header may have this value: CR, LF or NUL would end it early, or make Envoy refuse the message."""
-    return not any(character in value for character in _FORBIDDEN)
 def request_query(headers: Headers) -> str:
     """The query of a request, without the question mark; "" if it has none."""
     for name in (PATH, ORIGINAL_PATH, FORWARDED_PATH):
@@ -135,3 +147,6 @@ def request_query(headers: Headers) -> str:
     return ""
 
 
+def clean_value(value: str) -> bool:
+    """Whether a header may have this value: CR, LF or NUL would end it early, or make Envoy refuse the message."""
+    return not any(character in value for character in _FORBIDDEN)
