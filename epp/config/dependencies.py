@@ -10,7 +10,7 @@ from epp.config.parameters import locate
 from epp.config.wording import show
 from epp.framework.data import Consumes, DataKey, Scope
 from epp.framework.interfaces import HOOK_ROLES, Role
-from epp.framework.params import PluginReference, ReferenceUse, all_references
+from epp.framework.params import PluginReference, ReferenceUse, references
 from epp.framework.registry import Gate
 
 
@@ -28,7 +28,7 @@ def connect_plugins(draft: Draft) -> None:
 def _follow_references(draft: Draft, plugin: DraftPlugin, needed: set[str]) -> list[DraftPlugin]:
     """The plugins that the parameters name."""
     found: list[DraftPlugin] = []
-    for use in all_references(plugin.params) if plugin.params is not None else ():
+    for use in references(plugin.params) if plugin.params is not None else ():
         if isinstance(use.marker, PluginReference):
             other = _resolve(draft, plugin, use, use.marker)
             if other is not None:

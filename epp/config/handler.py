@@ -7,7 +7,7 @@ from epp.config.draft import Draft, DraftPlugin
 from epp.config.parameters import locate
 from epp.config.wording import join, show, suggest
 from epp.framework.interfaces import Role
-from epp.framework.params import ProfileReference, ReferenceUse, all_references
+from epp.framework.params import ProfileReference, ReferenceUse, references
 
 _MANY_UNDEFINED = 3
 """So many references to undeclared but existing types are no typing mistakes."""
@@ -73,7 +73,7 @@ def _uses(plugin: DraftPlugin) -> list[ReferenceUse]:
     if plugin.params is None:
         return []
     found = []
-    for use in all_references(plugin.params):
+    for use in references(plugin.params):
         marker = use.marker
         if isinstance(marker, ProfileReference) and (marker.when is None or marker.when(plugin.params)):
             found.append(use)

@@ -8,7 +8,7 @@ from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin, LoadFlags
 from epp.config.parameters import locate
 from epp.config.report import Report
 from epp.errors import EppError
-from epp.framework.handle import PluginContext
+from epp.framework.handle import PluginContext, UnknownPluginError
 from epp.framework.interfaces import DataSource, Extractor
 
 MakeContext = Callable[[LoadedPlugin, Mapping[str, object]], PluginContext]
@@ -84,8 +84,8 @@ def _create(plugin: LoadedPlugin, created: dict[str, object], context: PluginCon
     try:
         created[plugin.name] = plugin.type.factory(context, plugin.params)
     except Exception as error:  # noqa: BLE001 — the factory may be another package's: one plugin's failure is one finding
-        if isinstance(error, KeyError) and plugin.needs - created.keys():
-            return  # it refers to a plugin that is not built, which was said
+        if isinstance(error, UnknownPluginError) and (report.has_errors or plugin.needs - created.keys()):
+            return  # it refers to a plugin that is wrong or not built, which was said
         cause = str(error) if isinstance(error, (ValueError, EppError)) else f"{type(error).__name__}: {error}"
         message = f"failed to create plugin '{plugin.name}' (type: {plugin.type.type}): {cause}"
         path = f"{plugin.path}.parameters" if plugin.spec is not None else plugin.name

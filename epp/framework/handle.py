@@ -35,6 +35,18 @@ class Counter(Protocol):
     def inc(self, amount: float = 1.0) -> None: ...
 
 
+class Gauge(Protocol):
+    """A gauge of the picker's own metrics."""
+
+    def set(self, value: float) -> None: ...
+
+
+class Histogram(Protocol):
+    """A histogram of the picker's own metrics."""
+
+    def observe(self, value: float) -> None: ...
+
+
 class PluginMetrics(Protocol):
     """The picker's own metrics, as far as plugins write them; implemented by ``telemetry.metrics.Metrics``."""
 
@@ -49,17 +61,39 @@ class PluginMetrics(Protocol):
         """
         ...
 
+    def gauge(self, name: str, /, **labels: str) -> Gauge:
+        """The child of a gauge family, as for ``counter``."""
+        ...
+
+    def histogram(self, name: str, /, **labels: str) -> Histogram:
+        """The child of a histogram family, as for ``counter``."""
+        ...
+
 
 class NoMetrics:
     """For plugins that nobody watches: while a configuration is only checked, and in tests."""
 
-    def counter(self, name: str, /, **labels: str) -> Counter:
+    def counter(self, name: str, /, **labels: str) -> Counter:  # noqa: ARG002 — nothing is counted
         """A counter that forgets."""
+        return _NOWHERE
+
+    def gauge(self, name: str, /, **labels: str) -> Gauge:  # noqa: ARG002
+        """A gauge that forgets."""
+        return _NOWHERE
+
+    def histogram(self, name: str, /, **labels: str) -> Histogram:  # noqa: ARG002
+        """A histogram that forgets."""
         return _NOWHERE
 
 
 class _Nowhere:
     def inc(self, amount: float = 1.0) -> None:
+        pass
+
+    def set(self, value: float) -> None:
+        pass
+
+    def observe(self, value: float) -> None:
         pass
 
 
@@ -88,6 +122,10 @@ class PoolState(Protocol):
     def ready_endpoints(self) -> int:
         """Endpoints with fresh metrics."""
         ...
+
+
+class UnknownPluginError(KeyError):
+    """A factory asked for a plugin that is not there; nothing more is said if that was reported as a finding."""
 
 
 @dataclass(slots=True)
@@ -122,9 +160,12 @@ class PluginContext:
         """The plugin instance of this name.
 
         Raises:
-            KeyError: the name is not a reference of this plugin's parameters.
+            UnknownPluginError: the name is not a reference of this plugin's parameters, or it was not resolved.
         """
-        return self.plugins[name]
+        try:
+            return self.plugins[name]
+        except KeyError:
+            raise UnknownPluginError(name) from None
 
     def key(self, key: DataKey[T], producer: str = "") -> DataKey[T]:
         """The key as the producer of this configuration writes it.

@@ -220,25 +220,20 @@ class ReferenceUse:
     """The document has it; False = the parameter's default."""
 
 
-def references(params: BaseModel) -> Iterator[ReferenceUse]:
+def references(params: BaseModel, path: tuple[str, ...] = ()) -> Iterator[ReferenceUse]:
     """All non-empty references to plugins and profiles in ``params``, also in nested objects and lists of objects.
 
-    The default of a reference that is not required is no reference: only the user's own names are worth a warning.
+    The default of a reference to a plugin counts only where such a plugin is declared; nothing is said where it is not.
     """
-    return (use for use in all_references(params) if use.marker.required or use.given)
-
-
-def all_references(params: BaseModel, path: tuple[str, ...] = ()) -> Iterator[ReferenceUse]:
-    """As ``references``, with the defaults of references that are not required."""
     for name, info in type(params).model_fields.items():
         value = getattr(params, name)
         where = (*path, info.alias or name)
         if isinstance(value, BaseModel):
-            yield from all_references(value, where)
+            yield from references(value, where)
         elif isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
                 if isinstance(item, BaseModel):
-                    yield from all_references(item, (*where, str(index)))
+                    yield from references(item, (*where, str(index)))
         elif isinstance(value, str) and value:
             given = name in params.model_fields_set
             yield from (ReferenceUse(where, value, marker, given) for marker in _markers(info.metadata, info.annotation))

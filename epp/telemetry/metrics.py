@@ -24,6 +24,7 @@ from epp.telemetry.pool import PoolSnapshot, pool_series
 from epp.telemetry.requests import Labeller, RequestFacts, RequestLabels, RequestSeries
 from epp.telemetry.streams import StreamStats, stream_series
 
+_MODEL_LABELS = frozenset({"model_name", "target_model_name"})
 _PAUSE_AFTER = 65_536
 """Characters that ``render`` makes before it lets other threads run; some 0.2 ms, ten times the cost of letting them."""
 
@@ -106,6 +107,8 @@ class Metrics:
         self._models = Cap(options.model_name_limit)
         self._labeller = Labeller(self._models, Cap(options.fairness_id_limit))
         self._requests: dict[RequestLabels, RequestSeries] = {}
+        self.running = 0
+        """Requests that were scheduled and are not over, whatever their labels."""
         self._series: dict[LabelValues, RequestSeries] = {}
         self._attempts: dict[AttemptLabels, Counter] = {}
         self._plugin_errors = self._counters[f"{PREFIX}plugin_errors_total"]
@@ -134,10 +137,12 @@ class Metrics:
 
     def running_up(self, labels: RequestLabels) -> None:
         """A scheduled request runs."""
+        self.running += 1
         self._request(labels).running.value += 1
 
     def running_down(self, labels: RequestLabels) -> None:
         """A running request is over; exactly once for each ``running_up``, with equal labels."""
+        self.running -= 1
         self._request(labels).running.value -= 1
 
     def request_processing(self, seconds: float) -> None:
@@ -212,18 +217,20 @@ class Metrics:
     def counter(self, name: str, /, **labels: str) -> Counter:
         """The child of a counter family; ``name`` in full. Bind it once where values repeat.
 
+        Model names come from clients: above ``MetricsOptions.model_name_limit`` they become ``other``.
+
         Raises:
             ValueError: no such family, or other labels than the catalogue's.
         """
-        return _bind(self._counters, Kind.COUNTER, name, labels)
+        return _bind(self._counters, Kind.COUNTER, name, self._folded(labels))
 
     def gauge(self, name: str, /, **labels: str) -> Gauge:
         """The child of a gauge family. Raises as ``counter`` does."""
-        return _bind(self._gauges, Kind.GAUGE, name, labels)
+        return _bind(self._gauges, Kind.GAUGE, name, self._folded(labels))
 
     def histogram(self, name: str, /, **labels: str) -> Histogram:
         """The child of a histogram family. Raises as ``counter`` does."""
-        return _bind(self._histograms, Kind.HISTOGRAM, name, labels)
+        return _bind(self._histograms, Kind.HISTOGRAM, name, self._folded(labels))
 
     # Exposition
 
@@ -271,6 +278,12 @@ class Metrics:
 
     def _histogram(self, name: str, values: LabelValues = ()) -> Histogram:
         return self._histograms[PREFIX + name].child(values)
+
+    def _folded(self, labels: Mapping[str, str]) -> Mapping[str, str]:
+        """``labels`` with as many model names as are kept apart."""
+        if not _MODEL_LABELS & labels.keys():
+            return labels
+        return {name: self._models.fold(value) if name in _MODEL_LABELS else value for name, value in labels.items()}
 
     def _request(self, labels: RequestLabels) -> RequestSeries:
         return self._requests.get(labels) or self._bind_request(labels)

@@ -6,11 +6,14 @@ from typing import Annotated
 
 from pydantic import Field
 
-from epp.framework.interfaces import Role
+from epp.framework.handle import PluginContext
+from epp.framework.interfaces import HeaderEdits, PreRequest, Role
 from epp.framework.params import Params, ProfileReference
 from epp.framework.registry import Alias, PluginType
+from epp.framework.types import InferenceRequest, SchedulingResult
+from plugins.disaggregation import ENCODE_HEADERS, HEADERS_HANDLER, PREFILL_HEADERS, is_elsewhere, write_stage_headers
 
-TYPE = "disagg-headers-handler"
+TYPE = HEADERS_HANDLER
 
 
 class DisaggHeadersHandlerParams(Params):
@@ -24,12 +27,37 @@ class DisaggHeadersHandlerParams(Params):
     )
 
 
+class DisaggHeadersHandler:
+    """Name the endpoints of the other stages in request headers.
+
+    Parameters: prefillProfile, encodeProfile.
+    Headers: ``mif-prefill-endpoint`` and ``x-prefiller-host-port`` = the first prefill target; ``mif-encode-endpoints`` and
+        ``x-encoder-hosts-ports`` = all encode targets in picker order, joined by commas. Both names of a pair are written.
+    Nothing picked: both names are removed, so that no client chooses the host that the proxy calls. So they are if prefill is
+        the endpoint that serves the request.
+    Source: llm-d-router: pkg/epp/framework/plugins/scheduling/profilehandler/disagg/disagg_headers_handler.go
+    """
+
+    def __init__(self, prefill_profile: str, encode_profile: str) -> None:
+        self._prefill = prefill_profile
+        self._encode = encode_profile
+
+    def pre_request(self, request: InferenceRequest, result: SchedulingResult, edits: HeaderEdits) -> None:
+        """Write the headers, or remove them."""
+        prefill = result.targets_of(self._prefill)
+        write_stage_headers(edits, prefill if is_elsewhere(prefill, result.target) else (), result.targets_of(self._encode))
+
+
+def _create(context: PluginContext, params: DisaggHeadersHandlerParams) -> PreRequest:
+    return DisaggHeadersHandler(params.prefill_profile, params.encode_profile)
+
+
 PLUGIN = PluginType(
     type=TYPE,
     roles=frozenset({Role.PRE_REQUEST}),
     summary="Tells the decode endpoint where prefill and encode run.",
     params=DisaggHeadersHandlerParams,
+    factory=_create,
     aliases=(Alias("prefill-header-handler", deprecated=True),),
-    header_strip=frozenset({"mif-prefill-endpoint", "mif-encode-endpoints", "x-prefiller-host-port", "x-encoder-hosts-ports"}),
-    wait="disaggregated prefill",
+    header_strip=frozenset({*PREFILL_HEADERS, *ENCODE_HEADERS}),
 )

@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
-from epp.framework.interfaces import Role
+from epp.errors import SchedulingError
+from epp.framework.handle import PluginContext
+from epp.framework.interfaces import Decider, HeaderEdits, ProfileHandler, Role, SchedulingProfile
+from epp.framework.keys import PEER_ENDPOINT
 from epp.framework.params import Deprecated, Params, PluginReference, ProfileReference, mixed_forms
 from epp.framework.registry import PluginType
+from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult, SchedulingResult
+from plugins.disaggregation import (
+    ENCODE_HEADERS,
+    NO_DECODE,
+    PREFILL_HEADERS,
+    DecisionCounter,
+    gather,
+    handler_writes_headers,
+    write_stage_headers,
+)
 
 TYPE = "disagg-profile-handler"
+DECISIONS = "llm_d_epp_disagg_decision_total"
 
 _FLAT = {
     "decodeProfile": ("profiles", "decode"),
@@ -45,7 +60,22 @@ def _can_prefill(params: DisaggProfileHandlerParams) -> bool:
 
 
 def _can_encode(params: DisaggProfileHandlerParams) -> bool:
-    return bool(params.deciders.encode or params.encode_decider_plugin_name)
+    return bool(params.encode_decider)
+
+
+class Stages(NamedTuple):
+    """Names of the profiles of the stages."""
+
+    decode: str
+    prefill: str
+    encode: str
+
+
+class Deciders(NamedTuple):
+    """Deciders of the optional stages; one without never runs."""
+
+    prefill: Decider | None = None
+    encode: Decider | None = None
 
 
 class DisaggProfiles(Params):
@@ -114,9 +144,23 @@ class DisaggProfileHandlerParams(Params):
         return self
 
     @property
+    def stages(self) -> Stages:
+        """Names of the profiles, from either form; an empty name is the stage's own."""
+        return Stages(
+            self.profiles.decode_ or self.decode_profile or "decode",
+            self.profiles.prefill or self.prefill_profile or "prefill",
+            self.profiles.encode or self.encode_profile or "encode",
+        )
+
+    @property
     def prefill_decider(self) -> str:
         """Name of the decider of the prefill stage; "" = there is none."""
         return self.deciders.prefill or self.prefill_decider_plugin_name or self.decider_plugin_name
+
+    @property
+    def encode_decider(self) -> str:
+        """Name of the decider of the encode stage; "" = there is none."""
+        return self.deciders.encode or self.encode_decider_plugin_name
 
     @property
     def is_prefill_first(self) -> bool:
@@ -124,10 +168,135 @@ class DisaggProfileHandlerParams(Params):
         return _plain(self.stage_order) in _PREFILL_FIRST
 
 
+class DisaggProfileHandler:
+    """Decode on one endpoint, with prefill and encode on others when their deciders say so.
+
+    Parameters: profiles.{decode, prefill, encode}, deciders.{prefill, encode}, stageOrder; or their flat forms.
+    Rule: decode-first runs decode, then encode, then prefill, as far as a stage has a profile and its decider says yes about
+        the decode endpoint. Prefill-first runs prefill, then encode, whose decider is asked without an endpoint, then decode.
+    Writes: peer-endpoint, the endpoint picked first, before the second of prefill and decode runs.
+    Headers: prefill and encode targets, where no disagg-headers-handler is declared.
+    Counts: disagg_decision_total, once per request that is sent.
+    Failure: no decode endpoint fails the request. A prefill or encode stage that found nobody is left out, as is a prefill on
+        the endpoint that decodes.
+    Source: llm-d-router: pkg/epp/framework/plugins/scheduling/profilehandler/disagg/disagg_profile_handler.go
+    """
+
+    def __init__(
+        self,
+        stages: Stages,
+        deciders: Deciders,
+        decisions: DecisionCounter,
+        *,
+        prefill_first: bool = False,
+        writes_headers: bool = True,
+    ) -> None:
+        self._stages = stages
+        self._deciders = deciders
+        self._decisions = decisions
+        self._prefill_first = prefill_first
+        self._writes_headers = writes_headers
+
+    def pick(
+        self,
+        request: InferenceRequest,
+        profiles: Mapping[str, SchedulingProfile],
+        results: dict[str, ProfileRunResult | None],
+    ) -> Sequence[str]:
+        """The next stage; one that is decided against gets None as its result, so that its decider is asked once."""
+        if self._prefill_first:
+            return self._pick_prefill_first(request, profiles, results)
+        decode, prefill, encode = self._stages
+        if decode not in results:
+            return (decode,) if decode in profiles else ()
+        chosen = results[decode]
+        if chosen is None:
+            return ()
+        endpoint = chosen.targets[0]
+        if encode in profiles and encode not in results:
+            if _says_yes(self._deciders.encode, request, endpoint):
+                return (encode,)
+            results[encode] = None
+        if prefill in profiles and prefill not in results:
+            if _says_yes(self._deciders.prefill, request, endpoint):
+                _publish_peer(request, endpoint)
+                return (prefill,)
+            results[prefill] = None
+        return ()
+
+    def _pick_prefill_first(
+        self,
+        request: InferenceRequest,
+        profiles: Mapping[str, SchedulingProfile],
+        results: dict[str, ProfileRunResult | None],
+    ) -> Sequence[str]:
+        decode, prefill, encode = self._stages
+        if prefill in profiles and prefill not in results:
+            return (prefill,)
+        if encode in profiles and encode not in results:
+            if _says_yes(self._deciders.encode, request, None):
+                return (encode,)
+            results[encode] = None
+        if decode in results or decode not in profiles:
+            return ()
+        computed = results.get(prefill)
+        if computed is not None:
+            _publish_peer(request, computed.targets[0])
+        return (decode,)
+
+    def process_results(self, request: InferenceRequest, results: Mapping[str, ProfileRunResult | None]) -> SchedulingResult:
+        """Decode's targets, and the runs of the other stages.
+
+        Raises:
+            SchedulingError: decode picked nothing.
+        """
+        decode, prefill, encode = self._stages
+        chosen = results.get(decode)
+        if chosen is None:
+            raise SchedulingError(NO_DECODE)
+        runs = gather(results, decode, prefill, encode)
+        return SchedulingResult(primary=decode, profiles=runs, targets=chosen.targets, prefill=prefill, encode=encode)
+
+    def pre_request(self, request: InferenceRequest, result: SchedulingResult, edits: HeaderEdits) -> None:
+        """Write the headers, count the decision."""
+        if self._writes_headers:
+            write_stage_headers(edits, result.targets_of(self._stages.prefill), result.targets_of(self._stages.encode))
+        self._decisions.count(request, result)
+
+
+def _says_yes(decider: Decider | None, request: InferenceRequest, endpoint: Endpoint | None) -> bool:
+    return decider is not None and decider.disaggregate(request, endpoint)
+
+
+def _publish_peer(request: InferenceRequest, endpoint: Endpoint) -> None:
+    if request.data.get(PEER_ENDPOINT) is None:
+        request.data.set(PEER_ENDPOINT, endpoint)
+
+
+def _create(context: PluginContext, params: DisaggProfileHandlerParams) -> ProfileHandler:
+    stages = params.stages
+    if len(set(stages)) < len(stages):
+        raise ValueError(f"each stage needs a profile of its own, but they are {', '.join(stages)}")
+    if context.profiles and stages.decode not in context.profiles:
+        raise ValueError(f"there is no profile {stages.decode!r} to decode with: every request would fail")
+    return DisaggProfileHandler(
+        stages,
+        Deciders(_decider(context, params.prefill_decider), _decider(context, params.encode_decider)),
+        DecisionCounter(context, DECISIONS),
+        prefill_first=params.is_prefill_first,
+        writes_headers=handler_writes_headers(context),
+    )
+
+
+def _decider(context: PluginContext, name: str) -> Decider | None:
+    return cast("Decider", context.plugin(name)) if name else None
+
+
 PLUGIN = PluginType(
     type=TYPE,
     roles=frozenset({Role.PROFILE_HANDLER, Role.PRE_REQUEST}),
     summary="Decodes, with prefill and encode on other endpoints when deciders say so.",
     params=DisaggProfileHandlerParams,
-    wait="disaggregated prefill and encode",
+    factory=_create,
+    header_strip=frozenset({*PREFILL_HEADERS, *ENCODE_HEADERS}),
 )

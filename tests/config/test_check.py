@@ -14,10 +14,7 @@ from epp.commands.check import main
 from tests.config.doubles import HEADER
 
 GOOD = HEADER + "plugins: [{type: queue-scorer}, {type: max-score-picker}]\n"
-UNBUILT = HEADER + (
-    "plugins: [{type: disagg-profile-handler}, {type: queue-scorer}]\n"
-    "schedulingProfiles: [{name: decode, plugins: [{pluginRef: queue-scorer}]}]\n"
-)
+UNBUILT = HEADER + "plugins: [{type: multicluster-queue-scorer}, {type: queue-scorer}]\n"
 BAD = HEADER + "plugins: [{type: queue-scorr}]\n"
 WARNED = "kind: EndpointPickerConfig\nplugins: [{type: queue-scorer}]\n"
 

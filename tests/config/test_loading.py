@@ -239,3 +239,12 @@ def test_the_parser_of_newer_charts_is_the_openai_parser() -> None:
     config = loaded(text.replace(QUEUE, f"{QUEUE}, {{type: responses-store-parser}}"))
     assert config.plugin("responses-store-parser").type.type == "openai-parser"
     assert [finding.code for finding in config.findings] == ["WRN004"]
+
+
+def test_the_default_decider_is_a_reference_only_where_it_is_declared() -> None:
+    handler = "{type: pd-profile-handler}"
+    alone = loaded(document(handler, QUEUE, profiles=PREFILL_AND_DECODE))
+    assert alone.plugin("pd-profile-handler").needs == set()
+    beside = loaded(document(handler, "{type: prefix-based-pd-decider}", QUEUE, profiles=PREFILL_AND_DECODE))
+    assert beside.plugin("pd-profile-handler").needs == {"prefix-based-pd-decider"}
+    assert codes(document(handler, QUEUE, profiles=PREFILL_AND_DECODE)) == []

@@ -256,27 +256,36 @@ def test_units() -> None:
 @pytest.mark.parametrize(
     ("type_name", "parameters", "expected"),
     [
-        pytest.param("pd-profile-handler", {}, {"decodeProfile": "decode"}, id="pd: only what is required"),
         pytest.param(
             "pd-profile-handler",
-            {"prefillProfile": "p", "prefixPluginName": "x"},
-            {"decodeProfile": "decode", "prefillProfile": "p", "prefixPluginName": "x"},
-            id="pd: and what is written",
+            {},
+            {"decodeProfile": "decode", "prefillProfile": "prefill", "deciderPluginName": "prefix-based-pd-decider"},
+            id="pd: defaults",
         ),
-        pytest.param("disagg-profile-handler", {}, {"profiles.decode": "decode"}, id="disagg: default"),
+        pytest.param(
+            "pd-profile-handler",
+            {"prefillProfile": "p", "prefixPluginName": "x", "deciderPluginName": "y"},
+            {"decodeProfile": "decode", "prefillProfile": "p", "prefixPluginName": "x", "deciderPluginName": "y"},
+            id="pd: what is written",
+        ),
         pytest.param(
             "disagg-profile-handler",
             {"deciders": {"prefill": "x"}, "profiles": {"encode": "e"}},
-            {"profiles.decode": "decode", "profiles.encode": "e", "deciders.prefill": "x"},
+            {"profiles.decode": "decode", "profiles.prefill": "prefill", "profiles.encode": "e", "deciders.prefill": "x"},
             id="disagg: nested",
         ),
         pytest.param(
             "disagg-profile-handler",
             {"decodeProfile": "d", "deciderPluginName": "x"},
-            {"decodeProfile": "d", "deciderPluginName": "x"},
+            {"profiles.prefill": "prefill", "profiles.encode": "encode", "decodeProfile": "d", "deciderPluginName": "x"},
             id="disagg: flat",
         ),
-        pytest.param("disagg-headers-handler", {}, {}, id="headers: nothing is required"),
+        pytest.param(
+            "disagg-headers-handler",
+            {},
+            {"prefillProfile": "prefill", "encodeProfile": "encode"},
+            id="headers: defaults",
+        ),
         pytest.param(
             "session-affinity-scorer",
             {"sessionIdConfig": {"sources": [{"attribute": "SessionID", "producer": "p"}]}},
