@@ -18,8 +18,11 @@ from epp.framework.interfaces import (
     SaturationDetector,
     Scorer,
 )
-from epp.lifecycle import Hook, HookRunner, Hooks, Spawn, is_async
+from epp.framework.keys import PREFIX_CACHE_MATCH
+from epp.lifecycle import Hook, HookRunner, Hooks, Spawn, budget_s, is_async
+from epp.plugin_watch import PluginWatch, may_skip
 from epp.request.parse import NamedParser, ParserTable
+from epp.scheduling.guard import BUDGET_S, Guard
 from epp.scheduling.profile import Defects, FilterStep, Observe, PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
 from epp.telemetry import log
@@ -31,11 +34,11 @@ EXTENSION_POINTS = {
     Role.PICKER: "Picker",
     Role.PROFILE_HANDLER: "ProfilePicker",
     Role.REQUEST_HEADER: "RequestHeader",
+    Role.DIRECT_RESPONDER: "DirectResponder",
+    Role.BODY_REWRITER: "BodyRewriter",
     Role.SCREENER: "Screener",
     Role.DATA_PRODUCER: "DataProducer",
     Role.ADMITTER: "Admission",
-    Role.DIRECT_RESPONDER: "DirectResponder",
-    Role.BODY_REWRITER: "BodyRewriter",
     Role.PRE_REQUEST: "PreRequest",
     Role.RESPONSE_RECEIVED: "ResponseReceived",
     Role.RESPONSE_STREAMING: "ResponseStreaming",
@@ -91,6 +94,7 @@ class PipelineBuilder:
         self._metrics = metrics
         self._defects = defects
         self._spawn = spawn
+        self._watch = PluginWatch(metrics)
 
     def build(self) -> Pipeline:
         """The pipeline."""
@@ -100,6 +104,11 @@ class PipelineBuilder:
             scheduler=self._scheduler(),
             hooks=HookRunner(self._hooks(), self._defects, self._spawn),
             detector=detector if isinstance(detector, SaturationDetector) else None,
+            match_keys=tuple(
+                PREFIX_CACHE_MATCH.by(plugin.name)
+                for plugin in self._config.plugins
+                if plugin.active and any(key.name == PREFIX_CACHE_MATCH.name for key in plugin.type.produces)
+            ),
         )
 
     def _parsers(self) -> ParserTable:
@@ -122,6 +131,7 @@ class PipelineBuilder:
             cast("ProfileHandler", self._instances.by_name[loaded.name]),
             self._observe("ProfilePicker", loaded),
             self._observe("ProcessProfilesResults", loaded),
+            self._guard(Role.PROFILE_HANDLER, loaded),
         )
         profiles = [self._profile(profile) for profile in self._config.profiles]
         return Scheduler(handler, profiles, self._defects)
@@ -137,11 +147,14 @@ class PipelineBuilder:
                 continue
             kind = plugin.type.type
             if plugin.has(Role.FILTER):
-                filters.append(FilterStep(name, kind, cast("Filter", instance), self._observe("Filter", plugin)))
+                observe, guard = self._observe("Filter", plugin), self._guard(Role.FILTER, plugin)
+                filters.append(FilterStep(name, kind, cast("Filter", instance), observe, guard))
             if plugin.has(Role.SCORER):
-                scorers.append(ScorerStep(name, kind, cast("Scorer", instance), weight, self._observe("Scorer", plugin)))
+                observe, guard = self._observe("Scorer", plugin), self._guard(Role.SCORER, plugin)
+                scorers.append(ScorerStep(name, kind, cast("Scorer", instance), weight, observe, guard))
             if plugin.has(Role.PICKER):
-                picker = PickerStep(name, kind, cast("Picker", instance), self._observe("Picker", plugin))
+                observe, guard = self._observe("Picker", plugin), self._guard(Role.PICKER, plugin)
+                picker = PickerStep(name, kind, cast("Picker", instance), observe, guard)
         if picker is None:
             msg = f"profile {loaded.name!r} has no picker"
             raise EppError(msg)
@@ -149,7 +162,9 @@ class PipelineBuilder:
 
     def _hooks(self) -> Hooks:
         return Hooks(
+            responders=self._slot(Role.DIRECT_RESPONDER, "respond"),
             request_header=self._slot(Role.REQUEST_HEADER, "process_request"),
+            rewriters=self._slot(Role.BODY_REWRITER, "rewrite"),
             screeners=self._slot(Role.SCREENER, "screen"),
             producers=self._slot(Role.DATA_PRODUCER, "produce", in_creation_order=True),
             admitters=self._slot(Role.ADMITTER, "admit"),
@@ -158,13 +173,12 @@ class PipelineBuilder:
             streaming=self._slot(Role.RESPONSE_STREAMING, "response_streaming"),
             complete=self._slot(Role.RESPONSE_COMPLETE, "response_complete"),
             every_chunk=any(
-                plugin.active and plugin.has(Role.RESPONSE_STREAMING) and plugin.type.reads.response_chunks
+                plugin.active and plugin.has(Role.RESPONSE_STREAMING) and plugin.type.reads.every_chunk(plugin.params)
                 for plugin in self._config.plugins
             ),
+            reads_document=any(plugin.active and plugin.type.reads.response_document for plugin in self._config.plugins),
         )
-            responders=self._slot(Role.DIRECT_RESPONDER, "respond"),
 
-            rewriters=self._slot(Role.BODY_REWRITER, "rewrite"),
     def _slot(self, role: Role, method: str, *, in_creation_order: bool = False) -> list[Hook[Any]]:
         """Active instances with this role: in declaration order, or each after those whose data it reads."""
         names = list(self._config.creation_order) if in_creation_order else list(self._instances.by_name)
@@ -175,9 +189,14 @@ class PipelineBuilder:
             if instance is None or not loaded.active or not loaded.has(role):
                 continue
             observe = self._observe(EXTENSION_POINTS[role], loaded)
-            hooks.append(Hook(name, loaded.type.type, instance, observe, is_async(instance, method)))
-            reads_document=any(plugin.active and plugin.type.reads.response_document for plugin in self._config.plugins),
+            waits = is_async(instance, method)
+            guard = self._guard(role, loaded, budget_s(is_async=waits))
+            hooks.append(Hook(name, loaded.type.type, instance, observe, waits, guard))
         return hooks
 
     def _observe(self, point: str, plugin: LoadedPlugin) -> Observe:
         return self._metrics.plugin_duration(PluginLabels(point, plugin.type.type, plugin.name)).observe
+
+    def _guard(self, role: Role, plugin: LoadedPlugin, budget_s: float = BUDGET_S) -> Guard:
+        labels = PluginLabels(EXTENSION_POINTS[role], plugin.type.type, plugin.name)
+        return self._watch.guard(labels, may_skip=may_skip(plugin, role), budget_s=budget_s)

@@ -2,7 +2,8 @@
 
 Plain functions run inline. Coroutine functions are awaited before the decision is sent (PreRequest and the stages before it),
 or follow one another in a task per request (response hooks), each with a deadline. A failing response hook is reported and the
-next one runs; a response never fails because of a hook.
+next one runs; a response never fails because of a hook. One that is too slow too often is left out for a while, except where
+it may refuse requests (request headers, admitters).
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from epp.errors import ErrorCode, RequestError
 from epp.framework.candidates import Candidates
-from epp.framework.interfaces import (
 from epp.framework.direct import DirectReply, DirectRequest, DirectResponder
+from epp.framework.interfaces import (
     Admitter,
     DataProducer,
     HeaderEdits,
@@ -30,8 +31,9 @@ from epp.framework.direct import DirectReply, DirectRequest, DirectResponder
     Role,
     Screener,
 )
-from epp.framework.types import Completion, InferenceRequest, ResponseInfo, SchedulingResult, StreamingChunk
 from epp.framework.rewriting import BodyEdits, BodyRewriter
+from epp.framework.types import Completion, InferenceRequest, ResponseInfo, SchedulingResult, StreamingChunk
+from epp.scheduling.guard import BUDGET_S, UNGUARDED, Guard
 from epp.scheduling.profile import Defects, Observe
 
 T = TypeVar("T")
@@ -52,6 +54,15 @@ class Hook(Generic[T]):
     plugin: T
     observe: Observe
     is_async: bool = False
+    guard: Guard = UNGUARDED
+
+
+def budget_s(*, is_async: bool) -> float:
+    """How long a call of a hook may take: of a coroutine, which lets others work, nearly its whole deadline.
+
+    Not all of it, since an event loop's timers may be early by a millisecond.
+    """
+    return 0.95 * HOOK_DEADLINE_S if is_async else BUDGET_S
 
 
 def is_async(plugin: object, method: str) -> bool:
@@ -63,7 +74,9 @@ def is_async(plugin: object, method: str) -> bool:
 class Hooks:
     """All hooks of a configuration, by slot, in declaration order."""
 
+    responders: Sequence[Hook[DirectResponder]] = ()
     request_header: Sequence[Hook[RequestHeaderProcessor]] = ()
+    rewriters: Sequence[Hook[BodyRewriter]] = ()
     screeners: Sequence[Hook[Screener]] = ()
     producers: Sequence[Hook[DataProducer]] = ()
     """In dependency order."""
@@ -74,9 +87,9 @@ class Hooks:
     complete: Sequence[Hook[ResponseComplete]] = ()
     every_chunk: bool = False
     """A streaming hook reads every chunk; otherwise the first one is told."""
-    responders: Sequence[Hook[DirectResponder]] = ()
+    reads_document: bool = False
+    """A plugin reads the whole response as one document."""
 
-    rewriters: Sequence[Hook[BodyRewriter]] = ()
 
 class HookRunner:
     """Runs hooks, times them, and reports those that fail.
@@ -87,8 +100,6 @@ class HookRunner:
         spawn: starts a background task.
         clock: seconds, for durations.
     """
-    reads_document: bool = False
-    """A plugin reads the whole response as one document."""
 
     def __init__(
         self,
@@ -121,17 +132,6 @@ class HookRunner:
             except Exception as error:
                 self._defects.plugin_failed(Role.REQUEST_HEADER, hook.type, hook.name, error)
                 raise RequestError(ErrorCode.INTERNAL, "internal error") from error
-            hook.observe(self._clock() - begun)
-
-    def screen(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
-        """The candidates that every screener keeps; one that fails is reported and keeps all."""
-        kept: list[set[str]] = []
-        for hook in self.hooks.screeners:
-            begun = self._clock()
-            try:
-                kept.append({endpoint.id for endpoint in hook.plugin.screen(request, candidates)})
-            except Exception as error:  # noqa: BLE001 — reported; the others still screen
-                self._defects.plugin_failed(Role.SCREENER, hook.type, hook.name, error)
             finally:
                 self._took(hook, begun)
 
@@ -162,7 +162,7 @@ class HookRunner:
             raise RequestError(ErrorCode.INTERNAL, "internal error") from error
         finally:
             hook.observe(self._clock() - begun)
-        if not kept:
+
     def rewrites(self, request: InferenceRequest) -> bool:
         """Some plugin wants to change the body of this request."""
         return any(hook.plugin.rewrites(request) for hook in self.hooks.rewriters)
@@ -189,31 +189,50 @@ class HookRunner:
             finally:
                 hook.observe(self._clock() - begun)
 
+    def screen(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
+        """The candidates that every screener keeps; one that fails is reported, and keeps all, as one that is left out does."""
+        kept: list[set[str]] = []
+        for hook in self.hooks.screeners:
+            if hook.guard.is_out and hook.guard.refuses():
+                continue
+            begun = self._clock()
+            try:
+                kept.append({endpoint.id for endpoint in hook.plugin.screen(request, candidates)})
+            except Exception as error:  # noqa: BLE001 — reported; the others still screen
+                self._defects.plugin_failed(Role.SCREENER, hook.type, hook.name, error)
+            self._took(hook, begun)
+        if not kept:
             return candidates
         common = set.intersection(*kept)
         return candidates.where([endpoint.id in common for endpoint in candidates.endpoints])
 
     def produce(self, request: InferenceRequest, candidates: Candidates) -> None:
-        """Run the producers; the first that fails ends the stage, the request goes on."""
+        """Run the producers; the first that fails ends the stage, the request goes on. One that is left out writes nothing."""
         for hook in self.hooks.producers:
+            if hook.guard.is_out and hook.guard.refuses():
+                continue
             begun = self._clock()
             try:
                 hook.plugin.produce(request, candidates)
             except Exception as error:  # noqa: BLE001
                 self._defects.plugin_failed(Role.DATA_PRODUCER, hook.type, hook.name, error)
                 return
-            hook.observe(self._clock() - begun)
+            finally:
+                self._took(hook, begun)
 
     async def produce_async(self, request: InferenceRequest, candidates: Candidates) -> None:
         """The same, for coroutines."""
         for hook in self.hooks.producers:
+            if hook.guard.is_out and hook.guard.refuses():
+                continue
             begun = self._clock()
             try:
                 await _settle(hook.plugin.produce(request, candidates))
             except Exception as error:  # noqa: BLE001
                 self._defects.plugin_failed(Role.DATA_PRODUCER, hook.type, hook.name, error)
                 return
-            hook.observe(self._clock() - begun)
+            finally:
+                self._took(hook, begun)
 
     def admit(self, request: InferenceRequest, candidates: Candidates) -> None:
         """Ask the admitters.
@@ -230,7 +249,8 @@ class HookRunner:
             except Exception as error:
                 self._defects.plugin_failed(Role.ADMITTER, hook.type, hook.name, error)
                 raise RequestError(ErrorCode.INTERNAL, "internal error") from error
-            hook.observe(self._clock() - begun)
+            finally:
+                self._took(hook, begun)
             _raise_denial(denial)
 
     async def admit_async(self, request: InferenceRequest, candidates: Candidates) -> None:
@@ -244,7 +264,8 @@ class HookRunner:
             except Exception as error:
                 self._defects.plugin_failed(Role.ADMITTER, hook.type, hook.name, error)
                 raise RequestError(ErrorCode.INTERNAL, "internal error") from error
-            hook.observe(self._clock() - begun)
+            finally:
+                self._took(hook, begun)
             _raise_denial(denial)
 
     def pre_request(self, request: InferenceRequest, result: SchedulingResult, edits: HeaderEdits) -> None:
@@ -255,12 +276,14 @@ class HookRunner:
         """
         failures: list[tuple[Hook[PreRequest], Exception]] = []
         for hook in self.hooks.pre_request:
+            if hook.guard.is_out and hook.guard.refuses():
+                continue
             begun = self._clock()
             try:
                 hook.plugin.pre_request(request, result, edits)
             except Exception as error:  # noqa: BLE001 — gathered below
                 failures.append((hook, error))
-            hook.observe(self._clock() - begun)
+            self._took(hook, begun)
         if failures:
             self._raise_failures(failures)
 
@@ -268,12 +291,14 @@ class HookRunner:
         """The same, for coroutines."""
         failures: list[tuple[Hook[PreRequest], Exception]] = []
         for hook in self.hooks.pre_request:
+            if hook.guard.is_out and hook.guard.refuses():
+                continue
             begun = self._clock()
             try:
                 await _settle(hook.plugin.pre_request(request, result, edits))
             except Exception as error:  # noqa: BLE001
                 failures.append((hook, error))
-            hook.observe(self._clock() - begun)
+            self._took(hook, begun)
         if failures:
             self._raise_failures(failures)
 
@@ -290,12 +315,14 @@ class HookRunner:
     def received(self, request: InferenceRequest, result: SchedulingResult, response: ResponseInfo, edits: HeaderEdits) -> None:
         """Tell of the response headers."""
         for hook in self.hooks.received:
+            if hook.guard.is_out and hook.guard.refuses():
+                continue
             begun = self._clock()
             try:
                 hook.plugin.response_received(request, result, response, edits)
             except Exception as error:  # noqa: BLE001
                 self._defects.plugin_failed(Role.RESPONSE_RECEIVED, hook.type, hook.name, error)
-            hook.observe(self._clock() - begun)
+            self._took(hook, begun)
 
     def streaming(
         self,
@@ -336,6 +363,8 @@ class HookRunner:
         call: Callable[[], Awaitable[None] | None],
         after: asyncio.Task[None] | None,
     ) -> asyncio.Task[None] | None:
+        if hook.guard.is_out and hook.guard.refuses():
+            return after
         if hook.is_async:
             return self._spawn(self._follow(role, hook, call, after), f"{role}:{hook.name}")
         begun = self._clock()
@@ -343,7 +372,7 @@ class HookRunner:
             call()
         except Exception as error:  # noqa: BLE001
             self._defects.plugin_failed(role, hook.type, hook.name, error)
-        hook.observe(self._clock() - begun)
+        self._took(hook, begun)
         return after
 
     async def _follow(
@@ -360,7 +389,12 @@ class HookRunner:
             await _settle(call())
         except Exception as error:  # noqa: BLE001
             self._defects.plugin_failed(role, hook.type, hook.name, error)
-        hook.observe(self._clock() - begun)
+        self._took(hook, begun)
+
+    def _took(self, hook: Hook[Any], begun: float) -> None:
+        hook.observe(elapsed := self._clock() - begun)
+        if elapsed > hook.guard.limit_s:
+            hook.guard.exceeded(elapsed)
 
 
 async def _settle(value: Awaitable[T] | T) -> T:

@@ -46,6 +46,12 @@ class Reads:
     """Token counts of the response."""
     response_document: bool = False
     """The whole response as one JSON document, where the parser knows how to find it."""
+    chunks_when: Callable[[Any], bool] | None = None
+    """Tells from the plugin's parameters whether ``response_chunks`` holds; None = it does."""
+
+    def every_chunk(self, params: Params | None) -> bool:
+        """A plugin with these parameters needs every chunk of streaming responses."""
+        return self.response_chunks and (self.chunks_when is None or params is None or self.chunks_when(params))
 
 
 NO_READS = Reads()

@@ -11,6 +11,7 @@ from epp.errors import DropReason, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Filter, Picker, Role, Scorer
 from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult
+from epp.scheduling.guard import LEFT_OUT, UNGUARDED, Guard
 from epp.scheduling.record import FilterRecord, ProfileRecord, ScoreRecord
 
 Observe = Callable[[float], None]
@@ -31,6 +32,7 @@ class FilterStep:
     type: str
     plugin: Filter
     observe: Observe
+    guard: Guard = UNGUARDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class ScorerStep:
     plugin: Scorer
     weight: float
     observe: Observe
+    guard: Guard = UNGUARDED
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +55,7 @@ class PickerStep:
     type: str
     plugin: Picker
     observe: Observe
+    guard: Guard = UNGUARDED
 
 
 class Profile:
@@ -96,11 +100,14 @@ class Profile:
             try:
                 kept = _expect_candidates(step.plugin.filter(request, candidates))
             except Exception as error:
+                step.guard.check(self._clock() - begun)
                 self._defects.plugin_failed(Role.FILTER, step.type, step.name, error)
                 if record is not None:
                     record.filters.append(FilterRecord(step.name, [], len(candidates), str(error)))
                 raise SchedulingError(f"filter '{step.name}' failed in profile '{self.name}'") from error
-            step.observe(self._clock() - begun)
+            step.observe(elapsed := self._clock() - begun)
+            if elapsed > step.guard.limit_s:
+                step.guard.exceeded(elapsed)
             if record is not None:
                 left = {e.id for e in kept}
                 dropped = [e.host_port for e in candidates if e.id not in left]
@@ -115,17 +122,25 @@ class Profile:
     def _score(self, request: InferenceRequest, eligible: Candidates, record: ProfileRecord | None) -> list[float]:
         totals = [0.0] * len(eligible)
         for step in self.scorers:
+            guard = step.guard
+            if guard.is_out and guard.refuses():
+                if record is not None:
+                    record.scorers.append(ScoreRecord(step.name, step.weight, {}, LEFT_OUT))
+                continue
             begun = self._clock()
             try:
                 scores = self._checked(step, step.plugin.score(request, eligible), len(eligible))
             except Exception as error:  # noqa: BLE001 — counts as 0 for all
+                guard.check(self._clock() - begun)
                 self._defects.plugin_failed(Role.SCORER, step.type, step.name, error)
                 if record is not None:
                     record.scorers.append(ScoreRecord(step.name, step.weight, {}, str(error)))
                 continue
             weight = step.weight
             totals = [total + score * weight for total, score in zip(totals, scores, strict=True)]
-            step.observe(self._clock() - begun)
+            step.observe(elapsed := self._clock() - begun)
+            if elapsed > guard.limit_s:
+                guard.exceeded(elapsed)
             if record is not None:
                 by_endpoint = {e.host_port: s for e, s in zip(eligible, scores, strict=True)}
                 record.scorers.append(ScoreRecord(step.name, weight, by_endpoint))
@@ -157,9 +172,12 @@ class Profile:
         try:
             targets = _at(eligible, step.plugin.pick(request, eligible, totals))
         except Exception as error:
+            step.guard.check(self._clock() - begun)
             self._defects.plugin_failed(Role.PICKER, step.type, step.name, error)
             raise SchedulingError(f"picker '{step.name}' failed in profile '{self.name}'") from error
-        step.observe(self._clock() - begun)
+        step.observe(elapsed := self._clock() - begun)
+        if elapsed > step.guard.limit_s:
+            step.guard.exceeded(elapsed)
         if record is not None:
             record.picked = [e.host_port for e in targets]
         return ProfileRunResult(targets, eligible, totals)

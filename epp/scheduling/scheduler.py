@@ -14,6 +14,7 @@ from epp.errors import RequestError, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import ProfileHandler, Role
 from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.scheduling.guard import UNGUARDED, Guard
 from epp.scheduling.profile import Defects, Observe, Profile
 from epp.scheduling.record import DecisionRecord, ProfileRecord
 
@@ -27,6 +28,7 @@ class HandlerStep:
     plugin: ProfileHandler
     observe_pick: Observe
     observe_process: Observe
+    guard: Guard = UNGUARDED
 
 
 class Scheduler:
@@ -94,7 +96,9 @@ class Scheduler:
             raise
         except Exception as error:
             raise self._defect(error) from error
-        self.handler.observe_pick(time.perf_counter() - begun)
+        self.handler.observe_pick(elapsed := time.perf_counter() - begun)
+        if elapsed > self.handler.guard.limit_s:
+            self.handler.guard.exceeded(elapsed)
         return names
 
     def _run(
@@ -138,7 +142,9 @@ class Scheduler:
             raise
         except Exception as error:
             raise self._defect(error) from error
-        self.handler.observe_process(time.perf_counter() - begun)
+        self.handler.observe_process(elapsed := time.perf_counter() - begun)
+        if elapsed > self.handler.guard.limit_s:
+            self.handler.guard.exceeded(elapsed)
         return result
 
     def _defect(self, problem: str | Exception) -> SchedulingError:

@@ -134,6 +134,21 @@ _SCHEDULING = (
         ("extension_point", "plugin_type", "plugin_name"),
         "Calls of a plugin that raised or broke its contract.",
     ),
+    _counter(
+        "plugin_overruns_total",
+        ("extension_point", "plugin_type", "plugin_name"),
+        "Calls of a plugin that took longer than their budget.",
+    ),
+    _gauge(
+        "plugin_skipped",
+        ("extension_point", "plugin_type", "plugin_name"),
+        "1 while a plugin is left out because it was too slow too often.",
+    ),
+    _counter(
+        "plugin_skipped_calls_total",
+        ("extension_point", "plugin_type", "plugin_name"),
+        "Calls of a plugin that were left out because it was too slow too often.",
+    ),
     _histogram("request_processing_duration_seconds", (), REQUEST_PROCESSING_S, "Time spent on a request, queueing included."),
     _histogram("response_processing_duration_seconds", (), RESPONSE_PROCESSING_S, "Time spent on a response."),
     _counter(

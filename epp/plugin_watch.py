@@ -1,0 +1,116 @@
+"""Guards of plugins, with what they tell in the log and the metrics; and which plugins may be left out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from epp.config.loaded import LoadedPlugin
+from epp.framework.interfaces import Role
+from epp.scheduling.guard import BUDGET_S, SKIP_S, Guard
+from epp.telemetry import log
+from epp.telemetry.accumulators import Histogram
+from epp.telemetry.catalogue import PREFIX
+from epp.telemetry.metrics import Metrics, PluginLabels
+
+SKIPPABLE = frozenset(
+    {
+        Role.SCORER,
+        Role.SCREENER,
+        Role.DATA_PRODUCER,
+        Role.PRE_REQUEST,
+        Role.RESPONSE_RECEIVED,
+        Role.RESPONSE_STREAMING,
+        Role.RESPONSE_COMPLETE,
+    }
+)
+"""Roles without which a request can go on. The others may refuse it, choose its endpoint or read it: leaving a filter or an
+admitter out would let through what it is there to keep back."""
+_REPORT_EVERY_S = 10.0
+
+_logger = log.get("epp.plugins")
+
+
+def may_skip(plugin: LoadedPlugin, role: Role) -> bool:
+    """Whether requests can do without this plugin in this role.
+
+    The hooks of a profile handler belong to its decision: headers for a second endpoint. The end of a request is never kept
+    from a plugin that was told of its beginning: its counts of running requests would stay wrong.
+    """
+    if role is Role.RESPONSE_COMPLETE and plugin.has(Role.PRE_REQUEST):
+        return False
+    return role in SKIPPABLE and not plugin.has(Role.PROFILE_HANDLER)
+
+
+class PluginWatch:
+    """Makes one guard for each plugin at each extension point, whatever the number of profiles.
+
+    Args:
+        metrics: where overruns and absences are counted.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._guards: dict[PluginLabels, Guard] = {}
+
+    def guard(self, labels: PluginLabels, *, may_skip: bool, budget_s: float = BUDGET_S) -> Guard:
+        """The guard of a plugin at an extension point."""
+        found = self._guards.get(labels)
+        if found is None:
+            report = _Report(labels, self._metrics, self._clock)
+            calls = _Calls(self._metrics.plugin_duration(labels))
+            found = self._guards[labels] = Guard(report, calls, may_skip=may_skip, budget_s=budget_s, clock=self._clock)
+        return found
+
+
+class _Calls:
+    """How often a plugin was called, from what is measured anyway."""
+
+    def __init__(self, durations: Histogram) -> None:
+        self._durations = durations
+
+    def __call__(self) -> int:
+        return sum(self._durations.counts)
+
+
+class _Report:
+    """Writes to log and metrics."""
+
+    def __init__(self, labels: PluginLabels, metrics: Metrics, clock: Callable[[], float]) -> None:
+        self._labels = labels
+        self._metrics = metrics
+        self._clock = clock
+        self._last_s = float("-inf")
+
+    def overran(self) -> None:
+        self._metrics.counter(f"{PREFIX}plugin_overruns_total", **self._labels._asdict()).inc()
+
+    def skipped(self) -> None:
+        self._metrics.counter(f"{PREFIX}plugin_skipped_calls_total", **self._labels._asdict()).inc()
+
+    def put_out(self, elapsed_s: float) -> None:
+        self._skipped(1)
+        self._log(_logger.error, "plugin left out", took_ms=_ms(elapsed_s), for_s=SKIP_S)
+
+    def taken_back(self) -> None:
+        self._skipped(0)
+        self._log(_logger.info, "plugin taken back")
+
+    def stays_slow(self, elapsed_s: float) -> None:
+        now = self._clock()
+        if now - self._last_s >= _REPORT_EVERY_S:
+            self._last_s = now
+            self._log(_logger.error, "plugin too slow", took_ms=_ms(elapsed_s), note="requests cannot do without it")
+
+    def _log(self, write: Callable[..., None], message: str, **fields: object) -> None:
+        point, kind, name = self._labels
+        write(message, plugin=name, type=kind, extension_point=point, **fields)
+
+    def _skipped(self, value: int) -> None:
+        self._metrics.gauge(f"{PREFIX}plugin_skipped", **self._labels._asdict()).set(value)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 1)
