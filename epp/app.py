@@ -42,6 +42,7 @@ from epp.framework.interfaces import DataSource, EndpointDiscovery, Extractor, H
 from epp.health import Health
 from epp.options import Options
 from epp.plugin_types import build_registry
+from epp.pool_state import PoolNumbers
 from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
 from epp.response import ResponseSide
 from epp.runtime import TaskRuntime
@@ -150,6 +151,7 @@ class App:
         self.runtime = TaskRuntime()
         self.defects = PluginDefects(self.metrics)
         self.store = EndpointStore()
+        self.pool = PoolNumbers(self.metrics, self.store, options.metrics_staleness_threshold_s)
         self.objects = ObjectStore(PoolIdentity(options.pool_name or "epp", options.namespace, options.pool_group))
         self.transport_name, self.transport = make_transport(options.transport)
         self.health = Health(
@@ -312,6 +314,7 @@ class App:
             metrics_flags=_metrics_flags(self.options),
             metrics=self.metrics,
             runtime=self.runtime,
+            pool=self.pool,
         )
 
     def _discovery(self) -> EndpointDiscovery:

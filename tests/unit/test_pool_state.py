@@ -1,0 +1,35 @@
+"""What plugins are told of the whole pool."""
+
+from __future__ import annotations
+
+from epp.datalayer.store import EndpointStore
+from epp.framework.testing import FakeClock, make_candidates
+from epp.framework.types import EndpointMetrics
+from epp.pool_state import PoolNumbers
+from epp.telemetry.metrics import Metrics
+from epp.telemetry.requests import RequestLabels
+
+
+def test_running_requests_are_those_of_all_labels() -> None:
+    metrics = Metrics()
+    pool = PoolNumbers(metrics, EndpointStore(), fresh_s=2.0)
+    a, b = RequestLabels("a"), RequestLabels("b", priority=-1)
+    for labels in (a, a, b):
+        metrics.running_up(labels)
+    assert pool.running_requests() == 3
+    metrics.running_down(a)
+    assert pool.running_requests() == 2
+
+
+def test_an_endpoint_is_ready_while_its_metrics_are_fresh() -> None:
+    clock = FakeClock(now_s=10.0)
+    store = EndpointStore()
+    endpoints = make_candidates(3)
+    store.replace_all(endpoints.endpoints)
+    pool = PoolNumbers(Metrics(), store, 2.0, clock)
+    assert pool.ready_endpoints() == 0
+    store.set_metrics(endpoints[0].id, EndpointMetrics(updated_s=8.0))
+    store.set_metrics(endpoints[1].id, EndpointMetrics(updated_s=10.0))
+    assert pool.ready_endpoints() == 2
+    clock.advance(0.5)
+    assert pool.ready_endpoints() == 1
