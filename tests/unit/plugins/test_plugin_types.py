@@ -266,6 +266,7 @@ MINIMAL: dict[str, dict[str, object]] = {
     "session-id-producer": {"headerName": "x-session-id"},
     "utilization-filter": {"conditions": [{"metric": "waiting-queue", "maxValue": 5}]},
     "file-discovery": {"path": "/nonexistent/endpoints.yaml"},
+    "request-attribute-reporter": {"attributes": [{"key": {"name": "cost"}, "expression": "usage.total_tokens"}]},
 }
 """What a type needs to be created."""
 
