@@ -1,0 +1,9 @@
+//! Bodies: collected, read, renamed, cut. Nothing here knows streams or Python.
+
+pub mod body;
+pub mod json;
+pub mod media;
+pub mod readers;
+pub mod rename;
+pub mod sse;
+pub mod usage;

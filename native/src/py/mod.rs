@@ -1,0 +1,24 @@
+//! The Python side: the bridge between the I/O threads and the event loop, and the twins that tests reach directly.
+
+pub mod bare;
+pub mod bridge;
+pub mod metadata;
+pub mod said;
+pub mod stream;
+pub mod types;
+pub mod views;
+
+use pyo3::prelude::*;
+
+/// The fast twins of a few modules of the endpoint picker.
+#[pymodule]
+pub mod epp_native {
+    #[pymodule_export]
+    use super::bare::{Machine, Reader, Renamer};
+    #[pymodule_export]
+    use super::bridge::{Bridge, cipher_suites};
+    #[pymodule_export]
+    use super::stream::Stream;
+    #[pymodule_export]
+    use super::views::{Body, Headers, Outcome, Request, ResponseHead};
+}
