@@ -132,4 +132,12 @@ PLUGIN = PluginType(
     params=CoreMetricsParams,
     factory=_create,
     aliases=(Alias("model-server-protocol-metrics"),),
+    example="""
+        defaultEngine: mine
+        engineConfigs:
+        - name: mine
+          queuedRequestsSpec: my_waiting
+          runningRequestsSpec: my_running
+          kvUsageSpec: 'my_kv{device="0"}'
+    """,
 )

@@ -180,4 +180,10 @@ PLUGIN = PluginType(
     summary="Fetches the metrics page of each endpoint.",
     params=MetricsSourceParams,
     factory=_create,
+    example="""
+        scheme: https
+        path: /metrics
+        port: 9400
+        insecureSkipVerify: true
+    """,
 )

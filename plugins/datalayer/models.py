@@ -26,6 +26,24 @@ SOURCE = PluginType(
     params=ModelsDataSourceParams,
     gate=Gate.DATA_LAYER,
     wait="model discovery",
+    example="""
+        featureGates: [dataLayer]
+        plugins:
+        - type: models-data-source
+        - type: model-server-protocol-models
+        - type: queue-scorer
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: default
+          plugins:
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+        data:
+          sources:
+          - pluginRef: models-data-source
+            extractors:
+            - pluginRef: model-server-protocol-models
+    """,
 )
 
 EXTRACTOR = PluginType(
@@ -36,6 +54,24 @@ EXTRACTOR = PluginType(
     produces=(SERVED_MODELS,),
     gate=Gate.DATA_LAYER,
     wait="model discovery",
+    example="""
+        featureGates: [dataLayer]
+        plugins:
+        - type: models-data-source
+        - type: model-server-protocol-models
+        - type: queue-scorer
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: default
+          plugins:
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+        data:
+          sources:
+          - pluginRef: models-data-source
+            extractors:
+            - pluginRef: model-server-protocol-models
+    """,
 )
 
 PLUGINS = (SOURCE, EXTRACTOR)

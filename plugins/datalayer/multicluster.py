@@ -67,6 +67,7 @@ DISCOVERY = PluginType(
     params=MulticlusterFileDiscoveryParams,
     experimental=True,
     wait=_WAIT,
+    example="path: clusters.yaml",
 )
 
 PLUGINS = (SOURCE, EXTRACTOR, DISCOVERY)

@@ -23,6 +23,10 @@ KUBERNETES = PluginType(
     summary="Tells extractors of changed Kubernetes objects.",
     params=K8sNotificationSourceParams,
     wait="Kubernetes",
+    example="""
+        version: v1
+        kind: ConfigMap
+    """,
 )
 
 ENDPOINTS = PluginType(

@@ -70,4 +70,15 @@ PLUGIN = PluginType(
     factory=_create,
     produces=(TOPOLOGY,),
     experimental=True,
+    example="""
+        plugins:
+        - type: topology-extractor
+        - type: topology-affinity-scorer
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: default
+          plugins:
+          - pluginRef: topology-affinity-scorer
+          - pluginRef: max-score-picker
+    """,
 )

@@ -110,6 +110,29 @@ ALWAYS = PluginType(
     roles=frozenset({Role.DECIDER}),
     summary="Disaggregates every request.",
     factory=_create_always,
+    example="""
+        plugins:
+        - type: disagg-profile-handler
+          parameters:
+            deciders: {prefill: always-disagg-pd-decider}
+        - type: always-disagg-pd-decider
+        - type: disagg-headers-handler
+        - type: prefill-filter
+        - type: decode-filter
+        - type: queue-scorer
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: prefill
+          plugins:
+          - pluginRef: prefill-filter
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+        - name: decode
+          plugins:
+          - pluginRef: decode-filter
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+    """,
 )
 
 MULTIMODAL = PluginType(
@@ -118,6 +141,29 @@ MULTIMODAL = PluginType(
     summary="Disaggregates every request that carries images, videos or sounds.",
     factory=_create_multimodal,
     consumes=(Consumes(TOKENIZED_PROMPT, required=False),),
+    example="""
+        plugins:
+        - type: disagg-profile-handler
+          parameters:
+            deciders: {encode: always-disagg-multimodal-decider}
+        - type: always-disagg-multimodal-decider
+        - type: disagg-headers-handler
+        - type: encode-filter
+        - type: decode-filter
+        - type: queue-scorer
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: encode
+          plugins:
+          - pluginRef: encode-filter
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+        - name: decode
+          plugins:
+          - pluginRef: decode-filter
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+    """,
 )
 
 PLUGINS = (ALWAYS, MULTIMODAL)

@@ -98,4 +98,28 @@ PLUGIN = PluginType(
     params=PrefixBasedPdDeciderParams,
     factory=_create,
     consumes=(Consumes(PREFIX_CACHE_MATCH, prefer=("prefix-cache-scorer",)), Consumes(TOKENIZED_PROMPT, required=False)),
+    example="""
+        plugins:
+        - type: disagg-profile-handler
+          parameters:
+            deciders: {prefill: prefix-based-pd-decider}
+        - type: prefix-based-pd-decider
+          parameters: {nonCachedTokens: 512}
+        - type: disagg-headers-handler
+        - type: prefill-filter
+        - type: decode-filter
+        - type: queue-scorer
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: prefill
+          plugins:
+          - pluginRef: prefill-filter
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+        - name: decode
+          plugins:
+          - pluginRef: decode-filter
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+    """,
 )

@@ -127,4 +127,8 @@ PLUGIN = PluginType(
     summary="Endpoints from a YAML or JSON file.",
     params=FileDiscoveryParams,
     factory=_create,
+    example="""
+        path: endpoints.yaml
+        watchFile: true
+    """,
 )

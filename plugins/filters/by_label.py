@@ -62,4 +62,9 @@ PLUGIN = PluginType(
     summary="Keeps endpoints whose label has one of the given values.",
     params=ByLabelParams,
     factory=_create,
+    example="""
+        label: tier
+        validValues: [gold]
+        allowsNoLabel: false
+    """,
 )

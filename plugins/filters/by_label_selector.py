@@ -46,4 +46,9 @@ PLUGIN = PluginType(
     params=ByLabelSelectorParams,
     factory=_create,
     aliases=(Alias("label-selector-filter"),),
+    example="""
+        matchLabels: {env: production}
+        matchExpressions:
+        - {key: tier, operator: NotIn, values: [canary]}
+    """,
 )

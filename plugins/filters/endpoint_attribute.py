@@ -101,4 +101,11 @@ PLUGIN = PluginType(
     params=EndpointAttributeFilterParams,
     factory=_create,
     experimental=True,
+    example="""
+        attribute: WaitingQueueSize
+        algorithm:
+          type: threshold
+          threshold: {operator: LessThan, value: 16}
+        fallbackOnEmpty: true
+    """,
 )

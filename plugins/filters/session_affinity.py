@@ -72,6 +72,7 @@ SESSION_AFFINITY = PluginType(
     consumes=(Consumes(SESSION_ID, when=reads_session_id),),
     reads=_READS,
     experimental=True,
+    example="encodedEndpointHeaderConfig: {header: x-session-token}",
 )
 
 MULTICLUSTER_SESSION_AFFINITY = PluginType(

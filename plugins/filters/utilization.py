@@ -101,4 +101,10 @@ PLUGIN = PluginType(
         Consumes(IN_FLIGHT_LOAD, when=_reads_active_requests),
     ),
     experimental=True,
+    example="""
+        conditions:
+        - {metric: waiting-queue, maxValue: 32}
+        - {metric: kv-cache-utilization, maxValue: 0.95}
+        fallbackOnEmpty: true
+    """,
 )

@@ -98,4 +98,5 @@ PLUGIN = PluginType(
     params=ConcurrencyDetectorParams,
     factory=_create,
     consumes=(Consumes(IN_FLIGHT_LOAD),),
+    example="maxConcurrency: 48",
 )

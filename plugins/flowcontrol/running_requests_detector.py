@@ -64,4 +64,5 @@ PLUGIN = PluginType(
     summary="The pool is as full as the picker's own running requests say.",
     params=RunningRequestsDetectorParams,
     factory=_create,
+    example="maxConcurrencyPerPod: 32",
 )

@@ -47,6 +47,7 @@ PRIORITY_HOLDBACK = PluginType(
     params=PriorityHoldbackParams,
     experimental=True,
     wait="flow control",
+    example="minCeiling: 0.5",
 )
 
 SOFT_REFLECTIVE_CEILING = PluginType(

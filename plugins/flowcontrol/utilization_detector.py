@@ -120,4 +120,8 @@ PLUGIN = PluginType(
     params=UtilizationDetectorParams,
     factory=_create,
     consumes=(Consumes(WAITING_QUEUE, required=False), Consumes(KV_CACHE_USAGE, required=False)),
+    example="""
+        queueDepthThreshold: 8
+        kvCacheUtilThreshold: 0.9
+    """,
 )

@@ -53,4 +53,5 @@ PLUGIN = PluginType(
     summary="Picks the endpoints with the highest totals; ties at random.",
     params=PickerParams,
     factory=_create,
+    example="maxNumOfEndpoints: 2",
 )

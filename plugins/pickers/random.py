@@ -45,4 +45,5 @@ PLUGIN = PluginType(
     summary="Picks uniformly at random.",
     params=PickerParams,
     factory=_create,
+    example="maxNumOfEndpoints: 2",
 )

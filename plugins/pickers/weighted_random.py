@@ -61,4 +61,5 @@ PLUGIN = PluginType(
     summary="Picks at random in proportion to the totals.",
     params=PickerParams,
     factory=_create,
+    example="maxNumOfEndpoints: 2",
 )

@@ -60,4 +60,27 @@ PLUGIN = PluginType(
     factory=_create,
     aliases=(Alias("prefill-header-handler", deprecated=True),),
     header_strip=frozenset({*PREFILL_HEADERS, *ENCODE_HEADERS}),
+    example="""
+        plugins:
+        - type: disagg-profile-handler
+          parameters:
+            deciders: {prefill: always-disagg-pd-decider}
+        - type: always-disagg-pd-decider
+        - type: disagg-headers-handler
+        - type: prefill-filter
+        - type: decode-filter
+        - type: queue-scorer
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: prefill
+          plugins:
+          - pluginRef: prefill-filter
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+        - name: decode
+          plugins:
+          - pluginRef: decode-filter
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+    """,
 )

@@ -72,4 +72,5 @@ PLUGIN = PluginType(
     params=SessionIdProducerParams,
     factory=_create,
     produces=(SESSION_ID,),
+    example="headerName: x-session-id",
 )

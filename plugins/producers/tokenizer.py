@@ -185,6 +185,7 @@ TOKENIZER = PluginType(
     reads=Reads(request_headers=VIDEO_HEADERS),
     gate=Gate.PREPARE_DATA,
     wait="tokenization",
+    example="modelName: Qwen/Qwen3-8B",
 )
 
 # Not an alias: without a back end the one loads a tokenizer, and so needs a model, while the other estimates.

@@ -81,4 +81,5 @@ PLUGIN = PluginType(
     params=DataParallelProfileHandlerParams,
     factory=_create,
     header_strip=frozenset({DATA_PARALLEL_HEADER}),
+    example="primaryPort: 8000",
 )

@@ -88,4 +88,21 @@ PLUGIN = PluginType(
     factory=_create,
     reads=Reads(request_headers=frozenset({"epp-profile"})),
     experimental=True,
+    example="""
+        plugins:
+        - type: header-profile-handler
+          parameters: {headerName: x-tier, defaultProfile: cheap}
+        - type: queue-scorer
+        - type: kv-cache-utilization-scorer
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: cheap
+          plugins:
+          - pluginRef: kv-cache-utilization-scorer
+          - pluginRef: max-score-picker
+        - name: fast
+          plugins:
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+    """,
 )

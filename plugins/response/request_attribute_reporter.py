@@ -118,4 +118,9 @@ PLUGIN = PluginType(
     params=RequestAttributeReporterParams,
     factory=_create,
     reads=Reads(usage=True),
+    example="""
+        attributes:
+        - key: {name: cost}
+          expression: usage.prompt_tokens + 4 * usage.completion_tokens
+    """,
 )

@@ -178,4 +178,8 @@ PLUGIN = PluginType(
     summary="Prefers endpoints to which this picker has few requests in flight.",
     params=ActiveRequestScorerParams,
     factory=_create,
+    example="""
+        requestTimeout: 90s
+        idleThreshold: 1
+    """,
 )

@@ -129,4 +129,5 @@ PLUGIN = PluginType(
     params=ContextLengthAwareParams,
     factory=_create,
     consumes=(Consumes(TOKENIZED_PROMPT, required=False),),
+    example="enableFiltering: true",
 )

@@ -114,4 +114,11 @@ PLUGIN = PluginType(
     params=EndpointAttributeScorerParams,
     factory=_create,
     experimental=True,
+    example="""
+        attributeKey: WaitingQueueSize
+        algorithm:
+          type: linear_lower_is_better
+          normalization:
+            fixedRange: {min: 0, max: 64}
+    """,
 )

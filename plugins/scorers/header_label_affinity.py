@@ -55,4 +55,8 @@ PLUGIN = PluginType(
     params=HeaderLabelAffinityScorerParams,
     factory=_create,
     experimental=True,
+    example="""
+        headerName: x-zone
+        labelKey: topology.kubernetes.io/zone
+    """,
 )

@@ -58,4 +58,5 @@ PLUGIN = PluginType(
     params=LoadAwareScorerParams,
     factory=_create,
     consumes=(Consumes(WAITING_QUEUE, required=False),),
+    example="threshold: 64",
 )

@@ -128,4 +128,20 @@ PLUGIN = PluginType(
     params=NoHitLruScorerParams,
     factory=_create,
     consumes=(Consumes(PREFIX_CACHE_MATCH, required=False),),
+    example="""
+        plugins:
+        - type: prefix-cache-scorer
+        - type: no-hit-lru-scorer
+          parameters: {lruSize: 2048}
+        - type: queue-scorer
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: default
+          plugins:
+          - pluginRef: prefix-cache-scorer
+            weight: 3
+          - pluginRef: no-hit-lru-scorer
+          - pluginRef: queue-scorer
+          - pluginRef: max-score-picker
+    """,
 )

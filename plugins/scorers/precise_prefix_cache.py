@@ -59,4 +59,11 @@ PLUGIN = PluginType(
     produces=(PREFIX_CACHE_MATCH,),
     consumes=(Consumes(TOKENIZED_PROMPT, required=False),),
     wait="precise prefix caching",
+    example="""
+        tokenProcessorConfig: {blockSize: 16}
+        indexerConfig:
+          tokenizersPoolConfig: {modelName: Qwen/Qwen3-8B}
+        kvEventsConfig:
+          discoverPods: true
+    """,
 )

@@ -98,4 +98,8 @@ PLUGIN = PluginType(
     params=PrefixCacheScorerParams,
     produces=(PREFIX_CACHE_MATCH,),
     wait="prefix-cache awareness",
+    example="""
+        blockSizeTokens: 16
+        maxPrefixBlocksToMatch: 256
+    """,
 )

@@ -73,4 +73,11 @@ PLUGIN = PluginType(
     factory=_create,
     consumes=(Consumes(SESSION_ID, when=reads_session_id),),
     reads=Reads(request_headers=frozenset({SESSION_TOKEN_HEADER, SESSION_ID_HEADER}), response_headers=True),
+    example="""
+        strategy: session_id
+        sessionIdConfig:
+          sources:
+          - header: x-session-id
+          evictionTtlSeconds: 600
+    """,
 )

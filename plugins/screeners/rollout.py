@@ -61,4 +61,10 @@ PLUGIN = PluginType(
     params=RolloutScreenerParams,
     experimental=True,
     wait="rollouts of disaggregated deployments",
+    example="""
+        scope:
+          labelSelector: app=chat
+        revisionGating:
+          mode: sum
+    """,
 )
