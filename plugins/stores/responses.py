@@ -1,108 +1,283 @@
-"""responses-store: remember conversations of the Responses API."""
+"""responses-store: remember conversations of the Responses API, so that clients need not send them again.
+
+Model servers keep no state that another one could read. This plugin keeps each response with the request's own items, and
+puts them before the input of a request that continues it; the model server sees one plain request. That happens before
+prompts are tokenized and hashed, so that prefix plugins see the whole prompt and find the endpoint that has it cached.
+
+What a client of the OpenAI API can do:
+
+- ``previous_response_id``: the input and output items of all earlier turns, oldest first, come before ``input``; the member
+  is removed. ``instructions`` are not inherited. An id that is unknown, expired or of another tenant is 404; 503 if the store
+  cannot be reached in time. With ``unknownResponses: forward`` such a request goes on as it came, for model servers that keep
+  responses themselves.
+- ``conversation`` (an id, or an object with it): its items come before ``input``; input and output are added to it when the
+  response is there, whatever ``store`` says.
+- ``store: false``: the response is not kept.
+- ``GET`` and ``DELETE /v1/responses/{id}``, ``GET /v1/responses/{id}/input_items`` (the items of earlier turns, too).
+- ``/v1/conversations``: create, read, update, delete; its ``items``: add, list, read, delete.
+
+Kept is what was seen to its end with a status of 2xx and is ``completed`` or ``incomplete`` (a limit of output tokens; such a
+response can be continued). Not kept: failed, cancelled, cut off or compressed responses, those in the background, and whatever
+is larger than ``maxEntryBytes``. The response that the client gets first is the model server's own, so that its
+``previous_response_id`` is null there; the kept one names it.
+
+Tenants: a response belongs to the fairness id of its request, and another fairness id does not find it. Who names none may
+read everything.
+
+Back ends. ``inMemoryConfig`` (the default): least recently used out first, gone after ``ttl``; only for one picker, or for
+clients that stay at one. ``tieredConfig.redis``: Redis or Valkey, alone, behind Sentinel or as a cluster; keys
+``heimdall:responses:<id>``. ``tieredConfig.mongo``: every response is also written to a Redis stream, from which one of the
+pickers copies it to MongoDB; what Redis has forgotten is read from there. Conversations stay in Redis, because they change.
+Nothing waits for a back end but requests that continue something; a deadline of 400 ms (and ``mongo.timeout`` on top) holds.
+
+Needs: ``pip install 'endpoint-picker[redis]'`` for Redis and Valkey, ``[mongodb]`` for MongoDB. The data plane must send
+response bodies (no response bypass).
+"""
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from dataclasses import dataclass
+from typing import cast
 
+import orjson
+
+from epp.errors import ErrorCode, RequestError
+from epp.framework.data import DataKey
+from epp.framework.direct import DirectReply, DirectRequest
+from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
-from epp.framework.params import DurationS, Int, Params
 from epp.framework.registry import Gate, PluginType, Reads
+from epp.framework.rewriting import BodyEdits
+from epp.framework.types import Api, Cause, Completion, InferenceRequest, Json, SchedulingResult
+from plugins.stores.api import ResponsesApi, UnknownError, named
+from plugins.stores.backend import Backend, MemoryBackend, StoreError
+from plugins.stores.items import Item, input_items
+from plugins.stores.parameters import InMemoryStore, ResponsesStoreParams
+from plugins.stores.repository import Repository, TooLargeError
+from plugins.stores.tiers import make_tiers
+from plugins.stores.turns import Turn
 
 TYPE = "responses-store"
 
-_DAY_S = 86400.0
+_NO_TENANT = "default-flow"
+"""Fairness id of requests that name none."""
+_KEPT_STATUS = ("completed", "incomplete")
+_FIRST_FAILURE = 300
 
 
-class InMemoryStore(Params):
-    """Responses in this process."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request said before it was rewritten."""
 
-    ttl: DurationS = Field(default=_DAY_S, gt=0, description="How long a response is kept.")
-    max_entries: Int = Field(default=10_000, gt=0, description="Most responses.")
-    max_entry_bytes: Int = Field(default=1_048_576, gt=0, description="Larger responses are not kept.")
-
-
-class RedisStore(Params):
-    """Responses in Redis or Valkey: one server, Sentinel or a cluster."""
-
-    address: str = Field(default="", description="URL `redis://` or `valkey://` of one server; excludes `addresses`.")
-    addresses: list[str] = Field(default=[], description="host:port of Sentinels (with `masterName`) or cluster nodes.")
-    master_name: str = Field(default="", description="Name of the master that Sentinel watches.")
-    username: str = Field(default="", description="User.")
-    password: str = Field(default="", repr=False, description="Password.")
-    db: Int = Field(default=0, ge=0, description="Database number.")
-    ttl: DurationS = Field(default=_DAY_S, gt=0, description="How long a response is kept.")
-    max_entry_bytes: Int = Field(default=1_048_576, gt=0, description="Larger responses are not kept.")
-
-    @model_validator(mode="after")
-    def _check_servers(self) -> RedisStore:
-        if self.master_name and not self.addresses:
-            raise ValueError("masterName needs addresses, those of the Sentinels")
-        if bool(self.address) == bool(self.addresses):
-            raise ValueError("exactly one of address and addresses must be given")
-        return self
+    previous_response_id: str
+    conversation: str
+    input: Json
 
 
-class MongoStore(Params):
-    """Older responses in MongoDB."""
-
-    uri: str = Field(min_length=1, repr=False, description="Connection string.")
-    database: str = Field(default="heimdall", min_length=1, description="Database.")
-    collection: str = Field(default="responses", min_length=1, description="Collection.")
-    ttl: DurationS = Field(default=30 * _DAY_S, gt=0, description="How long a response is kept.")
-    timeout: DurationS = Field(default=0.5, gt=0, description="Deadline of an operation.")
+ASKED = DataKey("responses-store-request", Asked, TYPE)
 
 
-class SyncStream(Params):
-    """The Redis stream from which responses are copied to MongoDB."""
+class ResponsesStore:
+    """Keep responses and conversations, and put them before the input of requests that continue them.
 
-    key: str = Field(default="heimdall:responses:mongo_sync", min_length=1, description="Key of the stream.")
-    consumer_group: str = Field(default="mongo-sync", min_length=1, description="Consumer group of the pickers.")
-    max_len: Int = Field(default=1_000_000, gt=0, description="Entries at which the stream is trimmed.")
-    batch_size: Int = Field(default=100, gt=0, description="Entries per read.")
-    block_timeout: DurationS = Field(default=1.0, gt=0, description="How long a read waits.")
-    claim_age: DurationS = Field(default=30.0, gt=0, description="Idle time after which an entry is taken over.")
+    Parameters: storeConfig, unknownResponses.
+    Reads: the whole response of Responses API requests; nothing of others.
+    """
+
+    def __init__(self, backend: Backend, *, forward_unknown: bool = False) -> None:
+        self._repository = Repository(backend)
+        self._api = ResponsesApi(self._repository)
+        self._forward_unknown = forward_unknown
+
+    async def start(self) -> None:
+        """Begin background work."""
+        await self._repository.start()
+
+    async def stop(self) -> None:
+        """Let writes end."""
+        await self._repository.stop()
+
+    def debug_state(self) -> object:
+        """Counts of what was kept, and what not, and why."""
+        return self._repository.debug_state()
+
+    # ── BodyRewriter ──
+
+    def rewrites(self, request: InferenceRequest) -> bool:
+        """A request that continues something."""
+        if request.body.api is not Api.RESPONSES:
+            return False
+        document = request.body.document
+        return bool(document.get("previous_response_id") or document.get("conversation"))
+
+    async def rewrite(self, request: InferenceRequest, edits: BodyEdits) -> None:
+        """Put what it continues before its input.
+
+        Raises:
+            RequestError: what it continues is unknown or cannot be read, or its members are wrong.
+        """
+        asked = _asked(request.body.document)
+        request.data.set(ASKED, asked)
+        try:
+            items = await self._earlier(asked, _tenant(request.fairness_id))
+        except UnknownError as error:
+            self._repository.counts["unknown"] += 1
+            if not self._forward_unknown:
+                raise RequestError(ErrorCode.NOT_FOUND, str(error)) from error
+        except StoreError as error:
+            if not self._forward_unknown:
+                raise _unavailable() from error
+        except TooLargeError as error:
+            raise RequestError(ErrorCode.PAYLOAD_TOO_LARGE, str(error)) from error
+        else:
+            self._repository.counts["found"] += 1
+            _prepend(items, asked.input, edits)
+
+    async def _earlier(self, asked: Asked, tenant: str) -> list[Json]:
+        if asked.conversation:
+            conversation = await self._repository.conversation(asked.conversation, tenant)
+            if conversation is None:
+                raise UnknownError(f"Conversation with id '{asked.conversation}' not found.")
+            return list(conversation.items)
+        turns = await self._repository.history(asked.previous_response_id, tenant)
+        if turns is None:
+            raise UnknownError(f"Previous response with id '{asked.previous_response_id}' not found.")
+        return [item for turn in turns for item in turn.items]
+
+    # ── DirectResponder ──
+
+    def answers(self, method: str, path: str) -> bool:
+        """A request for what is kept."""
+        return self._api.answers(method, path)
+
+    async def respond(self, request: DirectRequest) -> DirectReply | None:
+        """The answer; None if a model server may know more.
+
+        Raises:
+            RequestError: it is unknown or cannot be read, or the request is wrong.
+        """
+        try:
+            return await self._api.respond(request)
+        except UnknownError as error:
+            if self._forward_unknown:
+                return None
+            raise RequestError(ErrorCode.NOT_FOUND, str(error)) from error
+        except StoreError as error:
+            if self._forward_unknown:
+                return None
+            raise _unavailable() from error
+
+    # ── ResponseComplete ──
+
+    def response_complete(self, request: InferenceRequest, result: SchedulingResult, completion: Completion) -> None:
+        """Keep the turn, in the background."""
+        if request.body.api is not Api.RESPONSES:
+            return
+        document = request.body.document
+        asked = request.data.get(ASKED) or Asked("", "", document.get("input"))
+        stored = document.get("store") is not False
+        if not stored and not asked.conversation:
+            return
+        response = _response(completion)
+        if response is None:
+            self._repository.counts["not_kept"] += 1
+            return
+        turn = _turn(request, asked, response)
+        if stored:
+            self._repository.save(turn)
+        if asked.conversation:
+            self._repository.append(asked.conversation, turn.tenant, named(turn.items))
 
 
-class TieredStore(Params):
-    """Responses in Redis, older ones in MongoDB."""
-
-    redis: RedisStore = Field(description="First tier.")
-    mongo: MongoStore | None = Field(default=None, description="Second tier.")
-    stream: SyncStream = Field(default_factory=SyncStream, description="How responses get to the second tier.")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_redis(cls, document: object) -> object:
-        if isinstance(document, dict) and document.get("redis") is None:
-            raise ValueError("tieredConfig needs redis")
-        return document
-
-
-class StoreConfig(Params):
-    """Where responses are kept; if both are given, in the tiered store."""
-
-    in_memory_config: InMemoryStore | None = Field(default=None, description="In this process.")
-    tiered_config: TieredStore | None = Field(default=None, description="In Redis and MongoDB.")
-
-    @model_validator(mode="after")
-    def _check_back_end(self) -> StoreConfig:
-        if self.in_memory_config is None and self.tiered_config is None:
-            raise ValueError("storeConfig needs inMemoryConfig or tieredConfig; leave it out to keep responses in memory")
-        return self
+def _asked(document: object) -> Asked:
+    members = cast("Item", document)
+    previous = members.get("previous_response_id")
+    conversation = members.get("conversation")
+    if isinstance(conversation, dict):
+        conversation = conversation.get("id")
+    for name, value in (("previous_response_id", previous), ("conversation", conversation)):
+        if value is not None and not isinstance(value, str):
+            raise RequestError(ErrorCode.BAD_REQUEST, f"{name} must be an id")
+    if previous and conversation:
+        raise RequestError(ErrorCode.BAD_REQUEST, "previous_response_id and conversation cannot be used together")
+    if not isinstance(members.get("input"), (str, list)):
+        raise RequestError(ErrorCode.BAD_REQUEST, "input must be a text or a list of items")
+    return Asked(cast("str", previous or ""), cast("str", conversation or ""), members.get("input"))
 
 
-class ResponsesStoreParams(Params):
-    """Parameters of responses-store."""
+def _prepend(items: list[Json], asked: Json, edits: BodyEdits) -> None:
+    edits.remove("previous_response_id")
+    edits.remove("conversation")
+    if not items:
+        return
+    if isinstance(asked, list):
+        edits.prepend("input", items)
+    else:
+        edits.set("input", [*items, *input_items(asked)])
 
-    store_config: StoreConfig | None = Field(default=None, description="Where responses are kept; absent = in memory.")
+
+def _response(completion: Completion) -> Item | None:
+    """The response object if it is one to keep."""
+    if completion.cause is not Cause.NATURAL or not 0 < completion.status < _FIRST_FAILURE or completion.document is None:
+        return None
+    try:
+        response = orjson.loads(completion.document)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(response, dict) or response.get("status") not in _KEPT_STATUS:
+        return None
+    key = response.get("id")
+    return response if isinstance(key, str) and key and isinstance(response.get("output"), list) else None
+
+
+def _turn(request: InferenceRequest, asked: Asked, response: Item) -> Turn:
+    created = response.get("created_at")
+    named_model = response.get("model")
+    return Turn(
+        id=cast("str", response["id"]),
+        previous_response_id=asked.previous_response_id,
+        conversation=asked.conversation,
+        model=request.model or (named_model if isinstance(named_model, str) else ""),
+        created_at=created if isinstance(created, (int, float)) else 0.0,
+        input=input_items(asked.input),
+        output=cast("list[Json]", response["output"]),
+        tenant=_tenant(request.fairness_id),
+        response={**response, "output": None},
+    )
+
+
+def _tenant(fairness_id: str) -> str:
+    return "" if fairness_id == _NO_TENANT else fairness_id
+
+
+def _unavailable() -> RequestError:
+    return RequestError(ErrorCode.SERVICE_UNAVAILABLE, "the response store cannot be reached, try again in a moment")
+
+
+def _backend(context: PluginContext, params: ResponsesStoreParams) -> Backend:
+    config = params.store_config
+    if config is not None and config.tiered_config is not None:
+        if config.in_memory_config is not None:
+            context.warn("storeConfig.inMemoryConfig", "not used: storeConfig.tieredConfig is given, too, and wins")
+        return make_tiers(config.tiered_config)
+    memory = InMemoryStore() if config is None or config.in_memory_config is None else config.in_memory_config
+    return MemoryBackend(memory.ttl, memory.max_entries, memory.max_entry_bytes, context.clock)
+
+
+def _create(context: PluginContext, params: ResponsesStoreParams) -> ResponsesStore:
+    return ResponsesStore(_backend(context, params), forward_unknown=params.unknown_responses == "forward")
 
 
 PLUGIN = PluginType(
     type=TYPE,
-    roles=frozenset({Role.DATA_PRODUCER, Role.RESPONSE_STREAMING, Role.RESPONSE_COMPLETE}),
+    roles=frozenset({Role.BODY_REWRITER, Role.DIRECT_RESPONDER, Role.RESPONSE_COMPLETE}),
     summary="Remembers conversations of the Responses API.",
     params=ResponsesStoreParams,
-    reads=Reads(response_chunks=True),
+    factory=_create,
+    reads=Reads(response_document=True),
     gate=Gate.PREPARE_DATA,
-    wait="stored conversations",
+    example="""
+        storeConfig:
+          inMemoryConfig: {ttl: 1h, maxEntries: 500}
+    """,
 )

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 import plugins
-from epp.framework import interfaces
+from epp.framework import direct, interfaces, rewriting
 from epp.framework.interfaces import Role
 from epp.framework.params import Params
 from epp.framework.registry import Alias, PluginType, Registry
@@ -146,6 +146,8 @@ PROTOCOLS = {
     Role.SCORER: interfaces.Scorer,
     Role.PICKER: interfaces.Picker,
     Role.PRE_REQUEST: interfaces.PreRequest,
+    Role.BODY_REWRITER: rewriting.BodyRewriter,
+    Role.DIRECT_RESPONDER: direct.DirectResponder,
     Role.RESPONSE_RECEIVED: interfaces.ResponseReceived,
     Role.RESPONSE_STREAMING: interfaces.ResponseStreaming,
     Role.RESPONSE_COMPLETE: interfaces.ResponseComplete,
