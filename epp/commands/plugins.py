@@ -1,66 +1,83 @@
-"""``epp plugins [TYPE]``: what plugin types exist, and what one does."""
+"""``epp plugins [TYPE]``: what plugin types exist, and what one does; ``--docs`` writes their pages."""
 
 from __future__ import annotations
 
-import difflib
-import inspect
+import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from pathlib import Path
 
-from epp.framework.registry import PluginType
+from epp.config.wording import nearest
+from epp.framework.registry import Registry
+from epp.plugin_pages.page import page
+from epp.plugin_pages.render import INDEX, MARK, index, markdown, text
 from epp.plugin_types import build_registry
+
+OK, USAGE = 0, 2
+OWN_PACKAGE = "endpoint-picker"
 
 
 def main(argv: Sequence[str]) -> int:
-    """List all plugin types, or describe one.
+    """List all plugin types, describe one, or write the pages of a package's types.
 
     Returns:
-        0; 2 if there is no such type.
+        0; 2 if there is no such type, or for a command line that cannot be used.
     """
-    if argv and argv[0] in ("-h", "--help"):
-        print("usage: epp plugins [TYPE]\n\nList all plugin types, or describe one with its parameters.")
-        return 0
+    try:
+        options = _parser().parse_args(list(argv))
+    except SystemExit as stop:  # argparse has printed help or what is wrong
+        return OK if not stop.code else USAGE
     registry, findings = build_registry()
     for finding in findings:
         print(f"epp: {finding.message}", file=sys.stderr)
-    if not argv:
-        for plugin_type in registry:
-            roles = ", ".join(sorted(plugin_type.roles))
-            state = "" if plugin_type.is_built else "  (not built yet)"
-            print(f"{plugin_type.type:<38} {roles:<58} {plugin_type.package}{state}")
-        return 0
-    found = registry.get(argv[0])
+    if options.docs:
+        return _write(Path(options.docs), registry, options.package)
+    if options.type:
+        return _describe(options.type, registry)
+    for plugin_type in registry:
+        roles = ", ".join(sorted(plugin_type.roles))
+        state = "" if plugin_type.is_built else "  (not built yet)"
+        package = f"{plugin_type.package} {plugin_type.version}".rstrip()
+        print(f"{plugin_type.type:<42} {roles:<58} {package}{state}")
+    return OK
+
+
+def _describe(name: str, registry: Registry) -> int:
+    found = registry.get(name)
     if found is None:
-        near = difflib.get_close_matches(argv[0], registry.names(), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else "; `epp plugins` lists all"
-        print(f"epp: no plugin type {argv[0]!r}{hint}", file=sys.stderr)
-        return 2
-    print("\n".join(_describe(found)))
-    return 0
+        close = nearest(name, registry.names())
+        hint = f"; did you mean {close!r}?" if close else "; `epp plugins` lists all"
+        print(f"epp: no plugin type {name!r}{hint}", file=sys.stderr)
+        return USAGE
+    print(text(page(found, registry)))
+    return OK
 
 
-def _describe(plugin_type: PluginType) -> Iterator[str]:
-    yield plugin_type.type
-    yield f"  {plugin_type.summary}"
-    yield ""
-    if len(plugin_type.names) > 1:
-        yield f"  also named:  {', '.join(plugin_type.names[1:])}"
-    yield f"  roles:       {', '.join(sorted(plugin_type.roles))}"
-    yield f"  package:     {plugin_type.package} {plugin_type.version}".rstrip()
-    if not plugin_type.is_built:
-        yield f"  state:       not built yet{f' (waits for {plugin_type.wait})' if plugin_type.wait else ''}"
-    for title, keys in (("produces", plugin_type.produces), ("consumes", [c.key for c in plugin_type.consumes])):
-        if keys:
-            yield f"  {title}:    {', '.join(str(key) for key in keys)}"
-    fields = plugin_type.params.model_fields
-    yield ""
-    yield "  parameters:" if fields else "  parameters: none"
-    for name, info in fields.items():
-        default = "required" if info.is_required() else f"default {info.get_default(call_default_factory=True)!r}"
-        yield f"    {info.alias or name} ({_type_name(info.annotation)}, {default})"
-        if info.description:
-            yield f"        {info.description}"
+def pages(registry: Registry, package: str = OWN_PACKAGE) -> dict[str, str]:
+    """File name → content, for all types of a package and their index."""
+    types = [plugin_type for plugin_type in registry if plugin_type.package == package]
+    return {f"{t.type}.md": markdown(page(t, registry)) for t in types} | {INDEX: index(types)}
 
 
-def _type_name(annotation: object) -> str:
-    return annotation.__name__ if inspect.isclass(annotation) else str(annotation).replace("typing.", "")
+def _write(folder: Path, registry: Registry, package: str) -> int:
+    wanted = pages(registry, package)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in wanted.items():
+        (folder / name).write_text(content, encoding="utf-8")
+    for path in folder.glob("*.md"):
+        if path.name not in wanted and path.read_text(encoding="utf-8").startswith(MARK):
+            path.unlink()
+    print(f"{folder}: {len(wanted)} pages")
+    return OK
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="epp plugins", description="List all plugin types, or describe one with its parameters.", allow_abbrev=False
+    )
+    parser.add_argument("type", metavar="TYPE", nargs="?", help="a type or alias to describe")
+    parser.add_argument("--docs", metavar="DIR", help="write a Markdown page for each type, and an index")
+    parser.add_argument(
+        "--package", default=OWN_PACKAGE, metavar="NAME", help=f"whose types get pages (default: {OWN_PACKAGE})"
+    )
+    return parser

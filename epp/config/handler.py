@@ -88,9 +88,11 @@ def _check_profile_names(draft: Draft, handler: DraftPlugin) -> None:
         _missing_profile(draft, handler, use)
     if any(use.marker.required for use in missing):
         return
+    if not uses or any(isinstance(use.marker, ProfileReference) and use.marker.others_run for use in uses):
+        return
     used = {use.value for use in uses}
     for profile in draft.profiles:
-        if uses and profile.name not in used:
+        if profile.name not in used:
             message = f"the profile {show(profile.name)} is never run by {show(handler.name)}"
             draft.report.warn("WRN014", profile.path, message, "remove it", value=profile.name, at=profile.place())
 

@@ -125,6 +125,8 @@ class ProfileReference:
     """False: a missing profile is a warning."""
     when: Callable[[Any], bool] | None = None
     """Tells from the plugin's parameters whether the profile is used at all; None = it is."""
+    others_run: bool = False
+    """The profile handler also runs profiles that no parameter names."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ def example(plugin_type: PluginType, registry: Registry) -> str:
     if gates:
         text += f"featureGates: [{', '.join(dict.fromkeys(gates))}]\n"
     text += "plugins:\n" + _entry(plugin_type.type, plugin_type.example)
-    needed = [_entry(needed.type, needed.example) for needed in _needed(plugin_type, registry)]
+    needed = [_entry(other.type, other.example if _has_required(other) else "") for other in _needed(plugin_type, registry)]
     text += "".join(dict.fromkeys(needed))
     return text + "".join(_sections(plugin_type, registry))
 
@@ -43,6 +43,14 @@ def _entry(type_name: str, parameters: str) -> str:
     if parameters.strip():
         entry += "  parameters:\n" + textwrap.indent(textwrap.dedent(parameters).strip("\n"), "    ") + "\n"
     return entry
+
+
+def _has_required(plugin_type: PluginType) -> bool:
+    try:
+        plugin_type.params.decode({})
+    except ValueError:
+        return True
+    return False
 
 
 def _needed(plugin_type: PluginType, registry: Registry) -> Iterator[PluginType]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -38,6 +39,7 @@ _SCALARS = [
 """What marks a scalar type of configuration documents → its name."""
 _UNITS = {"_ms": "ms", "_bytes": "bytes", "_tokens": "tokens", "_blocks": "blocks", "_requests": "requests"}
 """End of a field's name → unit."""
+_PLAIN = re.compile(r"[A-Za-z][\w-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +145,7 @@ def _yaml(value: object) -> str:
         value = int(value)
     if isinstance(value, (set, frozenset)):
         value = sorted(value)
-    if isinstance(value, str) and value and value.replace("-", "").replace("_", "").isalpha():
+    if isinstance(value, str) and _PLAIN.fullmatch(value) and value not in ("true", "false", "null", "yes", "no", "on", "off"):
         return value
     return json.dumps(value, ensure_ascii=False)
 

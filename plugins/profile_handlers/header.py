@@ -30,7 +30,7 @@ class HeaderProfileHandlerParams(Params):
     header_name: Annotated[str, AfterValidator(_stripped)] = Field(
         default="EPP-Profile", min_length=1, description="Request header with the profile's name, in any case."
     )
-    default_profile: Annotated[str, AfterValidator(_stripped), ProfileReference(required=False)] = Field(
+    default_profile: Annotated[str, AfterValidator(_stripped), ProfileReference(required=False, others_run=True)] = Field(
         default="decode", min_length=1, description="Profile of requests without the header."
     )
 
