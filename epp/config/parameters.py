@@ -99,7 +99,12 @@ class _Parameters:
         if code == "CFG056":
             message = self._refused(self._name(location), message)
         place = node.place if node is not _EMPTY else self._spec.place("type")
-        self._report.error(code, path, message, fix, value=_shown(value), at=place)
+        self._report.error(code, path, message, self._with_page(fix), value=_shown(value), at=place)
+
+    def _with_page(self, fix: str) -> str:
+        """The fix, and where all parameters of the type are described."""
+        page = f"`epp plugins {self._type.type}`"
+        return fix if page in fix else f"{fix} (see {page})"
 
     def _judge(self, error: ErrorDetails, value: object) -> tuple[str, str, str]:
         kind, context = error["type"], error.get("ctx", {})
@@ -158,7 +163,7 @@ class _Parameters:
                 f"unknown parameter {show(key)} of {owner}",
                 suggest(key, legal, f"see `epp plugins {self._type.type}`"),
             )
-        self._report.error("CFG053", step(parent, key), message, fix, value=key, at=place)
+        self._report.error("CFG053", step(parent, key), message, self._with_page(fix), value=key, at=place)
 
     @staticmethod
     def _name(location: Location) -> str:

@@ -132,7 +132,9 @@ def test_wrong_parameter(parameters: str, message: str, fix: str) -> None:
     column, _, rest = message.partition(": ")
     head, _, tail = rest.partition(": ")
     path, _, text = tail.partition(": ")
-    expected = f"epp.yaml:5:{int(column)}: {head}: plugins[0].parameters{path}: {text}; {fix}"
+    expected = (
+        f"epp.yaml:5:{int(column)}: {head}: plugins[0].parameters{path}: {text}; {fix if fix == SEE else f'{fix} ({SEE})'}"
+    )
     assert lines(thing(parameters), types=TYPES) == [expected]
 
 
@@ -167,11 +169,11 @@ def test_a_missing_parameter_is_placed_at_the_mapping_or_the_type() -> None:
     assert lines(text, types=TYPES) == [
         (
             "epp.yaml:4:11: error CFG056: plugins[0].parameters.value: "
-            "failed to create plugin 'needs' (type: needs): value is required; add it"
+            "failed to create plugin 'needs' (type: needs): value is required; add it (see `epp plugins needs`)"
         ),
         (
             "epp.yaml:5:40: error CFG056: plugins[1].parameters.value: "
-            "failed to create plugin 'n' (type: needs): value is required; add it"
+            "failed to create plugin 'n' (type: needs): value is required; add it (see `epp plugins needs`)"
         ),
     ]
 
@@ -181,7 +183,8 @@ def test_secrets_are_never_shown() -> None:
     shown = lines(text, types=TYPES)
     assert [finding.value for finding in findings(text, types=TYPES)] == ["***", "***", 5]
     assert shown[0] == (
-        "epp.yaml:5:28: error CFG054: plugins[0].parameters.password: expected a string, not ***; write a string"
+        "epp.yaml:5:28: error CFG054: plugins[0].parameters.password: expected a string, not ***; write a string "
+        "(see `epp plugins thing`)"
     )
     assert "12345" not in "".join(shown)
     assert "hunter2" not in "".join(shown)

@@ -86,7 +86,7 @@ CASES = {
         [
             (
                 'epp.yaml:4:40: error CFG053: plugins[0].parameters.a: unknown parameter "a": bare ("z") takes no parameters; '
-                "remove it"
+                "remove it (see `epp plugins bare`)"
             )
         ],
     ),
