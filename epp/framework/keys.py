@@ -61,9 +61,12 @@ class InFlightLoad:
     """Tokens of the current request that this endpoint would have to compute."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class LatencyPrediction:
-    """Predicted latency of the current request on one endpoint."""
+    """Predicted latency of the current request on one endpoint.
+
+    Read-only; frozen it would take three times as long to make, and one is made for each candidate of each request.
+    """
 
     ttft_ms: float
     tpot_ms: float

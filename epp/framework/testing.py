@@ -8,7 +8,7 @@ from typing import Any
 
 from epp.framework.candidates import Candidates
 from epp.framework.data import RequestData
-from epp.framework.handle import Counter, NoMetrics, PluginContext, PluginMetrics
+from epp.framework.handle import Counter, Gauge, Histogram, NoMetrics, PluginContext, PluginMetrics
 from epp.framework.registry import PluginType
 from epp.framework.types import Api, Endpoint, EndpointMetrics, InferenceRequest, ParsedBody
 
@@ -64,13 +64,22 @@ class RecordedEdits:
 
 
 class RecordedMetrics:
-    """PluginMetrics that remember counts, by name and label values in the order they were given."""
+    """PluginMetrics that remember what was written, by name and label values in the order they were given."""
 
     def __init__(self) -> None:
         self.counts: dict[tuple[str, ...], float] = {}
+        self.levels: dict[tuple[str, ...], float] = {}
+        """The last value of each gauge."""
+        self.observed: dict[tuple[str, ...], list[float]] = {}
 
     def counter(self, name: str, /, **labels: str) -> Counter:
         return _RecordedCounter(self.counts, (name, *labels.values()))
+
+    def gauge(self, name: str, /, **labels: str) -> Gauge:
+        return _RecordedGauge(self.levels, (name, *labels.values()))
+
+    def histogram(self, name: str, /, **labels: str) -> Histogram:
+        return _RecordedHistogram(self.observed.setdefault((name, *labels.values()), []))
 
 
 class _RecordedCounter:
@@ -80,6 +89,23 @@ class _RecordedCounter:
 
     def inc(self, amount: float = 1.0) -> None:
         self._counts[self._key] = self._counts.get(self._key, 0.0) + amount
+
+
+class _RecordedGauge:
+    def __init__(self, levels: dict[tuple[str, ...], float], key: tuple[str, ...]) -> None:
+        self._levels = levels
+        self._key = key
+
+    def set(self, value: float) -> None:
+        self._levels[self._key] = value
+
+
+class _RecordedHistogram:
+    def __init__(self, observed: list[float]) -> None:
+        self._observed = observed
+
+    def observe(self, value: float) -> None:
+        self._observed.append(value)
 
 
 def make_endpoint(name: str = "a", number: int = 1, **labels: str) -> Endpoint:

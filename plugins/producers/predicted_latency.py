@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated
 
 from pydantic import Field
 
 from epp.framework.data import Consumes
+from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
-from epp.framework.keys import LATENCY_PREDICTION, PREFIX_CACHE_MATCH
+from epp.framework.keys import LATENCY_PREDICTION, MEDIA_CACHE_MATCH, PREFIX_CACHE_MATCH, TOKENIZED_PROMPT
 from epp.framework.params import GoDurationS, Ignored, Int, Params, PluginReference
 from epp.framework.registry import PluginType, Reads
+from plugins.latency.forecaster import ForecastOptions, LatencyForecaster
+from plugins.latency.regression import require_library
 from plugins.slo_headers import SLO_HEADERS
 
 TYPE = "predicted-latency-producer"
@@ -39,6 +43,45 @@ class PredictedLatencyProducerParams(Params):
     )
 
 
+class PredictedLatencyProducer(LatencyForecaster):
+    """Write a LatencyPrediction for every candidate, and learn from every answer. The module says from what.
+
+    Parameters: those of PredictedLatencyProducerParams.
+    Reads: the prefix match, the media match with `useEncoderCacheFeatures`, the endpoints' metrics, latency objectives.
+    Missing data: nothing is written until enough answers were seen; an endpoint of a role that was not seen yet is left out.
+    Source: llm-d-router: pkg/epp/framework/plugins/requestcontrol/dataproducer/predictedlatency/, with a predictor of its own.
+    """
+
+
+def forecast_options(context: PluginContext, params: PredictedLatencyProducerParams) -> ForecastOptions:
+    """What the parameters say."""
+    media = context.key(MEDIA_CACHE_MATCH, params.encoder_cache_match_info_producer_name)
+    return ForecastOptions(
+        streaming=params.streaming_mode,
+        slo_buffer_factor=params.slo_buffer_factor,
+        context_ttl_s=params.context_ttl,
+        sampling_mean=params.sampling_mean,
+        most_samples=math.inf,
+        role_label=params.endpoint_role_label,
+        prefix=context.key(PREFIX_CACHE_MATCH, params.prefix_match_info_producer_name),
+        media=media if params.use_encoder_cache_features else None,
+        in_produce=params.predict_in_produce,
+    )
+
+
+def _create(context: PluginContext, params: PredictedLatencyProducerParams) -> PredictedLatencyProducer:
+    require_library()
+    return PredictedLatencyProducer(context, forecast_options(context, params))
+
+
+def _reads_chunks(params: PredictedLatencyProducerParams) -> bool:
+    return params.streaming_mode
+
+
+def _reads_media(params: PredictedLatencyProducerParams) -> bool:
+    return params.use_encoder_cache_features
+
+
 PLUGIN = PluginType(
     type=TYPE,
     roles=frozenset(
@@ -53,7 +96,13 @@ PLUGIN = PluginType(
     summary="Asks a predictor for the request's latency on every endpoint.",
     params=PredictedLatencyProducerParams,
     produces=(LATENCY_PREDICTION,),
-    consumes=(Consumes(PREFIX_CACHE_MATCH),),
-    reads=Reads(request_headers=SLO_HEADERS, response_headers=True, response_chunks=True, usage=True),
-    wait="latency prediction",
+    factory=_create,
+    consumes=(
+        Consumes(PREFIX_CACHE_MATCH),
+        Consumes(TOKENIZED_PROMPT, required=False),
+        Consumes(MEDIA_CACHE_MATCH, when=_reads_media),
+    ),
+    reads=Reads(
+        request_headers=SLO_HEADERS, response_headers=True, response_chunks=True, usage=True, chunks_when=_reads_chunks
+    ),
 )

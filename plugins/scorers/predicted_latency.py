@@ -1,4 +1,9 @@
-"""predicted-latency-scorer: choose the endpoint that is predicted to meet the request's latency objectives."""
+"""predicted-latency-scorer: choose the endpoint that is predicted to meet the request's latency objectives.
+
+It predicts and learns as predicted-latency-producer does, whose page says from what and how well, and makes the choice itself:
+one endpoint scores 1.0, the others 0.0. Give it more weight than all other scorers of the profile together, or they can
+overrule it.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +11,20 @@ from typing import Literal
 
 from pydantic import Field
 
-from epp.framework.data import Consumes
+from epp.framework.candidates import Candidates
+from epp.framework.data import Consumes, DataKey
+from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
-from epp.framework.keys import PREFIX_CACHE_MATCH
+from epp.framework.keys import PREFIX_CACHE_MATCH, TOKENIZED_PROMPT, LatencyPrediction, PrefixMatch
 from epp.framework.params import GoDurationS, Int, Params
 from epp.framework.registry import PluginType, Reads
-from plugins.slo_headers import SLO_HEADERS
+from epp.framework.types import EndpointId, InferenceRequest
+from plugins.latency.choice import ChoiceOptions, Draws, Standing, Strategy, choose
+from plugins.latency.forecaster import ForecastOptions, LatencyForecaster
+from plugins.latency.predictor import Predictor
+from plugins.latency.regression import require_library
+from plugins.latency.weights import Blend, CompositeBlend
+from plugins.slo_headers import SLO_HEADERS, read_objectives
 
 TYPE = "predicted-latency-scorer"
 
@@ -59,6 +72,154 @@ class PredictedLatencyScorerParams(Params):
     endpoint_role_label: str = Field(default="", description="Label whose value the predictor is told.")
 
 
+DENIED = "no valid endpoint available to serve the request"
+"""What a refused client is told."""
+_COLD_KV_USAGE = 0.02
+"""An endpoint that uses less of its KV cache can take anything."""
+
+
+class PredictedLatencyScorer(LatencyForecaster):
+    """Score 1.0 for one endpoint, chosen by the headroom between predicted latency and the request's objectives.
+
+    Parameters: those of PredictedLatencyScorerParams; those about predicting are explained at predicted-latency-producer.
+    Reads: the prefix match, objectives from request headers, and what a prediction is made from.
+    Formula: headroom = objective - prediction. Endpoints whose two headrooms are at least 0 form the positive tier, the others
+        the negative one; without objectives that is the whole pool, and the shortest predicted latency is preferred.
+        Endpoints that hold nearly all of the prompt's prefix come first (`affinityGateTauGlobal`), in a tier those that hold
+        most of it (`affinityGateTau`). Positive tier: weights by headroom (`least`: little headroom is preferred). Negative
+        tier: idle endpoints alone if there are any, weights by deficit. One is drawn by weight, or the largest is taken.
+    Missing data: while one candidate has no prediction, free KV cache, short queue and cached prefix decide. Before the first
+        scrape an endpoint looks idle; a KV cache usage that is no number counts as full.
+    Admission: a request of negative priority whose objectives no endpoint can meet is refused, unless an endpoint is idle, cold
+        or holds the prompt's prefix, or its prediction is missing.
+    Source: gateway-api-inference-extension: pkg/epp/framework/plugins/scheduling/scorer/predictedlatency/
+    """
+
+    def __init__(
+        self,
+        context: PluginContext,
+        forecast: ForecastOptions,
+        choice: ChoiceOptions,
+        predictor: Predictor | None = None,
+    ) -> None:
+        super().__init__(context, forecast, predictor)
+        self._choice = choice
+        self._prefix = forecast.prefix
+        self._draws: DataKey[Draws] = DataKey("LatencyDraws", Draws, context.name)
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
+        """1.0 for the chosen endpoint, shape ``(len(candidates),)``."""
+        predictions = request.data.get(self._key)
+        standings = self._standings(request, candidates, predictions)
+        predicted = predictions is not None and all(endpoint_id in predictions for endpoint_id in candidates.ids)
+        chosen = choose(standings, predicted, self._choice, self._draws_of(request))
+        scores = [0.0] * len(candidates)
+        if chosen is not None:
+            scores[chosen.position] = 1.0
+        return scores
+
+    def admit(self, request: InferenceRequest, candidates: Candidates) -> str | None:
+        """Refuse a sheddable request whose objectives cannot be met."""
+        if request.priority >= 0:
+            return None
+        wanted = read_objectives(request.headers)
+        if not wanted.ttft_ms or (self._choice.streaming and not wanted.tpot_ms):
+            return None
+        predictions = request.data.get(self._key)
+        if not predictions:
+            return None
+        for standing in self._standings(request, candidates, predictions):
+            prediction = predictions.get(standing.id)
+            if prediction is None or (prediction.ttft_is_valid and prediction.tpot_is_valid):
+                return None
+            holds_prefix = 0 < self._choice.global_gate <= standing.prefix
+            if not standing.dispatched or standing.kv_usage < _COLD_KV_USAGE or holds_prefix:
+                return None
+        return DENIED
+
+    def _standings(
+        self, request: InferenceRequest, candidates: Candidates, predictions: dict[EndpointId, LatencyPrediction] | None
+    ) -> list[Standing]:
+        matches = request.data.get(self._prefix) or {}
+        found = predictions or {}
+        columns = zip(candidates.ids, candidates.waiting_queue, candidates.kv_cache_usage, strict=True)
+        return [
+            _standing(position, endpoint_id, waiting, kv_usage, matches.get(endpoint_id), found.get(endpoint_id))
+            for position, (endpoint_id, waiting, kv_usage) in enumerate(columns)
+        ]
+
+    def _draws_of(self, request: InferenceRequest) -> Draws:
+        """Drawn once for each request, so that scoring it again changes nothing."""
+        draws = request.data.get(self._draws)
+        if draws is None:
+            random = self._rng.random
+            draws = Draws(random(), random(), random(), random())
+            request.data.set(self._draws, draws)
+        return draws
+
+
+def _standing(
+    position: int,
+    endpoint_id: EndpointId,
+    waiting: int | None,
+    kv_usage: float | None,
+    match: PrefixMatch | None,
+    prediction: LatencyPrediction | None,
+) -> Standing:
+    used = 0.0 if kv_usage is None else min(max(kv_usage, 0.0), 1.0) if kv_usage == kv_usage else 1.0
+    prefix = min(match.ratio, 1.0) if match is not None else 0.0
+    if prediction is None:
+        return Standing(position, endpoint_id, waiting or 0, used, prefix)
+    return Standing(
+        position,
+        endpoint_id,
+        waiting or 0,
+        used,
+        prefix,
+        prediction.ttft_headroom_ms,
+        prediction.tpot_headroom_ms,
+        prediction.dispatched_requests,
+    )
+
+
+def forecast_options(context: PluginContext, params: PredictedLatencyScorerParams) -> ForecastOptions:
+    """What the parameters say about predicting."""
+    return ForecastOptions(
+        streaming=params.streaming_mode,
+        slo_buffer_factor=params.slo_buffer_factor,
+        context_ttl_s=params.context_ttl,
+        sampling_mean=params.sampling_mean,
+        most_samples=params.max_sampled_tokens,
+        role_label=params.endpoint_role_label,
+        prefix=context.key(PREFIX_CACHE_MATCH),
+    )
+
+
+def choice_options(params: PredictedLatencyScorerParams) -> ChoiceOptions:
+    """What the parameters say about choosing."""
+    return ChoiceOptions(
+        strategy=Strategy(params.headroom_selection_strategy or Strategy.LEAST),
+        headroom=Blend(params.headroom_ttft_weight, params.headroom_tpot_weight),
+        deficit=Blend(params.neg_headroom_ttft_weight, params.neg_headroom_tpot_weight),
+        composite=CompositeBlend(params.composite_kv_weight, params.composite_queue_weight, params.composite_prefix_weight),
+        explore_sticky=params.epsilon_explore_sticky,
+        explore_negative=params.epsilon_explore_neg,
+        tier_gate=params.affinity_gate_tau,
+        global_gate=params.affinity_gate_tau_global,
+        largest=params.selection_mode == "max",
+        streaming=params.streaming_mode,
+    )
+
+
+def _create(context: PluginContext, params: PredictedLatencyScorerParams) -> PredictedLatencyScorer:
+    require_library()
+    return PredictedLatencyScorer(context, forecast_options(context, params), choice_options(params))
+
+
+def _reads_chunks(params: PredictedLatencyScorerParams) -> bool:
+    return params.streaming_mode and params.max_sampled_tokens > 0
+
+
 PLUGIN = PluginType(
     type=TYPE,
     roles=frozenset(
@@ -74,7 +235,9 @@ PLUGIN = PluginType(
     ),
     summary="Chooses the endpoint that is predicted to meet the request's latency objectives.",
     params=PredictedLatencyScorerParams,
-    consumes=(Consumes(PREFIX_CACHE_MATCH),),
-    reads=Reads(request_headers=SLO_HEADERS, response_headers=True, response_chunks=True, usage=True),
-    wait="latency prediction",
+    factory=_create,
+    consumes=(Consumes(PREFIX_CACHE_MATCH), Consumes(TOKENIZED_PROMPT, required=False)),
+    reads=Reads(
+        request_headers=SLO_HEADERS, response_headers=True, response_chunks=True, usage=True, chunks_when=_reads_chunks
+    ),
 )
