@@ -59,11 +59,13 @@ REQUEST_PROCESSING_S: Bounds = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025,
 RESPONSE_PROCESSING_S: Bounds = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STREAM_S: Bounds = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
 """What a transport counts stream durations by."""
+PREDICTION_S: Bounds = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 RATIO: Bounds = tuple(tenths / 10 for tenths in range(11))
 HIT_BYTES: Bounds = (0, *(16 * 2**n for n in range(13)))
 
 REQUEST_LABELS = ("model_name", "target_model_name", "fairness_id", "priority")
 _PLUGIN = ("plugin_name", "plugin_type")
+_PREDICTION = (*_PLUGIN, "model_name", "target_model_name")
 _POOL = ("name",)
 _POOL_ENDPOINT = ("name", "model_server_endpoint")
 _INFLIGHT = ("endpoint_name", "namespace", "producer_name", "fairness_id", "priority")
@@ -176,6 +178,26 @@ _PLUGINS = (
     _gauge("program_aware_attained_service_tokens", ("program_id",), "Tokens that a program has been served."),
 )
 
+_LATENCY_PREDICTION = (
+    _gauge(
+        "inference_request_metric",
+        (*_PREDICTION, "type"),
+        "Latencies of the last request in seconds: ttft, tpot, predicted_, _prediction_duration; _slo_violation is 0 or 1.",
+    ),
+    _histogram("request_predicted_ttft_seconds", _PREDICTION, LATENCY_S, "Predicted time to first token."),
+    _histogram("request_predicted_tpot_seconds", _PREDICTION, LONG_TPOT_S, "Predicted time per output token."),
+    _histogram(
+        "request_ttft_prediction_duration_seconds",
+        _PREDICTION,
+        PREDICTION_S,
+        "Time spent on predicting the first token's time.",
+    ),
+    _histogram(
+        "request_tpot_prediction_duration_seconds", _PREDICTION, PREDICTION_S, "Time spent on predicting the time per token."
+    ),
+    _counter("request_slo_violation_total", (*_PREDICTION, "type"), "Requests that missed their latency objective."),
+)
+
 _PROCESS = (
     _gauge("info", ("commit", "build_ref", "version"), "The build; always 1."),
     _counter("datalayer_poll_errors_total", ("source_type",), "Failed polls of a data source."),
@@ -192,5 +214,5 @@ _PROCESS = (
     _gauge("config_hash", ("sha256",), "The configuration in use; always 1."),
 )
 
-CATALOGUE: tuple[Metric, ...] = (*_REQUESTS, *_POOL_FAMILIES, *_SCHEDULING, *_PLUGINS, *_PROCESS)
+CATALOGUE: tuple[Metric, ...] = (*_REQUESTS, *_POOL_FAMILIES, *_SCHEDULING, *_PLUGINS, *_LATENCY_PREDICTION, *_PROCESS)
 """All families, in the order in which they are exposed."""

@@ -33,6 +33,7 @@ def numbers(text: str) -> Bounds:
             id="long tpot",
         ),
         pytest.param(catalogue.ITL_S, ".001 .005 .01 .02 .04 .06 .08 .1 .15 .2 .3 .5 .75 1 2", id="itl"),
+        pytest.param(catalogue.PREDICTION_S, ".0001 .0005 .001 .002 .005 .01 .02 .05 .1 .2 .5 1 2 5", id="prediction"),
         pytest.param(catalogue.RATIO, "0 .1 .2 .3 .4 .5 .6 .7 .8 .9 1", id="ratio"),
         pytest.param(catalogue.OUTPUT_TOKENS, "1 8 16 32 64 128 256 512 1024 2048 4096 8192", id="output tokens"),
         pytest.param(
