@@ -323,7 +323,7 @@ class Director:
         """Let plugins change the body; what comes later sees the changed one."""
         inference = flight.inference
         body = inference.body
-        if request.body_state is not BodyState.COMPLETE or not body.document or not pipeline.hooks.rewrites(inference):
+        if request.body_state is not BodyState.COMPLETE or not body.rewritable or not pipeline.hooks.rewrites(inference):
             return
         edits = BodyEditList(request.body, body.document)
         await pipeline.hooks.rewrite(inference, edits)

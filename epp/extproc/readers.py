@@ -14,6 +14,8 @@ from epp.extproc.document import openai_response
 from epp.extproc.handler import ResponseHead
 from epp.extproc.rename import Renamer, make_renamer
 from epp.extproc.usage import anthropic_usage, openai_usage
+from epp.extproc.usage_grpc import vertexai_usage, vllm_embed_usage, vllm_generate_usage
+from epp.extproc.usage_sglang import sglang_usage
 from epp.framework.types import Usage
 
 __all__ = ["MAX_COPY_BYTES", "READERS", "BodyCopy", "Reader", "Renamer", "Usage", "make_renamer"]
@@ -79,6 +81,10 @@ READERS: Mapping[str, Callable[[ResponseHead], Reader]] = {
     "copy": _copy,
     "openai-response": openai_response,
     "openai-usage": openai_usage,
+    "sglang-usage": sglang_usage,
+    "vertexai-usage": vertexai_usage,
+    "vllm-grpc-embed-usage": vllm_embed_usage,
+    "vllm-grpc-usage": vllm_generate_usage,
 }
 """By the names that ``Plan.readers`` uses. The usage readers' result is ``Usage``, that of ``copy`` is ``BodyCopy``, that of
 ``openai-response`` bytes or None."""

@@ -26,7 +26,6 @@ TAIL_BYTES = 64 * 1024
 """How much of the end of a long body is searched for ``usage``; room for the small members that servers write behind it."""
 
 _MAX_TRIES = 8
-_KEY = b'"usage"'
 
 
 class Block(NamedTuple):
@@ -43,6 +42,12 @@ class Dialect(NamedTuple):
 
     of_body: Callable[[dict[str, object]], Block | None]
     of_event: Callable[[dict[str, object]], Block | None]
+    member: str = "usage"
+    """Member of a JSON document that holds it."""
+    wanted: bytes = b"usage"
+    """Events without these bytes are not decoded."""
+    dull: bytes = b'"usage":null'
+    """A text with ``wanted`` in it that does not count."""
 
 
 class UsageReader:
@@ -74,7 +79,7 @@ class UsageReader:
         return self._inner.result() if self._inner is not None else Usage()
 
 
-class _NoUsage:
+class NoUsage:
     """For bodies that cannot be read: compressed ones and gRPC."""
 
     __slots__ = ()
@@ -93,16 +98,16 @@ class _Events:
 
     def __init__(self, dialect: Dialect) -> None:
         self._of_event = dialect.of_event
-        self._scanner = SseScanner(wanted=b"usage", dull=b'"usage":null')
+        self._scanner = SseScanner(wanted=dialect.wanted, dull=dialect.dull)
         self._usage = Usage()
 
     def feed(self, data: bytes) -> None:
         for event in self._scanner.feed(data):
-            self._usage = _merge(self._usage, self._block(event))
+            self._usage = merge(self._usage, self._block(event))
 
     def result(self) -> Usage:
         events, unfinished = self._scanner.snapshot()
-        usage = _merge(self._usage, self._block(unfinished)) if unfinished else self._usage
+        usage = merge(self._usage, self._block(unfinished)) if unfinished else self._usage
         return usage._replace(events=events)
 
     def _block(self, event: bytes) -> Block | None:
@@ -113,10 +118,11 @@ class _Events:
 class _Document:
     """Usage in one JSON document."""
 
-    __slots__ = ("_chunks", "_closed", "_cut", "_held", "_of_body", "_usage")
+    __slots__ = ("_chunks", "_closed", "_cut", "_held", "_member", "_of_body", "_usage")
 
     def __init__(self, dialect: Dialect) -> None:
         self._of_body = dialect.of_body
+        self._member = dialect.member
         self._chunks: list[bytes] = []
         self._held = 0
         self._closed = False
@@ -146,15 +152,16 @@ class _Document:
         if not self._closed:
             return Usage()
         for document in self._documents(self._joined()):
-            if "usage" in document:
-                return _merge(Usage(), self._of_body(document))
+            if self._member in document:
+                return merge(Usage(), self._of_body(document))
         return Usage()
 
     def _documents(self, body: bytes) -> Iterator[dict[str, object]]:
         """Ever larger parts of the top-level object, the cheapest first."""
+        key = f'"{self._member}"'.encode()
         if self._cut or len(body) > TAIL_BYTES:
-            yield from _endings(body[-TAIL_BYTES:])
-        if not self._cut and _KEY in body:
+            yield from _endings(body[-TAIL_BYTES:], key)
+        if not self._cut and key in body:
             document = _object(body)
             if document is not None:
                 yield document
@@ -165,28 +172,33 @@ class _Document:
         return self._chunks[0]
 
 
-def openai_usage(head: ResponseHead) -> UsageReader | _NoUsage:
+def usage_reader(dialect: Dialect, head: ResponseHead) -> UsageReader | NoUsage:
+    """Reader of a JSON or event body in this dialect; one that finds nothing in bodies that cannot be read."""
+    return NoUsage() if _unreadable(head) else UsageReader(dialect, head)
+
+
+def openai_usage(head: ResponseHead) -> UsageReader | NoUsage:
     """Reader of chat completions, completions, embeddings and responses."""
-    return _NoUsage() if _unreadable(head) else UsageReader(_OPENAI, head)
+    return usage_reader(OPENAI, head)
 
 
-def anthropic_usage(head: ResponseHead) -> UsageReader | _NoUsage:
+def anthropic_usage(head: ResponseHead) -> UsageReader | NoUsage:
     """Reader of messages."""
-    return _NoUsage() if _unreadable(head) else UsageReader(_ANTHROPIC, head)
+    return usage_reader(_ANTHROPIC, head)
 
 
 def _unreadable(head: ResponseHead) -> bool:
     return is_encoded(head) or media_type(head).startswith("application/grpc")
 
 
-def _endings(tail: bytes) -> Iterator[dict[str, object]]:
-    """The last members of the object that ``tail`` ends, beginning with ``usage``.
+def _endings(tail: bytes, key: bytes) -> Iterator[dict[str, object]]:
+    """The last members of the object that ``tail`` ends, beginning with ``key``.
 
     Members that form an object together with the last brace of a document are members of its top level.
     """
     end = len(tail)
     for _ in range(_MAX_TRIES):
-        end = tail.rfind(_KEY, 0, end)
+        end = tail.rfind(key, 0, end)
         if end < 0:
             return
         document = _object(b"{" + tail[end:])
@@ -202,7 +214,8 @@ def _object(data: bytes) -> dict[str, object] | None:
     return document if isinstance(document, dict) else None
 
 
-def _merge(known: Usage, block: Block | None) -> Usage:
+def merge(known: Usage, block: Block | None) -> Usage:
+    """``known`` with what ``block`` says: counts that are not 0 replace those before, so do cached tokens that are given."""
     if block is None:
         return known
     prompt = block.prompt_tokens or known.prompt_tokens
@@ -240,11 +253,11 @@ def _openai_block(usage: object) -> Block | None:
     cached: int | None = None
     for details in (usage.get("prompt_tokens_details"), usage.get("input_tokens_details")):
         if isinstance(details, dict) and details.get("cached_tokens") is not None:
-            cached = _number(details["cached_tokens"])
+            cached = number(details["cached_tokens"])
     return Block(
         prompt_tokens=_first(usage, "prompt_tokens", "input_tokens"),
         completion_tokens=_first(usage, "completion_tokens", "output_tokens"),
-        total_tokens=_number(usage.get("total_tokens")),
+        total_tokens=number(usage.get("total_tokens")),
         cached_tokens=cached,
     )
 
@@ -271,19 +284,19 @@ def _anthropic_block(usage: object) -> Block | None:
         return None
     cached = usage.get("cache_read_input_tokens")
     return Block(
-        prompt_tokens=_number(usage.get("input_tokens")),
-        completion_tokens=_number(usage.get("output_tokens")),
+        prompt_tokens=number(usage.get("input_tokens")),
+        completion_tokens=number(usage.get("output_tokens")),
         total_tokens=0,
-        cached_tokens=None if cached is None else _number(cached),
+        cached_tokens=None if cached is None else number(cached),
     )
 
 
 def _first(usage: dict[str, object], *names: str) -> int:
     """The first of these members that is there and not null."""
-    return next((_number(usage[name]) for name in names if usage.get(name) is not None), 0)
+    return next((number(usage[name]) for name in names if usage.get(name) is not None), 0)
 
 
-def _number(value: object) -> int:
+def number(value: object) -> int:
     """A token count from what servers write: a number or a numeric string, else 0; never negative."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return 0
@@ -293,5 +306,5 @@ def _number(value: object) -> int:
         return 0
 
 
-_OPENAI = Dialect(of_body=_openai_body, of_event=_openai_event)
+OPENAI = Dialect(of_body=_openai_body, of_event=_openai_event)
 _ANTHROPIC = Dialect(of_body=_anthropic_body, of_event=_anthropic_event)

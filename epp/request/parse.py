@@ -67,7 +67,7 @@ class ParserTable:
         if parser is not None:
             return parser
         trimmed = path.strip("/ ")
-        parser = next((p for claim, p in self._claims if trimmed == claim or trimmed.endswith("/" + claim)), self._fallback)
+        parser = next((parser for claim, parser in self._claims if _is_claimed(trimmed, claim)), self._fallback)
         if parser is None:
             raise RequestError(ErrorCode.BAD_REQUEST, f"no parser registered matching path suffix for: {path}")
         if len(self._known) < _CACHE_LIMIT:
@@ -101,3 +101,13 @@ _BODY_ERRORS = {
     BodyState.TOO_LARGE: (ErrorCode.PAYLOAD_TOO_LARGE, "request body is larger than this service accepts"),
     BodyState.NO_MEMORY: (ErrorCode.SERVICE_UNAVAILABLE, "too many request bodies in memory, try again in a moment"),
 }
+
+
+def _is_claimed(path: str, claim: str) -> bool:
+    """``path`` ends with the segments of ``claim``, whose last one may stand for any."""
+    if claim.endswith("/*"):
+        path, _, last = path.rpartition("/")
+        if not last:
+            return False
+        claim = claim[:-2]
+    return path == claim or path.endswith("/" + claim)

@@ -20,6 +20,7 @@ from epp.lifecycle import Hook, HookRunner, Hooks, is_async
 from epp.request.parse import NamedParser, ParserTable
 from epp.response import Flight, ResponseSide
 from epp.runtime import TaskRuntime
+from epp.scheduling.cached_prefix import MatchKey
 from epp.scheduling.record import DecisionRecord
 from epp.telemetry.metrics import Metrics
 from plugins.parsers import anthropic, openai, passthrough
@@ -258,6 +259,7 @@ class Rig:
         endpoints: names of its endpoints.
         emit_scores: ``--emit-endpoint-scores``.
         wanted: somebody reads decisions.
+        match_keys: where producers of prefix matches write.
     """
 
     def __init__(
@@ -270,6 +272,7 @@ class Rig:
         endpoints: Sequence[str] = "abc",
         emit_scores: bool = False,
         wanted: bool = False,
+        match_keys: tuple[MatchKey, ...] = (),
     ) -> None:
         self.metrics = Metrics()
         self.reports = Reports()
@@ -291,6 +294,7 @@ class Rig:
                 scheduler,
                 HookRunner(hooks, self.reports, self.runtime.spawn),
                 detector,
+                match_keys,
             ),
             CandidateFinder(self.store),
             self.objects,

@@ -10,7 +10,7 @@ import pytest
 from epp.errors import ErrorCode, RequestError
 from epp.extproc.handler import Edits, End, Outcome
 from epp.framework.testing import FakeHeaders
-from epp.framework.types import Cause, Completion, ResponseInfo, StreamingChunk, Usage
+from epp.framework.types import Cause, Completion, Endpoint, ResponseInfo, SchedulingResult, StreamingChunk, Usage
 from tests.unit.rig import FakeHead, FakeStream, Plugin, Rig, chunk, hooks, outcome, request
 
 LABELS = {"model_name": "m", "target_model_name": "m", "fairness_id": "default-flow", "priority": "0"}
@@ -98,6 +98,37 @@ def test_the_endpoint_that_served(metadata: dict[str, dict[str, object]], name: 
     books.finish(outcome(head=head), stream)
     assert [response.served.name for response in books.responses] == [name]
     assert books.completion.served.name == name
+
+
+class BehindProxy:
+    """Sends everything to a and b, in this order, through port 9000 of their pods."""
+
+    def pick(self, request: object, profiles: object, results: dict[str, object]) -> list[str]:
+        return [] if results else ["default"]
+
+    def process_results(self, request: object, results: dict[str, Any]) -> SchedulingResult:
+        picked = results["default"].candidates
+        return SchedulingResult("default", results, tuple(endpoint.at_port(9000) for endpoint in list(picked)[:2]))
+
+
+@pytest.mark.parametrize(
+    ("reported", "name"),
+    [
+        pytest.param("192.168.1.1:9000", "a", id="the target, not the rank at that port"),
+        pytest.param("192.168.1.2:9000", "b", id="the fallback"),
+        pytest.param("192.168.1.3:8000", "c", id="another endpoint"),
+        pytest.param("192.168.1.3:9000", "a", id="nobody"),
+    ],
+)
+def test_ports_that_a_profile_handler_replaced_are_known(reported: str, name: str) -> None:
+    completions: list[Completion] = []
+    keep = Plugin("p", [], response_complete=lambda request, result, completion: completions.append(completion))
+    rig = Rig(hooks(keep), handler=BehindProxy())
+    rig.store.upsert(Endpoint.of("another-rank-of-a", "192.168.1.1", 9000))
+    stream = rig.send()
+    assert dict(stream.route.headers.set)["x-gateway-destination-endpoint"] == "192.168.1.1:9000,192.168.1.2:9000"
+    rig.director.finished(stream, outcome(head=FakeHead(metadata=served(reported))))
+    assert completions[0].served.name == name
 
 
 def test_the_endpoint_that_served_is_known_without_a_headers_hook() -> None:

@@ -11,7 +11,16 @@ from tests.unit.extproc.heads import cut, head, places
 
 
 def test_names() -> None:
-    assert sorted(READERS) == ["anthropic-usage", "copy", "openai-response", "openai-usage"]
+    assert sorted(READERS) == [
+        "anthropic-usage",
+        "copy",
+        "openai-response",
+        "openai-usage",
+        "sglang-usage",
+        "vertexai-usage",
+        "vllm-grpc-embed-usage",
+        "vllm-grpc-usage",
+    ]
 
 
 @pytest.mark.parametrize("name", sorted(READERS))

@@ -125,3 +125,22 @@ def test_request_path(pairs: list[tuple[str, str]], expected: str) -> None:
 )
 def test_clean_value(value: str, expected: bool) -> None:
     assert headers.clean_value(value) is expected
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([], False),
+        ([""], False),
+        (["if-available"], True),
+        ([" IF-Available "], True),
+        (["respond-async, if-available"], True),
+        (["if-available;wait=10"], True),
+        (["if-available", "respond-async"], True),
+        (["respond-async"], False),
+        (["if-available-soon"], False),
+        (["respond-async;if-available"], False),
+    ],
+)
+def test_preferences(values: list[str], expected: bool) -> None:
+    assert headers.prefers_available(PlainHeaders(*(("prefer", value) for value in values))) is expected

@@ -68,6 +68,24 @@ def test_the_longest_suffix_wins_in_any_order(path: str, name: str) -> None:
     assert claims(middle=("b/c",), long=("a/b/c",), short=("c",)).resolve(path).name == name
 
 
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/pkg.Service/Generate", "service"),
+        ("/prefix/pkg.Service/Other/", "service"),
+        ("/pkg.Service/Own", "method"),
+        ("/pkg.Service", "rest"),
+        ("/pkg.Service/", "rest"),
+        ("/pkg.Service/a/b", "rest"),
+        ("/xpkg.Service/Generate", "rest"),
+        ("/Generate", "rest"),
+    ],
+)
+def test_a_service_with_all_its_methods(path: str, name: str) -> None:
+    parsers = claims(service=("pkg.Service/*",), method=("pkg.Service/Own",), rest=())
+    assert parsers.resolve(path).name == name
+
+
 def test_of_equal_claims_the_earlier_wins() -> None:
     assert claims(first=("a/c",), second=("a/c",)).resolve("/a/c").name == "first"
 

@@ -348,6 +348,16 @@ def test_a_plugin_binds_its_families_by_name() -> None:
     assert value(metrics, "llm_d_inference_scheduler_pd_decision_total", model_name="m") == 1
 
 
+def test_model_names_that_plugins_count_are_bounded() -> None:
+    metrics = Metrics(MetricsOptions(model_name_limit=2))
+    for model in ("a", "b", "c", "d"):
+        metrics.counter(
+            "llm_d_epp_pd_decision_total", plugin_name="p", plugin_type="t", model_name=model, decision_type="decode-only"
+        ).inc()
+    counts = {model: value(metrics, "llm_d_epp_pd_decision_total", model_name=model) for model in ("a", "b", "c", "other")}
+    assert counts == {"a": 1, "b": 1, "c": None, "other": 2}
+
+
 def test_the_families_of_other_collectors_are_exposed_too() -> None:
     from prometheus_client import Gauge
 
