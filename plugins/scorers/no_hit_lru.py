@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated
 
 from pydantic import Field
@@ -60,10 +61,9 @@ class NoHitLruScorer:
             return [WARM] * count
         if count < 2:
             return [1.0] * count
-        step = 1 / (count - 1)
-        falling = [1 - rank * step for rank in range(count - 1)] + [0.0]
+        falling = _falling(count)
         if not self._last_used:
-            return falling
+            return list(falling)
         used = self._last_used.get
         turns = [used(endpoint_id, _NEVER) for endpoint_id in candidates.ids]
         scores = [0.0] * count
@@ -93,7 +93,7 @@ class NoHitLruScorer:
         matches = request.data.get(self._key)
         if not matches:
             return True
-        return not any(match is not None and match.match_blocks > 0 for match in map(matches.get, candidates.ids))
+        return not any(match.match_blocks > 0 for match in map(matches.get, candidates.ids) if match is not None)
 
     def _touch(self, endpoint_id: EndpointId) -> None:
         self._last_used.pop(endpoint_id, None)
@@ -101,6 +101,12 @@ class NoHitLruScorer:
         self._last_used[endpoint_id] = self._turn
         if len(self._last_used) > self._size:
             del self._last_used[next(iter(self._last_used))]
+
+
+@lru_cache(maxsize=64)
+def _falling(count: int) -> tuple[float, ...]:
+    """The scores of the ranks 0, 1, 2, ...: from 1 down to 0 in equal steps. Pools keep their size for long."""
+    return (*(1 - rank / (count - 1) for rank in range(count - 1)), 0.0)
 
 
 def _create(context: PluginContext, params: NoHitLruScorerParams) -> NoHitLruScorer:

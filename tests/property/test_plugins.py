@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 import plugins
 from epp.framework.candidates import Candidates
 from epp.framework.handle import PluginContext
-from epp.framework.interfaces import Role
+from epp.framework.interfaces import ForgetsEndpoints, HasState, ResponseComplete, Role
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
 from epp.framework.types import Endpoint, InferenceRequest, SchedulingResult
 from plugins.scorers import precise_prefix_cache, prefix_cache
@@ -71,6 +72,8 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
         for name in ("ratio", "minmax")
     ],
     "latency-scorer": [{}, {"headroomSelectionStrategy": "most", "ttftWeight": 0}],
+    "session-affinity-scorer": [{}, {"strategy": "session_id"}],
+    "session-affinity-filter": [{}, {"strategy": "session_id"}],
     "token-load-scorer": [{}, {"queueThresholdTokens": 1000}],
     "concurrency-detector": [{"concurrencyMode": mode} for mode in ("requests", "tokens", "hybrid")],
     "utilization-detector": [{}, {"stalenessPolicy": "ignore", "headroom": 0.5}],
@@ -159,6 +162,28 @@ def test_filters_keep_a_subsequence_whatever_the_order(create: Callable[[], Any]
     assert [endpoints.metrics[list(endpoints).index(e)] for e in kept] == list(kept.metrics)
     assert {e.id for e in plugin.filter(request, endpoints.select(order))} == set(ids)
     assert [e.id for e in plugin.filter(request, kept)] == ids
+
+
+def remembering() -> list[Any]:
+    """Instances of all built types that see decisions and hear of endpoints that leave."""
+    return [case for case in built(Role.PRE_REQUEST) if isinstance(case.values[0](), ForgetsEndpoints)]
+
+
+@pytest.mark.parametrize("create", remembering())
+@given(sent=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans()), max_size=20))
+@settings(max_examples=20, deadline=None)
+def test_endpoints_that_left_are_forgotten(create: Callable[[], Any], sent: list[tuple[int, int, bool]]) -> None:
+    plugin, endpoints = create(), make_candidates(5)
+    for decode, prefill, is_over in sent:
+        request = make_request(headers={"x-session-id": f"{decode}"})
+        result = decided(endpoints[decode], prefill=endpoints[prefill])
+        begin(plugin, request, result)
+        if is_over and isinstance(plugin, ResponseComplete):
+            end(plugin, request, result)
+    for endpoint in endpoints:
+        plugin.endpoint_removed(endpoint.id)
+        if isinstance(plugin, HasState):
+            assert endpoint.id not in json.dumps(plugin.debug_state())
 
 
 @pytest.mark.parametrize("create", built(Role.PICKER))

@@ -6,6 +6,7 @@ from epp.framework.candidates import Candidates
 from epp.framework.interfaces import PreRequest, ResponseComplete
 from epp.framework.testing import RecordedEdits
 from epp.framework.types import (
+    UNSCRAPED,
     Cause,
     Completion,
     Endpoint,
@@ -25,7 +26,8 @@ def decided(*targets: Endpoint, **others: Endpoint | None) -> SchedulingResult:
 
 
 def _run(*targets: Endpoint) -> ProfileRunResult:
-    return ProfileRunResult(targets=targets, candidates=Candidates(targets, []), totals=[0.0] * len(targets))
+    candidates = Candidates(targets, [UNSCRAPED] * len(targets))
+    return ProfileRunResult(targets=targets, candidates=candidates, totals=[0.0] * len(targets))
 
 
 def begin(scorer: PreRequest, request: InferenceRequest, result: SchedulingResult) -> None:
