@@ -46,7 +46,7 @@ def _row(parameter: Parameter) -> str:
     default = parameter.default if parameter.default in ("", REQUIRED, "absent") else f"`{parameter.default}`"
     kind = f"{parameter.type}, {parameter.unit}" if parameter.unit else parameter.type
     cells = [f"`{parameter.name}`", _cell(kind), default, _cell(parameter.constraints), _cell(parameter.description)]
-    return "| " + " | ".join(cells).replace("|  |", "| |") + " |"
+    return "|" + "|".join(f" {cell} " if cell else " " for cell in cells) + "|"
 
 
 def index(types: Iterable[PluginType]) -> str:
