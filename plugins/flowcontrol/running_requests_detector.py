@@ -30,7 +30,7 @@ class RunningRequestsDetector:
     Reads: the picker's own gauges of running requests and of endpoints with fresh metrics.
     Formula: ``running / (ready * maxConcurrencyPerPod)``; a result is reused for ``cacheTTL``.
     Missing data: without a ready endpoint the pool is full: 1.0.
-    Source: gateway-api-inference-extension: pkg/epp/framework/plugins, running-requests detector of Heimdall's line
+    Source: moreh-dev/gateway-api-inference-extension: pkg/epp/framework/plugins/flowcontrol/saturationdetector/runningrequests
     """
 
     def __init__(self, params: RunningRequestsDetectorParams, pool: PoolState | None, clock: Callable[[], float]) -> None:
