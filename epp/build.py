@@ -19,7 +19,8 @@ from epp.framework.interfaces import (
     Scorer,
 )
 from epp.framework.keys import PREFIX_CACHE_MATCH
-from epp.lifecycle import Hook, HookRunner, Hooks, Spawn, budget_s, is_async
+from epp.hooks import Hook, Hooks, is_async
+from epp.lifecycle import HookRunner, Spawn, budget_s
 from epp.plugin_watch import PluginWatch, may_skip
 from epp.request.parse import NamedParser, ParserTable
 from epp.scheduling.guard import BUDGET_S, Guard

@@ -11,30 +11,23 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from epp.errors import ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.direct import DirectReply, DirectRequest, DirectResponder
 from epp.framework.interfaces import (
-    Admitter,
-    DataProducer,
     HeaderEdits,
     PreRequest,
-    RequestHeaderProcessor,
-    ResponseComplete,
-    ResponseReceived,
-    ResponseStreaming,
     Role,
-    Screener,
 )
-from epp.framework.rewriting import BodyEdits, BodyRewriter
+from epp.framework.rewriting import BodyEdits
 from epp.framework.types import Completion, InferenceRequest, ResponseInfo, SchedulingResult, StreamingChunk
-from epp.scheduling.guard import BUDGET_S, UNGUARDED, Guard
-from epp.scheduling.profile import Defects, Observe
+from epp.hooks import Hook, Hooks
+from epp.scheduling.guard import BUDGET_S
+from epp.scheduling.profile import Defects
 
 T = TypeVar("T")
 
@@ -45,50 +38,12 @@ HOOK_DEADLINE_S = 0.4
 """Longest time a coroutine hook may take; upstream's default for data producers."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hook(Generic[T]):
-    """A plugin in one of its slots."""
-
-    name: str
-    type: str
-    plugin: T
-    observe: Observe
-    is_async: bool = False
-    guard: Guard = UNGUARDED
-
-
 def budget_s(*, is_async: bool) -> float:
     """How long a call of a hook may take: of a coroutine, which lets others work, nearly its whole deadline.
 
     Not all of it, since an event loop's timers may be early by a millisecond.
     """
     return 0.95 * HOOK_DEADLINE_S if is_async else BUDGET_S
-
-
-def is_async(plugin: object, method: str) -> bool:
-    """The method is a coroutine function."""
-    return inspect.iscoroutinefunction(getattr(plugin, method))
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """All hooks of a configuration, by slot, in declaration order."""
-
-    responders: Sequence[Hook[DirectResponder]] = ()
-    request_header: Sequence[Hook[RequestHeaderProcessor]] = ()
-    rewriters: Sequence[Hook[BodyRewriter]] = ()
-    screeners: Sequence[Hook[Screener]] = ()
-    producers: Sequence[Hook[DataProducer]] = ()
-    """In dependency order."""
-    admitters: Sequence[Hook[Admitter]] = ()
-    pre_request: Sequence[Hook[PreRequest]] = ()
-    received: Sequence[Hook[ResponseReceived]] = ()
-    streaming: Sequence[Hook[ResponseStreaming]] = ()
-    complete: Sequence[Hook[ResponseComplete]] = ()
-    every_chunk: bool = False
-    """A streaming hook reads every chunk; otherwise the first one is told."""
-    reads_document: bool = False
-    """A plugin reads the whole response as one document."""
 
 
 class HookRunner:
@@ -161,7 +116,7 @@ class HookRunner:
             self._defects.plugin_failed(Role.DIRECT_RESPONDER, hook.type, hook.name, error)
             raise RequestError(ErrorCode.INTERNAL, "internal error") from error
         finally:
-            hook.observe(self._clock() - begun)
+            self._took(hook, begun)
 
     def rewrites(self, request: InferenceRequest) -> bool:
         """Some plugin wants to change the body of this request."""
@@ -187,7 +142,7 @@ class HookRunner:
                 self._defects.plugin_failed(Role.BODY_REWRITER, hook.type, hook.name, error)
                 raise RequestError(ErrorCode.INTERNAL, "internal error") from error
             finally:
-                hook.observe(self._clock() - begun)
+                self._took(hook, begun)
 
     def screen(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
         """The candidates that every screener keeps; one that fails is reported, and keeps all, as one that is left out does."""

@@ -16,7 +16,8 @@ from epp.extproc.handler import BodyState, Chunk, End, Metadata, Outcome, Reply,
 from epp.framework.interfaces import SaturationDetector
 from epp.framework.testing import FakeClock, FakeHeaders, make_plugin
 from epp.framework.types import Endpoint
-from epp.lifecycle import Hook, HookRunner, Hooks, is_async
+from epp.hooks import Hook, Hooks, is_async
+from epp.lifecycle import HookRunner
 from epp.request.parse import NamedParser, ParserTable
 from epp.response import Flight, ResponseSide
 from epp.runtime import TaskRuntime

@@ -16,7 +16,7 @@ from epp.extproc.handler import BodyState, Outcome
 from epp.framework.direct import DirectReply, DirectRequest
 from epp.framework.rewriting import BodyEdits
 from epp.framework.types import InferenceRequest
-from epp.lifecycle import Hook, Hooks
+from epp.hooks import Hook, Hooks
 from tests.unit.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
 from tests.unit.scheduling.doubles import ignore
 

@@ -15,7 +15,8 @@ from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role
 from epp.framework.testing import make_candidates, make_request
 from epp.framework.types import Cause, Completion, ProfileRunResult, ResponseInfo, SchedulingResult, StreamingChunk, Usage
-from epp.lifecycle import Hook, HookRunner, Hooks, is_async
+from epp.hooks import Hook, Hooks, is_async
+from epp.lifecycle import HookRunner
 from epp.request.edits import EditList
 from epp.runtime import TaskRuntime
 from tests.unit.rig import SLOTS, AsyncPlugin, FakeHead, Plugin, hooks
