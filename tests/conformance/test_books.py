@@ -22,7 +22,7 @@ async def first_answer(picker: Picker, *, forged: str = "") -> str:
     return dict(headers.set)[TOKEN]
 
 
-async def test_a_session_returns_to_its_endpoint(start: StartPicker) -> None:
+async def test_c86_a_session_returns_to_its_endpoint(start: StartPicker) -> None:
     picker = await start(A(), B(), C(), config={"scorers": ("session-affinity-scorer",)})
     token = await first_answer(picker)
     address = NAMES[base64.b64decode(token).decode()]
