@@ -317,6 +317,10 @@ class TransportStats(NamedTuple):
     """Stream durations per bucket of the transport's ``HOLD_BOUNDS_S``, one more for all above."""
     hold_sum_s: float
     buffered_bytes: int
+    handover_counts: tuple[int, ...] = ()
+    """How long calls waited for the event loop, per bucket of the transport's ``HANDOVER_BOUNDS_S``, one more for all above;
+    empty if the transport has no queue in between."""
+    handover_sum_s: float = 0.0
 
 
 class Transport(Protocol):

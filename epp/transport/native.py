@@ -13,15 +13,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from epp.errors import UsageError
-from epp.extproc.handler import (
-    HealthTable,
-    Port,
-    RequestHandler,
-    Settings,
-    TransportStats,
-)
+from epp.extproc.handler import HealthTable, Port, RequestHandler, Settings, TransportStats
 from epp.telemetry.catalogue import STREAM_S
 
 try:
@@ -78,7 +73,7 @@ class NativeTransport:
                 raise UsageError([f"port {_address(port)} shall be secure, but there is no key pair"])
         self._loop = asyncio.get_running_loop()
         try:
-            bound: list[int] = self._bridge.start([tuple(port) for port in ports], self._io_threads)
+            bound = self._bridge.start(ports, self._io_threads)
         except OSError as error:
             raise UsageError([f"cannot listen on {error.strerror or error}"]) from error
         self._running = self._io_threads
@@ -103,8 +98,7 @@ class NativeTransport:
 
     def stats(self) -> TransportStats:
         """Counts since the start."""
-        open_streams, ended, hold_counts, hold_sum_s, buffered_bytes, *handover = self._bridge.stats()
-        return TransportStats(open_streams, ended, hold_counts, hold_sum_s, buffered_bytes)
+        return TransportStats(*self._bridge.stats())
 
     async def stop(self, grace_s: float | None) -> None:
         """GOAWAY, wait up to ``grace_s`` (None = for ever), then UNAVAILABLE. No call comes after it returns."""
@@ -141,7 +135,7 @@ class NativeTransport:
         finally:
             bridge.give()
 
-    def _rarely(self, handler: RequestHandler, kind: int, stream: epp_native.Stream, what: object) -> None:
+    def _rarely(self, handler: RequestHandler, kind: int, stream: epp_native.Stream, what: Any) -> None:
         """Calls that only some plans ask for."""
         bridge = self._bridge
         if kind == _RESPONSE_BODY:

@@ -50,12 +50,12 @@ from epp.runtime import TaskRuntime
 from epp.scheduling.decision_log import LoggedDecisions
 from epp.telemetry.catalogue import ITL_S, PREFIX
 from epp.telemetry.metrics import Metrics
-from epp.transport.grpc_server import GrpcTransport
 from tests.conformance.doubles import Recorder
 from tests.conformance.seam import Seam
 from tests.conformance.wire import DUPLEX, Message, Modes, Refusal, Routed, Stream, request_headers, see_response
+from tests.transport.transports import TRANSPORTS as INSTALLED
 
-TRANSPORTS: Sequence[type[Transport]] = [GrpcTransport]
+TRANSPORTS: Sequence[type[Transport]] = [*INSTALLED.values()]
 """Every conformance test runs over each of them."""
 
 MAX_LORA = 2
@@ -115,6 +115,7 @@ OBJECTIVES: tuple[InferenceObject, ...] = (
 )
 REWRITE: InferenceObject = rewrite("rewrite", "rewritten-model", "model-to-be-rewritten")
 PICKER = "max-score-picker"
+HEADER = {"apiVersion": "inference.networking.x-k8s.io/v1alpha1", "kind": "EndpointPickerConfig"}
 SCORERS = ("queue-scorer", "kv-cache-utilization-scorer", "lora-affinity-scorer")
 
 
@@ -124,8 +125,11 @@ def configuration(
     scorers: Sequence[str] = SCORERS,
     parsers: Sequence[str] = (),
     declared: Sequence[str] = (),
+    document: Mapping[str, Any] | None = None,
 ) -> str:
-    """The document of the fixture, all scorers of weight 1, with a test's own plugins in their places."""
+    """The document of the fixture, all scorers of weight 1, with a test's own plugins in their places; or a test's own one."""
+    if document is not None:
+        return yaml.safe_dump({**HEADER, **document})
     filters = [plugin.type for plugin in doubles if Role.FILTER in plugin.roles]
     own_scorers = [plugin.type for plugin in doubles if Role.SCORER in plugin.roles]
     pickers = [plugin.type for plugin in doubles if Role.PICKER in plugin.roles] or [PICKER]
@@ -135,17 +139,16 @@ def configuration(
     profile: list[dict[str, Any]] = [{"pluginRef": name} for name in filters]
     profile += [{"pluginRef": name, "weight": 1} for name in (*scorers, *own_scorers)]
     profile += [{"pluginRef": name} for name in pickers]
-    document: dict[str, Any] = {
-        "apiVersion": "inference.networking.x-k8s.io/v1alpha1",
-        "kind": "EndpointPickerConfig",
+    usual: dict[str, Any] = {
+        **HEADER,
         "plugins": plugins,
         "schedulingProfiles": [{"name": "default", "plugins": profile}],
     }
     if parsers:
-        document["requestHandler"] = {"parsers": [{"pluginRef": name} for name in parsers]}
+        usual["requestHandler"] = {"parsers": [{"pluginRef": name} for name in parsers]}
     if detectors:
-        document["saturationDetector"] = {"pluginRef": detectors[0]}
-    return yaml.safe_dump(document)
+        usual["saturationDetector"] = {"pluginRef": detectors[0]}
+    return yaml.safe_dump(usual)
 
 
 class Picker:
@@ -324,6 +327,8 @@ class Picker:
                 type=plugin.type.type,
                 rng=random.Random(self._seeds.getrandbits(64)),
                 plugins=references,
+                profiles=tuple(profile.name for profile in loaded.profiles),
+                metrics=self.metrics,
                 runtime=self.runtime,
             )
 

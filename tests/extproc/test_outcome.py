@@ -14,9 +14,9 @@ HEADERS = PlainHeaders((":path", "/v1/chat/completions"))
 SSE = PlainHeaders((":status", "200"), ("content-type", "text/event-stream"))
 
 
-def _stream(plan: Plan, chunks: list[tuple[float, bytes]], headers: PlainHeaders = SSE) -> Outcome:
+def _stream(make: type[Bare], plan: Plan, chunks: list[tuple[float, bytes]], headers: PlainHeaders = SSE) -> Outcome:
     """Chunks with the pause before each; the last one ends the response."""
-    bare = Bare(Case("", (), script=Script(routed(plan))))
+    bare = make(Case("", (), script=Script(routed(plan))))
     bare.does(RequestHeaders(HEADERS))
     bare.does(RequestBody(b"{}", True))
     bare.does(ResponseHeaders(headers))
@@ -26,8 +26,8 @@ def _stream(plan: Plan, chunks: list[tuple[float, bytes]], headers: PlainHeaders
     return bare.handler.outcomes[0]
 
 
-def test_a_stream_counts_chunks_bytes_and_gaps() -> None:
-    outcome = _stream(Plan(), [(1.0, b"aa"), (0.5, b"b"), (0.25, b""), (0.5, b"c"), (3.0, b"d"), (1.0, b"")])
+def test_a_stream_counts_chunks_bytes_and_gaps(make: type[Bare]) -> None:
+    outcome = _stream(make, Plan(), [(1.0, b"aa"), (0.5, b"b"), (0.25, b""), (0.5, b"c"), (3.0, b"d"), (1.0, b"")])
     assert outcome.streaming
     assert (outcome.chunks, outcome.size_bytes) == (4, 5)
     assert outcome.gaps == (1, 1, 1), "0.5 s is within the first bound; 0.75 s; 3 s is above all"
@@ -41,25 +41,25 @@ def test_a_stream_counts_chunks_bytes_and_gaps() -> None:
     assert outcome.head.at_s == pytest.approx(outcome.first_s - 1.0)
 
 
-def test_a_plain_response_has_no_gaps() -> None:
-    outcome = _stream(Plan(), [(1.0, b"aa"), (1.0, b"b")], PlainHeaders((":status", "200")))
+def test_a_plain_response_has_no_gaps(make: type[Bare]) -> None:
+    outcome = _stream(make, Plan(), [(1.0, b"aa"), (1.0, b"b")], PlainHeaders((":status", "200")))
     assert not outcome.streaming
     assert (outcome.gaps, outcome.gaps_s, outcome.chunks) == ((), 0.0, 2)
 
 
-def test_one_chunk_has_no_gaps() -> None:
-    assert _stream(Plan(), [(1.0, b"aa")]).gaps == ()
+def test_one_chunk_has_no_gaps(make: type[Bare]) -> None:
+    assert _stream(make, Plan(), [(1.0, b"aa")]).gaps == ()
 
 
-def test_readers_are_fed_and_their_results_keep_the_order() -> None:
-    outcome = _stream(Plan(readers=("openai-usage", "copy")), [(0.1, b"data: 1\n\n"), (0.1, b"data: [DONE]\n\n")])
+def test_readers_are_fed_and_their_results_keep_the_order(make: type[Bare]) -> None:
+    outcome = _stream(make, Plan(readers=("openai-usage", "copy")), [(0.1, b"data: 1\n\n"), (0.1, b"data: [DONE]\n\n")])
     assert len(outcome.read) == 2
     assert outcome.read[1] == BodyCopy(b"data: 1\n\ndata: [DONE]\n\n", truncated=False)
 
 
-def test_readers_get_nothing_of_a_compressed_body() -> None:
+def test_readers_get_nothing_of_a_compressed_body(make: type[Bare]) -> None:
     headers = PlainHeaders(("content-encoding", "gzip"))
-    assert _stream(Plan(readers=("copy",)), [(0.1, b"\x1f\x8b")], headers).read == (BodyCopy(b"", truncated=False),)
+    assert _stream(make, Plan(readers=("copy",)), [(0.1, b"\x1f\x8b")], headers).read == (BodyCopy(b"", truncated=False),)
 
 
 def test_request_readers_see_the_request_body() -> None:
@@ -80,14 +80,14 @@ def test_request_readers_see_the_request_body() -> None:
         pytest.param([(":status", "²")], 0, id="a digit of another alphabet"),
     ],
 )
-def test_status(pairs: list[tuple[str, str]], status: int) -> None:
-    outcome = _stream(Plan(), [(0.1, b"x")], PlainHeaders(*pairs))
+def test_status(make: type[Bare], pairs: list[tuple[str, str]], status: int) -> None:
+    outcome = _stream(make, Plan(), [(0.1, b"x")], PlainHeaders(*pairs))
     assert outcome.head is not None
     assert outcome.head.status == status
 
 
-def test_the_last_metadata_that_is_not_empty_counts() -> None:
-    bare = Bare(Case("", ()))
+def test_the_last_metadata_that_is_not_empty_counts(make: type[Bare]) -> None:
+    bare = make(Case("", ()))
     bare.does(RequestHeaders(HEADERS, metadata={"n": {"k": 1}}))
     bare.does(RequestBody(b"a", metadata={"n": {"k": 2}}))
     bare.does(RequestBody(b"b", True))
@@ -104,8 +104,8 @@ def test_a_single_chunk_is_not_copied() -> None:
     assert sent[1].data.obj is data  # type: ignore[union-attr]
 
 
-def test_failed_outcome_says_why() -> None:
-    bare = Bare(Case("", ()))
+def test_failed_outcome_says_why(make: type[Bare]) -> None:
+    bare = make(Case("", ()))
     bare.does(RequestHeaders(HEADERS))
     bare.does(RequestBody(b"", True))
     bare.session.abort(Status.UNAVAILABLE, "server is stopping", bare.now)
@@ -115,8 +115,8 @@ def test_failed_outcome_says_why() -> None:
     assert bare.session.closing.status is Status.UNAVAILABLE
 
 
-def test_abort_after_everything_was_said_is_a_clean_close() -> None:
-    bare = Bare(Case("", (), opening=Opening(Mode.BUFFERED, Mode.BUFFERED, configured=True)))
+def test_abort_after_everything_was_said_is_a_clean_close(make: type[Bare]) -> None:
+    bare = make(Case("", (), opening=Opening(Mode.BUFFERED, Mode.BUFFERED, configured=True)))
     for message in (
         RequestHeaders(HEADERS),
         RequestBody(b""),
@@ -158,8 +158,10 @@ class _Broken:
 
 
 @pytest.mark.parametrize("method", ["request", "response_headers", "finished"])
-def test_a_handler_that_raises_ends_its_stream_with_an_error(method: str, caplog: pytest.LogCaptureFixture) -> None:
-    bare = Bare(Case("", ()))
+def test_a_handler_that_raises_ends_its_stream_with_an_error(
+    make: type[Bare], method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bare = make(Case("", ()))
     broken = _Broken(method)
     bare.session._handler = broken
     for message in (RequestHeaders(HEADERS), RequestBody(b"", True), ResponseHeaders(SSE), ResponseBody(b"", True)):
@@ -183,8 +185,8 @@ def test_budget_is_shared_and_given_back() -> None:
     assert second.add(b"1234567890") is None
 
 
-def test_the_memory_of_a_body_is_given_back_when_it_was_forwarded() -> None:
-    bare = Bare(Case("", (), script=Script(answer=None)))
+def test_the_memory_of_a_body_is_given_back_when_it_was_forwarded(make: type[Bare]) -> None:
+    bare = make(Case("", (), script=Script(answer=None)))
     bare.does(RequestHeaders(HEADERS))
     bare.does(RequestBody(b"x" * 100, True))
     assert bare.budget.used_bytes == 100

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +28,7 @@ from epp.extproc.messages import (
     StreamedBody,
     TrailersAnswer,
 )
+from tests.extproc.machines import MACHINES
 from tests.extproc.transcripts import (
     EVICTED,
     REFUSED,
@@ -41,6 +43,8 @@ from tests.extproc.transcripts import (
 )
 
 MAX_PIECE = 62_000
+
+MACHINE = pytest.mark.parametrize("make", MACHINES.values(), ids=list(MACHINES))
 
 HEADERS = PlainHeaders((":path", "/v1/completions"), ("x-spoof", "1"))
 HEADS = st.sampled_from(
@@ -76,12 +80,13 @@ OPENINGS = st.builds(
     configured=st.just(True),
     observed=st.sampled_from([False] * 9 + [True]),
 ) | st.just(Opening())
+METADATA = st.sampled_from([None, {"n": {"k": "v"}}])
 MESSAGES: st.SearchStrategy[Does] = st.one_of(
-    st.builds(RequestHeaders, st.just(HEADERS), st.booleans()),
-    st.builds(RequestBody, DATA, st.booleans()),
-    st.just(RequestTrailers()),
-    st.builds(ResponseHeaders, HEADS, st.booleans()),
-    st.builds(ResponseBody, DATA, st.booleans()),
+    st.builds(RequestHeaders, st.just(HEADERS), st.booleans(), METADATA),
+    st.builds(RequestBody, DATA, st.booleans(), METADATA, st.booleans(), st.just(value=False)),
+    st.builds(RequestTrailers, METADATA),
+    st.builds(ResponseHeaders, HEADS, st.booleans(), st.none()),
+    st.builds(ResponseBody, DATA, st.booleans(), st.booleans(), st.just(value=False)),
     st.just(ResponseTrailers()),
     st.builds(Late, ANSWERS),
     st.just(Wait(100.0)),
@@ -115,10 +120,11 @@ def _can_be_done(bare: Bare, what: Does) -> bool:
     return not isinstance(what, Late) or bare.handler.stream is not None
 
 
+@MACHINE
 @settings(max_examples=400, deadline=None)
 @given(opening=OPENINGS, script=SCRIPTS, steps=conversations())
-def test_any_conversation_keeps_the_rules(opening: Opening, script: Script, steps: list[Does]) -> None:
-    bare = Bare(Case("", (), opening=opening, script=script))
+def test_any_conversation_keeps_the_rules(make: type[Bare], opening: Opening, script: Script, steps: list[Does]) -> None:
+    bare = make(Case("", (), opening=opening, script=script))
     sent: list[Outgoing] = []
     done: list[Does] = []
     for what in steps:
@@ -205,6 +211,7 @@ def _cuts(data: bytes, at: list[int]) -> list[bytes]:
     return [data[start:stop] for start, stop in zip([0, *places], [*places, len(data)], strict=True)]
 
 
+@MACHINE
 @settings(max_examples=150, deadline=None)
 @given(
     size=st.sampled_from([0, 1, 61_999, 62_000, 62_001, 124_000, 150_025]),
@@ -212,9 +219,9 @@ def _cuts(data: bytes, at: list[int]) -> list[bytes]:
     trailers=st.booleans(),
     empty_end=st.booleans(),
 )
-def test_cuts_of_a_body_change_nothing(size: int, cuts: list[int], trailers: bool, empty_end: bool) -> None:
+def test_cuts_of_a_body_change_nothing(make: type[Bare], size: int, cuts: list[int], trailers: bool, empty_end: bool) -> None:
     data = bytes(index % 251 for index in range(size))
-    bare = Bare(Case("", ()))
+    bare = make(Case("", ()))
     sent: list[Outgoing] = [*bare.does(RequestHeaders(HEADERS))]
     chunks = _cuts(data, cuts) + ([b""] if empty_end else [])
     for index, chunk in enumerate(chunks):
@@ -242,13 +249,16 @@ def _check_body(sent: list[Outgoing], data: bytes, ends: bool, empty_needed: boo
         assert [piece.end for piece in pieces] == [False] * (len(pieces) - 1) + [ends]
 
 
+@MACHINE
 @settings(max_examples=100, deadline=None)
 @given(
     body=st.binary(max_size=40),
     spans=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), st.binary(max_size=5)), max_size=4),
 )
-def test_splices_are_applied_or_the_stream_is_aborted(body: bytes, spans: list[tuple[int, int, bytes]]) -> None:
-    bare = Bare(Case("", (), script=Script(routed(splices=tuple(spans)))))
+def test_splices_are_applied_or_the_stream_is_aborted(
+    make: type[Bare], body: bytes, spans: list[tuple[int, int, bytes]]
+) -> None:
+    bare = make(Case("", (), script=Script(routed(splices=tuple(spans)))))
     bare.does(RequestHeaders(HEADERS))
     sent = bare.does(RequestBody(body, True))
     legal = all(start <= stop <= len(body) for start, stop, _ in spans)

@@ -1,16 +1,16 @@
-"""Every transcript, on the bare machine."""
+"""Every transcript, on the bare machines."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.extproc.cases import CASES
-from tests.extproc.transcripts import Case, play
+from tests.extproc.transcripts import Bare, Case, play
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.id)
-def test_machine_follows_the_transcript(case: Case) -> None:
-    bare = play(case)
+def test_machine_follows_the_transcript(make: type[Bare], case: Case) -> None:
+    bare = play(case, make)
     requests = [call for call in bare.handler.calls if call[0] == "request"]
     ends = [call for call in bare.handler.calls if call[0] == "finished"]
     assert len(ends) <= len(requests) <= 1

@@ -240,9 +240,9 @@ class Bare:
         return sent
 
 
-def play(case: Case) -> Bare:
-    """Play a case on the bare machine and compare every step."""
-    bare = Bare(case)
+def play(case: Case, make: type[Bare] = Bare) -> Bare:
+    """Play a case on a bare machine and compare every step."""
+    bare = make(case)
     for number, step in enumerate(case.steps):
         before = len(bare.handler.calls)
         sent = bare.does(step.does)

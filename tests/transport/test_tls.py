@@ -19,6 +19,7 @@ from epp.extproc.handler import Port, Settings, Tls, TlsVersion
 from epp.transport.grpc_server import GrpcTransport
 from epp.transport.tls import CIPHER_SUITES, load_pair, parse_cipher_suites, parse_min_version, self_signed
 from tests.extproc.wire import Dispatcher
+from tests.transport.transports import MakeTransport
 
 
 def _write(directory: Path, tls: Tls) -> None:
@@ -123,9 +124,9 @@ def _der(tls: Tls) -> bytes:
     return ssl.PEM_cert_to_DER_cert(tls.certificate.decode())
 
 
-async def test_new_handshakes_get_the_new_certificate() -> None:
+async def test_new_handshakes_get_the_new_certificate(make: MakeTransport) -> None:
     first, second = self_signed(), self_signed()
-    transport = GrpcTransport()
+    transport = make()
     [port] = await transport.start(Dispatcher(), Settings(tls=first), [Port("127.0.0.1", 0, secure=True)])
     try:
         assert await _served(port) == _der(first)

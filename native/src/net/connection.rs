@@ -13,7 +13,7 @@ use http::{Method, Request, Response, StatusCode};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::spawn_local;
-use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::health;
@@ -24,6 +24,9 @@ use crate::wire::messages::Status;
 const EXTPROC: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
 const HEALTH: &str = "/grpc.health.v1.Health/";
 
+/// Source: RFC 9113, 3.4.
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const PREFACE_PAUSE: Duration = Duration::from_millis(10);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// A peer that does not answer a ping until the next one is due is gone.
 const KEEPALIVE: Duration = Duration::from_secs(30);
@@ -53,13 +56,37 @@ pub async fn serve(thread: Rc<Thread>, port: ServedPort, tcp: TcpStream) {
     let _ = tcp.set_nodelay(true);
     let number = thread.connected();
     if !port.secure {
-        serve_h2(&thread, port, number, tcp).await;
+        if let Ok(Some(tcp)) = timeout(HANDSHAKE, speaks_h2(tcp)).await {
+            serve_h2(&thread, port, number, tcp).await;
+        }
     } else if let Some(config) = thread.shared.settings().tls.clone()
         && let Ok(Ok(stream)) = timeout(HANDSHAKE, TlsAcceptor::from(config).accept(tcp)).await
     {
         serve_h2(&thread, port, number, stream).await;
     }
     thread.disconnected(number);
+}
+
+/// The connection, if it begins as HTTP/2 does. Another client is closed in order: with its bytes unread it would be reset,
+/// and might not learn that nobody understands it.
+async fn speaks_h2(mut tcp: TcpStream) -> Option<TcpStream> {
+    let mut begin = [0; PREFACE.len()];
+    let mut known = 0;
+    while known < PREFACE.len() {
+        let size = tcp.peek(&mut begin).await.ok().filter(|size| *size > 0)?;
+        if begin[..size] != PREFACE[..size] {
+            let mut dropped = [0; 4096];
+            while tcp.try_read(&mut dropped).is_ok_and(|size| size > 0) {}
+            poll_fn(|cx| Pin::new(&mut tcp).poll_shutdown(cx)).await.ok()?;
+            return None;
+        }
+        known = size;
+        if known < PREFACE.len() {
+            // What is peeked at stays readable: look again a moment later.
+            sleep(PREFACE_PAUSE).await;
+        }
+    }
+    Some(tcp)
 }
 
 async fn serve_h2<T: AsyncRead + AsyncWrite + Unpin>(thread: &Rc<Thread>, port: ServedPort, number: usize, io: T) {

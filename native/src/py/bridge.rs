@@ -459,5 +459,10 @@ fn listen(host: &str, port: u16) -> PyResult<TcpListener> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    bind().map_err(|error| PyOSError::new_err((error.raw_os_error(), error.to_string())))
+    let address = if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    };
+    bind().map_err(|error| PyOSError::new_err((error.raw_os_error(), format!("{address}: {error}"))))
 }

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from epp.extproc.readers import MAX_COPY_BYTES, READERS, BodyCopy, CopyReader
 from tests.unit.extproc.heads import cut, head, places
+from tests.unit.extproc.twins import make_reader
 
 
 def test_names() -> None:
@@ -25,7 +26,7 @@ def test_names() -> None:
 
 @pytest.mark.parametrize("name", sorted(READERS))
 def test_every_reader_has_a_result_before_the_first_chunk_and_after_an_empty_one(name: str) -> None:
-    reader = READERS[name](head())
+    reader = make_reader(name, head())
     before = reader.result()
     reader.feed(b"")
     assert reader.result() == before
@@ -42,7 +43,7 @@ def test_copy_is_the_beginning_of_the_body(body: bytes, where: list[int], limit:
 
 
 def test_copy_is_bounded() -> None:
-    reader = READERS["copy"](head())
+    reader = make_reader("copy", head())
     for _ in range(20):
         reader.feed(b"x" * 62_000)
     assert reader.result() == BodyCopy(b"x" * MAX_COPY_BYTES, truncated=True)

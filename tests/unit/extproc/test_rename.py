@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.extproc.handler import Rename
-from epp.extproc.readers import Renamer, make_renamer
+from epp.extproc.readers import Renamer
 from tests.unit.extproc.heads import SSE, PlainHead, cut, every_cut, head, places
+from tests.unit.extproc.twins import make_both_renamers
 
 JSON = "application/json"
 OLD = "vllm-backend-01"
@@ -19,7 +20,7 @@ NEW = "gpt-4-proxy"
 
 
 def renamer(content_type: str = JSON, old: str = OLD, new: str = NEW, member: str = "model") -> Renamer:
-    made = make_renamer(head(content_type), Rename(member, old, new))
+    made = make_both_renamers(head(content_type), Rename(member, old, new))
     assert made is not None
     return made
 
@@ -123,11 +124,11 @@ def test_other_members_can_be_renamed() -> None:
     ],
 )
 def test_nothing_to_rename(response: PlainHead, old: str, new: str) -> None:
-    assert make_renamer(response, Rename("model", old, new)) is None
+    assert make_both_renamers(response, Rename("model", old, new)) is None
 
 
 def test_identity_is_no_encoding() -> None:
-    assert make_renamer(head(JSON, ("content-encoding", "identity")), Rename("model", OLD, NEW)) is not None
+    assert make_both_renamers(head(JSON, ("content-encoding", "identity")), Rename("model", OLD, NEW)) is not None
 
 
 def test_c76_name_cut_over_two_events_is_replaced_and_complete_events_pass() -> None:
@@ -205,7 +206,7 @@ def test_document_equals_the_naive_rename(
     document: dict[str, object], old: str, new: str, style: dict[str, object], where: list[int]
 ) -> None:
     body = json.dumps(document, **style).encode()  # type: ignore[arg-type]
-    made = make_renamer(head(JSON), Rename("model", old, new))
+    made = make_both_renamers(head(JSON), Rename("model", old, new))
     out = body if made is None else renamed(made, cut(body, where))
     expected = set_model(document, old, new)
     assert json.loads(out) == expected

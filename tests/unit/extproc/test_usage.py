@@ -10,15 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.extproc import usage as usage_module
-from epp.extproc.readers import READERS, Usage
+from epp.extproc.readers import Usage
 from tests.unit.extproc.heads import SSE, PlainHead, cut, every_cut, head, places
+from tests.unit.extproc.twins import make_reader
 
 OPENAI = "openai-usage"
 ANTHROPIC = "anthropic-usage"
 
 
 def read(name: str, response: PlainHead, chunks: list[bytes]) -> Usage:
-    reader = READERS[name](response)
+    reader = make_reader(name, response)
     for chunk in chunks:
         reader.feed(chunk)
     result = reader.result()
@@ -180,7 +181,7 @@ def test_openai_stream_in_any_two_pieces(chunks: list[bytes], expected: Usage) -
 
 
 def test_the_usage_so_far_grows_with_the_stream() -> None:
-    reader = READERS[OPENAI](head(SSE))
+    reader = make_reader(OPENAI, head(SSE))
     results = []
     for number in (1, 2, 3):
         reader.feed(event({"usage": {"prompt_tokens": 5, "completion_tokens": number}}))
@@ -322,7 +323,7 @@ documents = st.fixed_dictionaries(
 @given(bodies=st.lists(documents, max_size=5), where=places)
 def test_any_cut_gives_the_same_usage_as_event_by_event(name: str, bodies: list[dict[str, object]], where: list[int]) -> None:
     body = b"".join(map(event, bodies))
-    whole = READERS[name](head(SSE))
+    whole = make_reader(name, head(SSE))
     for document in bodies:
         whole.feed(event(document))
     assert read(name, head(SSE), cut(body, where)) == whole.result()

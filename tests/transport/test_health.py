@@ -11,16 +11,16 @@ from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
 from epp.extproc.handler import HealthStatus, HealthTable
-from epp.transport.grpc_server import GrpcTransport
 from tests.extproc.transcripts import SETTINGS
 from tests.extproc.wire import LIMIT_S, Dispatcher, Loopback, loopback
+from tests.transport.transports import MakeTransport
 
 TABLE = HealthTable({"": HealthStatus.SERVING, "readiness": HealthStatus.NOT_SERVING}, HealthStatus.SERVICE_UNKNOWN)
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Loopback]:
-    async with loopback(GrpcTransport, Dispatcher(), SETTINGS) as running:
+async def running(make: MakeTransport) -> AsyncIterator[Loopback]:
+    async with loopback(make, Dispatcher(), SETTINGS) as running:
         yield running
 
 

@@ -1,4 +1,4 @@
-"""The grpc transport itself: ports, many streams, garbage, limits, deadlines, stopping."""
+"""The transports themselves: ports, many streams, garbage, limits, deadlines, stopping."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from epp.extproc.messages import (
     Status,
     StreamedBody,
 )
-from epp.transport.grpc_server import HOLD_BOUNDS_S, GrpcTransport
+from epp.transport.grpc_server import HOLD_BOUNDS_S
 from tests.extproc.cases import NO_CONFIG
 from tests.extproc.transcripts import FULL_DUPLEX, REFUSED, SETTINGS, PlainHeaders, Recorder, Script, routed
 from tests.extproc.wire import LIMIT_S, Client, Dispatcher, loopback
+from tests.transport.transports import MakeTransport
 
 HEADERS = PlainHeaders((":path", "/v1/completions"))
 JSON = PlainHeaders((":status", "200"))
@@ -56,7 +57,7 @@ async def _begin(client: Client, body: bytes = b"{}") -> None:
     await client.send(RequestBody(body, True))
 
 
-async def test_two_hundred_streams_at_once() -> None:
+async def test_two_hundred_streams_at_once(make: MakeTransport) -> None:
     handler = PerStream(Script())
 
     async def one(channel: aio.Channel, number: int, everybody: asyncio.Barrier) -> None:
@@ -73,7 +74,7 @@ async def test_two_hundred_streams_at_once() -> None:
         assert await client.receive() is None
         assert await client.status() is Status.OK
 
-    async with loopback(GrpcTransport, handler, SETTINGS) as running:
+    async with loopback(make, handler, SETTINGS) as running:
         everybody = asyncio.Barrier(200)
         await asyncio.gather(*(one(running.channel, number, everybody) for number in range(200)))
         await running.until_ended(200)
@@ -87,9 +88,9 @@ async def test_two_hundred_streams_at_once() -> None:
     assert [recorder.outcomes[0].end for recorder in handler.recorders] == [End.NATURAL] * 200
 
 
-async def test_stop_aborts_what_is_still_running_and_tells_the_handler() -> None:
+async def test_stop_aborts_what_is_still_running_and_tells_the_handler(make: MakeTransport) -> None:
     handler = PerStream(Script())
-    async with loopback(GrpcTransport, handler, SETTINGS) as running:
+    async with loopback(make, handler, SETTINGS) as running:
         in_response, deciding, body_incomplete = (Client(running.channel, FULL_DUPLEX) for _ in range(3))
         await _begin(in_response)
         await in_response.receive()
@@ -110,9 +111,9 @@ async def test_stop_aborts_what_is_still_running_and_tells_the_handler() -> None
         assert running.transport.stats().open_streams == 0
 
 
-async def test_stop_waits_for_running_streams() -> None:
+async def test_stop_waits_for_running_streams(make: MakeTransport) -> None:
     handler = PerStream(Script())
-    async with loopback(GrpcTransport, handler, SETTINGS) as running:
+    async with loopback(make, handler, SETTINGS) as running:
         client = Client(running.channel, FULL_DUPLEX)
         await _begin(client)
         await client.receive()
@@ -129,9 +130,9 @@ async def test_stop_waits_for_running_streams() -> None:
         assert handler.recorders[0].outcomes[0].end is End.NATURAL
 
 
-async def test_an_evicted_stream_and_a_late_answer_are_written_while_nothing_arrives() -> None:
+async def test_an_evicted_stream_and_a_late_answer_are_written_while_nothing_arrives(make: MakeTransport) -> None:
     handler = PerStream(Script(answer=None))
-    async with loopback(GrpcTransport, handler, SETTINGS) as running:
+    async with loopback(make, handler, SETTINGS) as running:
         client = Client(running.channel, FULL_DUPLEX)
         await _begin(client)
         await handler.until_asked(1)
@@ -150,10 +151,10 @@ async def test_an_evicted_stream_and_a_late_answer_are_written_while_nothing_arr
     assert [call[0] for call in handler.recorders[0].calls] == ["request", "finished"]
 
 
-async def test_answers_of_other_streams_are_written_from_inside_a_call() -> None:
+async def test_answers_of_other_streams_are_written_from_inside_a_call(make: MakeTransport) -> None:
     """A stream that ends makes room for one that waits."""
     handler = PerStream(Script(answer=None))
-    async with loopback(GrpcTransport, handler, SETTINGS) as running:
+    async with loopback(make, handler, SETTINGS) as running:
         waiting, ending = Client(running.channel, FULL_DUPLEX), Client(running.channel, FULL_DUPLEX)
         await _begin(waiting)
         await handler.until_asked(1)
@@ -172,9 +173,9 @@ async def test_answers_of_other_streams_are_written_from_inside_a_call() -> None
         assert isinstance(await waiting.receive(), HeadersAnswer)
 
 
-async def test_a_body_that_stops_coming_is_noticed_while_nothing_arrives() -> None:
+async def test_a_body_that_stops_coming_is_noticed_while_nothing_arrives(make: MakeTransport) -> None:
     handler = PerStream(Script(REFUSED))
-    async with loopback(GrpcTransport, handler, SETTINGS._replace(body_idle_s=0.05)) as running:
+    async with loopback(make, handler, SETTINGS._replace(body_idle_s=0.05)) as running:
         client = Client(running.channel, FULL_DUPLEX)
         await client.send(RequestHeaders(HEADERS))
         await client.send(RequestBody(b"begin"))
@@ -183,9 +184,9 @@ async def test_a_body_that_stops_coming_is_noticed_while_nothing_arrives() -> No
     assert handler.recorders[0].requests[0].body_state is BodyState.TIMED_OUT
 
 
-async def test_garbage_ends_its_own_stream_only() -> None:
+async def test_garbage_ends_its_own_stream_only(make: MakeTransport) -> None:
     handler = PerStream(Script())
-    async with loopback(GrpcTransport, handler, SETTINGS) as running:
+    async with loopback(make, handler, SETTINGS) as running:
         good, bad, empty = (Client(running.channel, FULL_DUPLEX) for _ in range(3))
         await _begin(good)
         assert isinstance(await good.receive(), HeadersAnswer)
@@ -197,9 +198,9 @@ async def test_garbage_ends_its_own_stream_only() -> None:
         assert isinstance(await good.receive(), StreamedBody)
 
 
-async def test_a_message_above_the_receive_limit_ends_its_own_stream_only() -> None:
+async def test_a_message_above_the_receive_limit_ends_its_own_stream_only(make: MakeTransport) -> None:
     handler = PerStream(Script())
-    async with loopback(GrpcTransport, handler, SETTINGS._replace(max_receive_bytes=100_000)) as running:
+    async with loopback(make, handler, SETTINGS._replace(max_receive_bytes=100_000)) as running:
         good, large = Client(running.channel, FULL_DUPLEX), Client(running.channel, FULL_DUPLEX)
         await _begin(good)
         assert isinstance(await good.receive(), HeadersAnswer)
@@ -213,10 +214,10 @@ async def test_a_message_above_the_receive_limit_ends_its_own_stream_only() -> N
     assert len(handler.recorders) == 1, "the handler never saw the large one"
 
 
-async def test_a_client_that_does_not_read_is_noticed_when_it_leaves() -> None:
+async def test_a_client_that_does_not_read_is_noticed_when_it_leaves(make: MakeTransport) -> None:
     """The response is larger than any window, so a write is waiting when the stream is cancelled."""
     handler = PerStream(Script(routed(Plan())))
-    async with loopback(GrpcTransport, handler, SETTINGS) as running:
+    async with loopback(make, handler, SETTINGS) as running:
         client = Client(running.channel, FULL_DUPLEX)
         await _begin(client)
         await client.send(ResponseHeaders(JSON))
@@ -230,9 +231,9 @@ async def test_a_client_that_does_not_read_is_noticed_when_it_leaves() -> None:
     assert handler.recorders[0].outcomes[0].end is End.DISCONNECTED
 
 
-async def test_stop_does_not_hang_on_a_client_that_does_not_read() -> None:
+async def test_stop_does_not_hang_on_a_client_that_does_not_read(make: MakeTransport) -> None:
     handler = PerStream(Script(routed(Plan())))
-    async with loopback(GrpcTransport, handler, SETTINGS) as running:
+    async with loopback(make, handler, SETTINGS) as running:
         client = Client(running.channel, FULL_DUPLEX)
         await _begin(client)
         await client.send(ResponseHeaders(JSON))
@@ -251,9 +252,9 @@ async def _send_for_ever(client: Client) -> None:
         await client.send(ResponseBody(b"x" * 1_000_000))
 
 
-async def test_configure_is_for_new_streams() -> None:
+async def test_configure_is_for_new_streams(make: MakeTransport) -> None:
     handler = PerStream(Script())
-    async with loopback(GrpcTransport, handler, SETTINGS) as running:
+    async with loopback(make, handler, SETTINGS) as running:
         old = Client(running.channel, FULL_DUPLEX)
         await old.send(RequestHeaders(PlainHeaders(("x-spoof", "1"), ("x-new", "1"))))
         while running.transport.stats().open_streams == 0:  # noqa: ASYNC110 — counts are read, not told
@@ -270,9 +271,9 @@ async def test_configure_is_for_new_streams() -> None:
         assert answer.remove == ("x-spoof",)
 
 
-async def test_without_protocol_config_the_answer_survives_the_half_close() -> None:
+async def test_without_protocol_config_the_answer_survives_the_half_close(make: MakeTransport) -> None:
     handler = PerStream(Script(answer=None))
-    async with loopback(GrpcTransport, handler, SETTINGS) as running:
+    async with loopback(make, handler, SETTINGS) as running:
         client = Client(running.channel, NO_CONFIG)
         await _begin(client)
         await client.half_close()
@@ -286,8 +287,8 @@ async def test_without_protocol_config_the_answer_survives_the_half_close() -> N
         assert await client.status() is Status.OK
 
 
-async def test_ports_are_chosen_and_returned_in_order() -> None:
-    transport = GrpcTransport()
+async def test_ports_are_chosen_and_returned_in_order(make: MakeTransport) -> None:
+    transport = make()
     ports = [Port("127.0.0.1", 0, secure=False), Port("::1", 0, secure=False, extproc=False)]
     bound = await transport.start(PerStream(Script()), SETTINGS, ports)
     try:
@@ -297,8 +298,8 @@ async def test_ports_are_chosen_and_returned_in_order() -> None:
         await transport.stop(0)
 
 
-async def test_health_port_does_not_serve_extproc() -> None:
-    transport = GrpcTransport()
+async def test_health_port_does_not_serve_extproc(make: MakeTransport) -> None:
+    transport = make()
     [port] = await transport.start(PerStream(Script()), SETTINGS, [Port("127.0.0.1", 0, secure=False, extproc=False)])
     try:
         async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
@@ -309,21 +310,21 @@ async def test_health_port_does_not_serve_extproc() -> None:
         await transport.stop(0)
 
 
-async def test_a_port_in_use_is_an_error() -> None:
+async def test_a_port_in_use_is_an_error(make: MakeTransport) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        transport = GrpcTransport()
+        transport = make()
         with pytest.raises(UsageError, match=f"cannot listen on 127.0.0.1:{port}"):
             await transport.start(PerStream(Script()), SETTINGS, [Port("127.0.0.1", port, secure=False)])
 
 
-async def test_a_secure_port_needs_a_key_pair() -> None:
+async def test_a_secure_port_needs_a_key_pair(make: MakeTransport) -> None:
     with pytest.raises(UsageError, match="there is no key pair"):
-        await GrpcTransport().start(PerStream(Script()), Settings(), [Port("127.0.0.1", 0, secure=True)])
+        await make().start(PerStream(Script()), Settings(), [Port("127.0.0.1", 0, secure=True)])
 
 
-async def test_stop_before_start_and_twice() -> None:
-    transport = GrpcTransport()
+async def test_stop_before_start_and_twice(make: MakeTransport) -> None:
+    transport = make()
     await transport.stop(0)
     await transport.start(PerStream(Script()), SETTINGS, [Port("127.0.0.1", 0, secure=False)])
     await transport.stop(0)
