@@ -11,6 +11,7 @@ MAX_MESSAGE_BYTES = 1024 * 1024
 """Longest message of a response that is kept whole; a longer one is passed over."""
 _PREFIX_BYTES = 5
 _MAX_VARINT_BYTES = 10
+_LAST_SHIFT = 7 * (_MAX_VARINT_BYTES - 1)
 _VARINT, _FIXED64, _LENGTH, _FIXED32 = 0, 1, 2, 5
 _FIXED_BYTES = {_FIXED64: 8, _FIXED32: 4}
 _UINT32 = 0xFFFFFFFF
@@ -113,7 +114,7 @@ def packed_uint32(data: memoryview) -> list[int]:
     """The numbers of a packed ``repeated uint32``.
 
     Raises:
-        WireError: the last one is cut off.
+        WireError: one is too long, or the last one is cut off.
     """
     raw = bytes(data)
     if raw.isascii():
@@ -122,14 +123,25 @@ def packed_uint32(data: memoryview) -> list[int]:
         raise WireError("a packed list is cut off")
     numbers: list[int] = []
     add = numbers.append
-    value = shift = 0
-    for byte in raw:  # prompts have up to some 100,000 ids: one pass without slices
-        if byte < 0x80:
-            add((value | byte << shift) & _UINT32)
-            value = shift = 0
-        else:
-            value |= (byte & 0x7F) << shift
+    following = iter(raw)
+    for first in following:  # prompts have up to some 100,000 ids, and vocabularies fit three bytes: one turn for each id
+        if first < 0x80:
+            add(first)
+            continue
+        second = next(following)
+        if second < 0x80:
+            add(first & 0x7F | second << 7)
+            continue
+        third = next(following)
+        value = first & 0x7F | (second & 0x7F) << 7 | (third & 0x7F) << 14
+        shift = 21
+        while third >= 0x80:
+            if shift > _LAST_SHIFT:
+                raise WireError("a number of a packed list is too long")
+            third = next(following)
+            value |= (third & 0x7F) << shift
             shift += 7
+        add(value & _UINT32)
     return numbers
 
 

@@ -16,7 +16,7 @@ from epp.framework.types import Cause, InferenceRequest
 from tests.conformance.conftest import StartPicker
 from tests.conformance.doubles import Recorder, double
 from tests.conformance.exchanges import event, pass_chunks, routed, start_watched
-from tests.conformance.picker import A_ADDRESS, B_ADDRESS, A, B, C, Picker, Server, server
+from tests.conformance.picker import A_ADDRESS, B_ADDRESS, C_ADDRESS, A, B, C, Picker, Server, server
 from tests.conformance.wire import (
     Answer,
     Message,
@@ -97,6 +97,33 @@ async def test_decisions_are_counted(start: StartPicker) -> None:
     await ask(picker)
     kind = "pd-profile-handler"
     assert picker.series("pd_decision_total") == {(kind, kind, "m", "prefill-decode"): 1, (kind, kind, "m", "decode-only"): 1}
+
+
+async def test_an_older_configuration_with_two_decode_targets(start: StartPicker) -> None:
+    document = {
+        "plugins": [
+            {"type": "pd-profile-handler"},
+            {"type": "prefill-header-handler"},
+            {"type": "response-header-handler"},
+            {"type": "prefill-filter"},
+            {"type": "decode-filter"},
+            {"type": "queue-scorer"},
+            {"type": "active-request-scorer", "parameters": {"requestTimeout": "90s"}},
+            {"type": "max-score-picker", "parameters": {"maxNumOfEndpoints": 2}},
+        ],
+        "schedulingProfiles": [
+            {"name": name, "plugins": [{"pluginRef": plugin} for plugin in (f"{name}-filter", scorer, "max-score-picker")]}
+            for name, scorer in (("prefill", "queue-scorer"), ("decode", "active-request-scorer"))
+        ],
+    }
+    prefill = with_role(server("p", "fd00::5", waiting_queue=1), "prefill")
+    busier = with_role(server("q", "fd00::6", waiting_queue=2), "prefill")
+    decode = with_role(C(), "both")
+    picker = await start(prefill, busier, DECODE, decode, config={"document": document})
+    answer = await ask(picker)
+    assert sorted(answer.target.split(",")) == [B_ADDRESS, C_ADDRESS]
+    headers = answer.headers.headers
+    assert headers["mif-prefill-endpoint"] == headers["x-prefiller-host-port"] == "[fd00::5]:8000"
 
 
 async def test_the_primary_port(start: StartPicker) -> None:

@@ -82,6 +82,12 @@ def test_packed_numbers_are_cut_to_32_bits() -> None:
     assert packed_uint32(memoryview(packed(2**32 + 5))) == [5]
 
 
+def test_a_number_in_a_packed_list_has_at_most_ten_bytes() -> None:
+    assert packed_uint32(memoryview(b"\xff" * 9 + b"\x01")) == [2**32 - 1]
+    with pytest.raises(WireError, match="too long"):
+        packed_uint32(memoryview(b"\xff" * 1_000_000 + b"\x01"))
+
+
 def test_a_packed_list_that_is_cut_off() -> None:
     with pytest.raises(WireError, match="cut off"):
         packed_uint32(memoryview(packed(1, 300)[:-1]))
