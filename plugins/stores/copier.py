@@ -15,12 +15,13 @@ from uuid import uuid4
 from plugins.stores.backend import StoreError
 from plugins.stores.mongo_tier import MongoTier
 from plugins.stores.parameters import RedisStore, SyncStream
-from plugins.stores.redis_tier import DEADLINE_S, RedisClient, client_errors, connect
+from plugins.stores.redis_tier import SILENCE_S, RedisClient, client_errors, connect
 
 logger = logging.getLogger(__name__)
 
 _PAUSE_S = 1.0
 """After a failure."""
+_CANCEL_AGAIN_S = 0.1
 
 Entries = Sequence[tuple[bytes, dict[bytes, bytes] | None]]
 """Ids of the stream with their fields; None for one that was trimmed."""
@@ -51,12 +52,16 @@ class Copier:
 
     async def stop(self) -> None:
         """Stop; what was not acknowledged is left to others."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        task = self._task
+        while task is not None and not task.done():
+            # Again, if it must be: a client that waits with asyncio.wait_for loses a cancellation in Python 3.11 when the
+            # answer comes at the same time.
+            task.cancel()
+            await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
 
     async def _run(self) -> None:
-        client = connect(self._redis, self._stream.block_timeout + DEADLINE_S)
+        connections = connect(self._redis, self._stream.block_timeout + SILENCE_S)
+        client = connections.client
         is_down = False
         try:
             while True:
@@ -72,7 +77,7 @@ class Copier:
                     is_down = True
                     await asyncio.sleep(_PAUSE_S)
         finally:
-            await client.aclose()
+            await connections.close()
 
     async def _prepare(self, client: RedisClient) -> None:
         await self._mongo.prepare()

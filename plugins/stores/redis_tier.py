@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, cast
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from plugins.stores.backend import StoreError, import_extra
 from plugins.stores.parameters import RedisStore
@@ -13,7 +14,9 @@ from plugins.stores.parameters import RedisStore
 PREFIX = "heimdall:responses:"
 """Of the keys of documents."""
 DEADLINE_S = 0.4
-"""Of one operation."""
+"""Of reading a document; a request waits for it."""
+SILENCE_S = 5.0
+"""Longest silence of a server; requests have tighter deadlines, writes need none."""
 _REPLACE = (
     "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1 end return 0"
 )
@@ -38,6 +41,19 @@ class RedisClient(Protocol):
     async def aclose(self) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Connections:
+    """A client, and what it asks where its server is."""
+
+    client: RedisClient
+    sentinels: Sequence[RedisClient] = ()
+
+    async def close(self) -> None:
+        """Close all of them."""
+        for client in (self.client, *self.sentinels):
+            await client.aclose()
+
+
 class RedisTier:
     """The first tier, or the only one.
 
@@ -53,45 +69,48 @@ class RedisTier:
         self._params = params
         self._ttl_ms = max(1, round(params.ttl * 1000))
         self._errors = client_errors()
-        self.client = connect(params)
+        self._connections = connect(params)
+        self._client = self._connections.client
 
     async def stop(self) -> None:
         """Close connections."""
         async with self._guarded():
-            await self.client.aclose()
+            await self._connections.close()
 
     async def get(self, key: str) -> bytes | None:
-        """A document."""
-        async with self._guarded():
-            return await self.client.get(PREFIX + key)
+        """A document, within ``DEADLINE_S``."""
+        try:
+            async with self._guarded(), asyncio.timeout(DEADLINE_S):
+                return await self._client.get(PREFIX + key)
+        except TimeoutError as error:
+            raise StoreError(f"Redis took longer than {DEADLINE_S:g} s") from error
 
     async def put(self, key: str, document: bytes) -> None:
         """Keep a document for the time to live."""
         async with self._guarded():
-            await self.client.set(PREFIX + key, document, px=self._ttl_ms)
+            await self._client.set(PREFIX + key, document, px=self._ttl_ms)
 
     async def replace(self, key: str, old: bytes, new: bytes) -> bool:
         """Compare and set, in one step of the server."""
         async with self._guarded():
-            return await self.client.eval(_REPLACE, 1, PREFIX + key, old, new, self._ttl_ms) == 1
+            return await self._client.eval(_REPLACE, 1, PREFIX + key, old, new, self._ttl_ms) == 1
 
     async def delete(self, key: str) -> None:
         """Forget a document."""
         async with self._guarded():
-            await self.client.delete(PREFIX + key)
+            await self._client.delete(PREFIX + key)
 
     async def announce(self, stream: str, key: str, document: bytes, max_len: int) -> None:
         """Write a document to a stream; an empty one says that it is gone."""
         async with self._guarded():
-            await self.client.xadd(stream, {"id": key.encode(), "doc": document}, maxlen=max_len, approximate=True)
+            await self._client.xadd(stream, {"id": key.encode(), "doc": document}, maxlen=max_len, approximate=True)
 
     @asynccontextmanager
     async def _guarded(self) -> AsyncIterator[None]:
         try:
-            async with asyncio.timeout(DEADLINE_S):
-                yield
-        except TimeoutError as error:
-            raise StoreError(f"Redis took longer than {DEADLINE_S:g} s") from error
+            yield
+        except TimeoutError:  # an OSError, but not the server's
+            raise
         except self._errors as error:
             raise StoreError(f"Redis: {error}") from error
 
@@ -106,11 +125,11 @@ def client_errors() -> tuple[type[Exception], ...]:
     return (exceptions.RedisError, OSError)
 
 
-def connect(params: RedisStore, socket_timeout_s: float = DEADLINE_S) -> RedisClient:
-    """A client; it connects when it is used first.
+def connect(params: RedisStore, silence_s: float = SILENCE_S) -> Connections:
+    """A client for one server, for the master that Sentinel names, or for a cluster; it connects when it is used first.
 
     Args:
-        socket_timeout_s: longest silence of a server.
+        silence_s: longest silence of a server.
 
     Raises:
         ValueError: the client library is missing, or the address is wrong.
@@ -119,8 +138,8 @@ def connect(params: RedisStore, socket_timeout_s: float = DEADLINE_S) -> RedisCl
     backoff = import_extra("redis.backoff", "redis")
     retry = import_extra("redis.asyncio.retry", "redis")
     options: dict[str, Any] = {
-        "socket_timeout": socket_timeout_s,
-        "socket_connect_timeout": DEADLINE_S,
+        "socket_timeout": silence_s,
+        "socket_connect_timeout": SILENCE_S,
         "retry": retry.Retry(backoff.NoBackoff(), 1),
     }
     if params.username:
@@ -130,19 +149,19 @@ def connect(params: RedisStore, socket_timeout_s: float = DEADLINE_S) -> RedisCl
     if params.address:
         if params.db:
             options["db"] = params.db
-        return cast("RedisClient", library.Redis.from_url(_url(params.address), **options))
+        return Connections(library.Redis.from_url(_url(params.address), **options))
     servers = [_host_port(address) for address in params.addresses]
     if params.master_name:
-        sentinel = library.Sentinel(servers, sentinel_kwargs={"socket_timeout": DEADLINE_S}, db=params.db, **options)
-        return cast("RedisClient", sentinel.master_for(params.master_name))
+        sentinel = library.Sentinel(servers, sentinel_kwargs={"socket_timeout": SILENCE_S}, db=params.db, **options)
+        return Connections(sentinel.master_for(params.master_name), tuple(sentinel.sentinels))
     if len(servers) == 1:
         host, port = servers[0]
-        return cast("RedisClient", library.Redis(host=host, port=port, db=params.db, **options))
+        return Connections(library.Redis(host=host, port=port, db=params.db, **options))
     if params.db:
         raise ValueError("db must be 0: a cluster has one database")
     nodes = import_extra("redis.asyncio.cluster", "redis")
     startup: Sequence[object] = [nodes.ClusterNode(host, port) for host, port in servers]
-    return cast("RedisClient", library.RedisCluster(startup_nodes=startup, **options))
+    return Connections(library.RedisCluster(startup_nodes=startup, **options))
 
 
 def _url(address: str) -> str:
