@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 from epp.framework.handle import Counter, Gauge, Histogram, PluginMetrics
 
@@ -24,37 +24,47 @@ class Measured:
 
 
 class _Series:
-    """The series of one latency of one model."""
+    """The series of one latency of one model; each is made when there is something to write."""
 
     def __init__(self, metrics: PluginMetrics, kind: str, labels: dict[str, str]) -> None:
-        def gauge(what: str) -> Gauge:
-            return metrics.gauge(f"{_PREFIX}inference_request_metric", **labels, type=what)
-
-        def histogram(name: str) -> Histogram:
-            return metrics.histogram(f"{_PREFIX}{name}", **labels)
-
-        self._actual = gauge(kind)
-        self._predicted = gauge(f"predicted_{kind}")
-        self._duration = gauge(f"{kind}_prediction_duration")
-        self._violation = gauge(f"{kind}_slo_violation")
-        self._predictions = histogram(f"request_predicted_{kind}_seconds")
-        self._durations = histogram(f"request_{kind}_prediction_duration_seconds")
-        self._violations: Counter = metrics.counter(f"{_PREFIX}request_slo_violation_total", **labels, type=kind)
+        self._metrics = metrics
+        self._kind = kind
+        self._labels = labels
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
 
     def record(self, measured: Measured) -> None:
-        actual_s, predicted_s = measured.actual_s, measured.predicted_s
+        """Write what is known of one request."""
+        kind, actual_s, predicted_s = self._kind, measured.actual_s, measured.predicted_s
         if actual_s is not None:
-            self._actual.set(actual_s)
+            self._gauge(kind).set(actual_s)
         if predicted_s is not None:
-            self._predicted.set(predicted_s)
-            self._predictions.observe(predicted_s)
-            self._duration.set(measured.prediction_s)
-            self._durations.observe(measured.prediction_s)
+            self._gauge(f"predicted_{kind}").set(predicted_s)
+            self._histogram(f"request_predicted_{kind}_seconds").observe(predicted_s)
+            self._gauge(f"{kind}_prediction_duration").set(measured.prediction_s)
+            self._histogram(f"request_{kind}_prediction_duration_seconds").observe(measured.prediction_s)
         if actual_s is not None and measured.objective_s is not None:
             violated = actual_s > measured.objective_s
-            self._violation.set(float(violated))
+            self._gauge(f"{kind}_slo_violation").set(float(violated))
             if violated:
                 self._violations.inc()
+
+    def _gauge(self, what: str) -> Gauge:
+        gauge = self._gauges.get(what)
+        if gauge is None:
+            gauge = self._metrics.gauge(f"{_PREFIX}inference_request_metric", **self._labels, type=what)
+            self._gauges[what] = gauge
+        return gauge
+
+    def _histogram(self, name: str) -> Histogram:
+        histogram = self._histograms.get(name)
+        if histogram is None:
+            histogram = self._histograms[name] = self._metrics.histogram(f"{_PREFIX}{name}", **self._labels)
+        return histogram
+
+    @cached_property
+    def _violations(self) -> Counter:
+        return self._metrics.counter(f"{_PREFIX}request_slo_violation_total", **self._labels, type=self._kind)
 
 
 class LatencyReport:

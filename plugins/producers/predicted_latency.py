@@ -44,11 +44,31 @@ class PredictedLatencyProducerParams(Params):
 
 
 class PredictedLatencyProducer(LatencyForecaster):
-    """Write a LatencyPrediction for every candidate, and learn from every answer. The module says from what.
+    """Write a LatencyPrediction for every candidate, and learn from how long each answer took.
+
+    The predictor learns while the picker runs, in the picker, starting from nothing; it needs no service of its own and keeps
+    nothing on disk. It needs the extra `latency` (the package river). A thread learns; the event loop multiplies by weights.
+
+    Three latencies are learned, each by a linear regression whose old observations fade: the time to the first chunk of a
+    stream, the time to an answer that is not streamed, and with `streamingMode` the time per further token. They are learned
+    from the uncached length of the prompt, the server's waiting queue, running requests and KV cache usage at the last scrape,
+    the requests, prompt tokens and prompts without first token that this picker has at the server, and for answers that are
+    not streamed the client's output limit; besides, from how much slower or faster each server is than the others. Requests
+    that failed, or whose end could not be seen, are not learned from; with a bypassed response nothing is.
+
+    How good it is on four simulated servers whose load changes every 20 seconds, as the mean absolute percentage error after
+    500 requests (`python -m bench.latency_prediction`; beside it the mean of all latencies so far): time to first token 16 %
+    (58 %), time per token 11 % (24 %); where two of the servers are slower, 19 % (50 %) and 14 % (30 %). Real servers are
+    noisier. Nothing is predicted before 20 answers of the kind.
 
     Parameters: those of PredictedLatencyProducerParams.
     Reads: the prefix match, the media match with `useEncoderCacheFeatures`, the endpoints' metrics, latency objectives.
+    Formula: headroom = objective - prediction. The time per token must also keep the strictest objective among the requests
+        that are under way to the endpoint; both times `sloBufferFactor`. The time that the request has waited so far is part
+        of its time to first token.
     Missing data: nothing is written until enough answers were seen; an endpoint of a role that was not seen yet is left out.
+        A value that was never scraped counts as 0.
+    Costs: some 0.2 ms a request for 100 endpoints, and 90 MiB of memory for the library.
     Source: llm-d-router: pkg/epp/framework/plugins/requestcontrol/dataproducer/predictedlatency/, with a predictor of its own.
     """
 
