@@ -19,7 +19,7 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 
 unit: setup
-	$(BIN)/python -m pytest -n 2 --require=envoy $(ARGS)
+	$(BIN)/python -m pytest -n 2 --require=envoy,redis $(ARGS)
 
 soak: setup
 	$(BIN)/python -m tests.soak $(ARGS)
