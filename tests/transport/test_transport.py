@@ -21,6 +21,7 @@ from epp.extproc.messages import (
     Status,
     StreamedBody,
 )
+from epp.extproc.readers import BodyCopy, Usage
 from epp.transport.grpc_server import HOLD_BOUNDS_S
 from tests.extproc.cases import NO_CONFIG
 from tests.extproc.transcripts import FULL_DUPLEX, REFUSED, SETTINGS, PlainHeaders, Recorder, Script, routed
@@ -285,6 +286,46 @@ async def test_without_protocol_config_the_answer_survives_the_half_close(make: 
         assert isinstance(await client.receive(), StreamedBody)
         assert await client.receive() is None
         assert await client.status() is Status.OK
+
+
+async def test_readers_see_the_request_and_the_response(make: MakeTransport) -> None:
+    """One that a transport may read itself, and one that only Python has."""
+    plan = Plan(readers=("openai-usage", "openai-response", "copy"))
+    handler = PerStream(Script(routed(plan)))
+    document = b'{"id":"r","usage":{"input_tokens":3,"output_tokens":4}}'
+    async with loopback(make, handler, SETTINGS._replace(request_readers=("copy",))) as running:
+        client = Client(running.channel, FULL_DUPLEX)
+        await client.send(RequestHeaders(HEADERS))
+        await client.send(RequestBody(b"{", False))
+        await client.send(RequestBody(b"}", True))
+        await client.receive()
+        await client.receive()
+        await client.send(ResponseHeaders(PlainHeaders((":status", "200"), ("content-type", "application/json"))))
+        await client.send(ResponseBody(document[:20]))
+        await client.send(ResponseBody(document[20:], True))
+        while await client.receive() is not None:
+            pass
+        await running.until_ended(1)
+    [recorder] = handler.recorders
+    assert recorder.requests[0].read == (BodyCopy(b"{}", truncated=False),)
+    usage, response, copy = recorder.outcomes[0].read
+    assert usage == Usage(3, 4, 7, found=True)
+    assert response == document
+    assert copy == BodyCopy(document, truncated=False)
+
+
+async def test_readers_have_results_of_an_empty_response(make: MakeTransport) -> None:
+    handler = PerStream(Script(routed(Plan(readers=("openai-response", "copy"), hold_end=True))))
+    async with loopback(make, handler, SETTINGS) as running:
+        client = Client(running.channel, FULL_DUPLEX)
+        await _begin(client)
+        await client.receive()
+        await client.receive()
+        await client.send(ResponseHeaders(JSON, True))
+        assert isinstance(await client.receive(), HeadersAnswer)
+        assert await client.receive() is None
+        await running.until_ended(1)
+    assert handler.recorders[0].outcomes[0].read == (None, BodyCopy(b"", truncated=False))
 
 
 async def test_ports_are_chosen_and_returned_in_order(make: MakeTransport) -> None:

@@ -95,7 +95,7 @@ impl Machine {
     /// What the first message says about the stream; before it is fed, and only once.
     pub fn open(&mut self, opening: Opening) {
         self.opening = opening;
-        if opening.observed {
+        if opening.observed && self.phase == Phase::New {
             self.phase = Phase::Observed;
         }
     }
