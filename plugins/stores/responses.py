@@ -1,41 +1,12 @@
 """responses-store: remember conversations of the Responses API, so that clients need not send them again.
 
-Model servers keep no state that another one could read. This plugin keeps each response with the request's own items, and
-puts them before the input of a request that continues it; the model server sees one plain request. That happens before
-prompts are tokenized and hashed, so that prefix plugins see the whole prompt and find the endpoint that has it cached.
-
-What a client of the OpenAI API can do:
-
-- ``previous_response_id``: the input and output items of all earlier turns, oldest first, come before ``input``; the member
-  is removed. ``instructions`` are not inherited. An id that is unknown, expired or of another tenant is 404; 503 if the store
-  cannot be reached in time. With ``unknownResponses: forward`` such a request goes on as it came, for model servers that keep
-  responses themselves.
-- ``conversation`` (an id, or an object with it): its items come before ``input``; input and output are added to it when the
-  response is there, whatever ``store`` says.
-- ``store: false``: the response is not kept.
-- ``GET`` and ``DELETE /v1/responses/{id}``, ``GET /v1/responses/{id}/input_items`` (the items of earlier turns, too).
-- ``/v1/conversations``: create, read, update, delete; its ``items``: add, list, read, delete.
-
-Kept is what was seen to its end with a status of 2xx and is ``completed`` or ``incomplete`` (a limit of output tokens; such a
-response can be continued). Not kept: failed, cancelled, cut off or compressed responses, those in the background, and whatever
-is larger than ``maxEntryBytes``. The response that the client gets first is the model server's own, so that its
-``previous_response_id`` is null there; the kept one names it.
-
-Tenants: a response belongs to the fairness id of its request, and another fairness id does not find it. Who names none may
-read everything.
-
-Back ends. ``inMemoryConfig`` (the default): least recently used out first, gone after ``ttl``; only for one picker, or for
-clients that stay at one. ``tieredConfig.redis``: Redis or Valkey, alone, behind Sentinel or as a cluster; keys
-``heimdall:responses:<id>``. ``tieredConfig.mongo``: every response is also written to a Redis stream, from which one of the
-pickers copies it to MongoDB; what Redis has forgotten is read from there. Conversations stay in Redis, because they change.
-Nothing waits for a back end but requests that continue something; a deadline of 400 ms (and ``mongo.timeout`` on top) holds.
-
-Needs: ``pip install 'endpoint-picker[redis]'`` for Redis and Valkey, ``[mongodb]`` for MongoDB. The data plane must send
-response bodies (no response bypass).
+The plugin itself: its hooks, and what of a request and its response is kept. ``api`` answers requests for what is kept,
+``repository`` knows tenants, histories and writes in the background, ``backend`` and ``tiers`` are where documents lie.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import cast
 
@@ -56,6 +27,8 @@ from plugins.stores.parameters import InMemoryStore, ResponsesStoreParams
 from plugins.stores.repository import Repository, TooLargeError
 from plugins.stores.tiers import make_tiers
 from plugins.stores.turns import Turn
+
+logger = logging.getLogger(__name__)
 
 TYPE = "responses-store"
 
@@ -80,14 +53,44 @@ ASKED = DataKey("responses-store-request", Asked, TYPE)
 class ResponsesStore:
     """Keep responses and conversations, and put them before the input of requests that continue them.
 
+    Model servers keep no state that another one could read. With this plugin they see plain requests, while clients use the
+    Responses API as they do with OpenAI. What is continued is put in before prompts are tokenized and hashed, so that prefix
+    plugins see the whole prompt and find the endpoint that has it cached.
+
     Parameters: storeConfig, unknownResponses.
-    Reads: the whole response of Responses API requests; nothing of others.
+    Continuing responses: for ``previous_response_id`` the input and output items of all earlier turns (256 at most), oldest
+        first, come before ``input``; the member is removed. ``instructions`` are not inherited.
+    Conversations: for ``conversation``, an id or an object with it, the conversation's items come before ``input``; input and
+        output are added to it when the response is there, whatever ``store`` says.
+    Answered by the picker: ``GET`` and ``DELETE /v1/responses/{id}``; ``GET /v1/responses/{id}/input_items``, with the items of
+        earlier turns; ``/v1/conversations``: create, read, update, delete; its ``items``: add, list, read, delete.
+    Unknown ids: 404, also for ids of other tenants and for a history of which a turn is gone; 503 if the store cannot be
+        reached in time. With ``unknownResponses: forward`` such requests go on as they came, for model servers that keep
+        responses themselves. A store that cannot be reached costs other requests nothing.
+    Kept: what was seen to its end with a status of 2xx and is ``completed`` or ``incomplete`` (a limit of output tokens was
+        met; it can be continued).
+    Not kept: ``store: false``; failed, cancelled, cut off or compressed responses, those in the background, and what is larger
+        than ``maxEntryBytes``.
+    Tenants: a response belongs to the fairness id of its request, and another fairness id does not find it. Who names none may
+        read everything. It keeps tenants apart where a gateway sets that header; it is no access control of its own.
+    Back ends: in memory (the default), least recently used out first: for one picker, or for clients that stay at one. Redis or
+        Valkey, alone, behind Sentinel or as a cluster; keys ``heimdall:responses:<id>``. MongoDB behind it: every response is
+        also written to a Redis stream, from which one of the pickers copies it to MongoDB, and what Redis has forgotten is read
+        from there. Conversations stay in Redis, because they change.
+    Deadlines: reading a history 400 ms, and ``mongo.timeout`` on top with MongoDB; writes 5 s in the background. Who continues
+        a response at once is served by the same picker even if it is not written yet.
+    Differences: the response that a client gets first is the model server's own, so that its ``previous_response_id`` is null
+        there; the kept one names it. A kept response cannot be streamed. ``/cancel`` goes to a model server.
+    Needs: ``pip install 'endpoint-picker[redis]'`` for Redis and Valkey, ``[mongodb]`` for MongoDB. The data plane must send
+        response bodies (no response bypass).
+    Source: Heimdall's documentation of the parameters; OpenAI's API reference for what is answered.
     """
 
     def __init__(self, backend: Backend, *, forward_unknown: bool = False) -> None:
         self._repository = Repository(backend)
         self._api = ResponsesApi(self._repository)
         self._forward_unknown = forward_unknown
+        self._said_unseen = False
 
     async def start(self) -> None:
         """Begin background work."""
@@ -181,12 +184,22 @@ class ResponsesStore:
         response = _response(completion)
         if response is None:
             self._repository.counts["not_kept"] += 1
+            self._say_once_if_unseen(completion)
             return
         turn = _turn(request, asked, response)
         if stored:
             self._repository.save(turn)
         if asked.conversation:
             self._repository.append(asked.conversation, turn.tenant, named(turn.items))
+
+    def _say_once_if_unseen(self, completion: Completion) -> None:
+        unseen = completion.cause is Cause.NATURAL and not completion.length_known and not completion.response_bytes
+        if unseen and not self._said_unseen:
+            self._said_unseen = True
+            logger.warning(
+                "responses cannot be kept: the data plane sends no response bodies; set response_body_mode to "
+                "FULL_DUPLEX_STREAMED, or remove responses-store"
+            )
 
 
 def _asked(document: object) -> Asked:

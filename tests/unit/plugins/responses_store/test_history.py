@@ -120,6 +120,15 @@ async def test_118_what_is_not_kept(document: dict[str, Any], answer: object, fa
     assert client.count("written") == 0
 
 
+async def test_a_data_plane_that_shows_no_responses(client: Client, caplog: pytest.LogCaptureFixture) -> None:
+    for _ in range(2):
+        client.answer(await client.ask(), None, length_known=False, response_bytes=0)
+    client.answer(await client.ask(), None, cause=Cause.CLIENT_DISCONNECT, length_known=False, response_bytes=0)
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "responses cannot be kept: the data plane sends no response bodies"
+    ]
+
+
 @pytest.mark.parametrize(
     ("document", "answer"),
     [
