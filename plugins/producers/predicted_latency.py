@@ -1,4 +1,4 @@
-"""predicted-latency-producer: ask a predictor for the request's latency on every endpoint."""
+"""predicted-latency-producer: predict the request's latency on every endpoint, from what was learned of earlier ones."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class PredictedLatencyProducer(LatencyForecaster):
         of its time to first token.
     Missing data: nothing is written until enough answers were seen; an endpoint of a role that was not seen yet is left out.
         A value that was never scraped counts as 0.
-    Costs: some 0.2 ms a request for 100 endpoints, and 90 MiB of memory for the library.
+    Costs: some 0.2 ms a request for 100 endpoints, and some 95 MiB of memory for the library.
     Source: llm-d-router: pkg/epp/framework/plugins/requestcontrol/dataproducer/predictedlatency/, with a predictor of its own.
     """
 
@@ -113,7 +113,7 @@ PLUGIN = PluginType(
             Role.RESPONSE_COMPLETE,
         }
     ),
-    summary="Asks a predictor for the request's latency on every endpoint.",
+    summary="Predicts the request's latency on every endpoint, from what it learned of earlier ones.",
     params=PredictedLatencyProducerParams,
     produces=(LATENCY_PREDICTION,),
     factory=_create,

@@ -81,6 +81,10 @@ _COLD_KV_USAGE = 0.02
 class PredictedLatencyScorer(LatencyForecaster):
     """Score 1.0 for one endpoint, chosen by the headroom between predicted latency and the request's objectives.
 
+    The choice is made here: give this scorer more weight than all others of the profile together, or they can overrule it. It
+    predicts and learns by itself, as `predicted-latency-producer` does, whose page tells from what and how well; it needs the
+    extra `latency`. Until it has learned enough it places requests by load and cached prefix.
+
     Parameters: those of PredictedLatencyScorerParams; those about predicting are explained at predicted-latency-producer.
     Reads: the prefix match, objectives from request headers, and what a prediction is made from.
     Formula: headroom = objective - prediction. Endpoints whose two headrooms are at least 0 form the positive tier, the others
