@@ -32,7 +32,7 @@ class _Whole:
         self._held += len(data)
         if self._held > MAX_DOCUMENT_BYTES:
             self._chunks.clear()
-        else:
+        elif data:
             self._chunks.append(data)
 
     def result(self) -> bytes | None:
