@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import yaml
 
 from epp.demo.stack import Stack, StackOptions
 from epp.simulate.options import DEFAULT_MODEL, EngineOptions, ServerOptions
+from epp.transport.choose import NATIVE_MODULE
 from tests.unit.plugins.responses_store.valkey import find_server, run_server
 
 pytestmark = pytest.mark.envoy
 
+TRANSPORTS = ["grpcio", "native"] if find_spec(NATIVE_MODULE) else ["grpcio"]
 FAST = ServerOptions(engine=EngineOptions(time_scale=0.02))
 LONG = "Once upon a time there was a picker. " * 20
 """Several blocks of a prefix cache."""
@@ -60,18 +63,20 @@ def parameters(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
 async def start(envoy_binary: Path, tmp_path: Path, cleanup: AsyncExitStack) -> Any:
     """Factory: a stack with this store."""
 
-    async def begin(parameters: dict[str, Any], envoy: str = "full-duplex") -> Stack:
+    async def begin(parameters: dict[str, Any], envoy: str = "full-duplex", transport: str = "auto") -> Stack:
         file = tmp_path / "epp.yaml"
         file.write_text(configuration(parameters), encoding="utf-8")
-        return await cleanup.enter_async_context(Stack(StackOptions(servers=2, server=FAST, config=str(file), envoy=envoy)))
+        flags = [f"--transport={transport}"]
+        options = StackOptions(servers=2, server=FAST, config=str(file), envoy=envoy, picker_flags=flags)
+        return await cleanup.enter_async_context(Stack(options))
 
     return begin
 
 
-@pytest.fixture
-async def stack(start: Any, parameters: dict[str, Any]) -> Stack:
-    """With each back end."""
-    return await start(parameters)  # type: ignore[no-any-return]
+@pytest.fixture(params=TRANSPORTS)
+async def stack(request: pytest.FixtureRequest, start: Any, parameters: dict[str, Any]) -> Stack:
+    """With each back end, over each transport."""
+    return await start(parameters, transport=request.param)  # type: ignore[no-any-return]
 
 
 @pytest.fixture
