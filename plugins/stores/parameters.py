@@ -71,7 +71,8 @@ class TieredStore(Params):
     @model_validator(mode="before")
     @classmethod
     def _check_redis(cls, document: object) -> object:
-        if isinstance(document, dict) and document.get("redis") is None:
+        # A key that does not exist is reported as such: it may be a misspelt `redis`.
+        if isinstance(document, dict) and document.keys() <= {"redis", "mongo", "stream"} and document.get("redis") is None:
             raise ValueError("tieredConfig needs redis")
         return document
 
