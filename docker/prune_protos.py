@@ -17,6 +17,8 @@ from pathlib import Path
 
 PACKAGE = "epp.transport"
 DISTRIBUTION = "xds-protos"
+NATIVE = "epp_native"
+"""The optional extension; it brings no protobuf messages."""
 
 
 def main() -> int:
@@ -40,9 +42,13 @@ def main() -> int:
 
 
 def import_all(package: str) -> None:
-    """Import a package with all its modules."""
+    """Import a package with all its modules; the native transport only where its extension is installed."""
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
-        importlib.import_module(module.name)
+        try:
+            importlib.import_module(module.name)
+        except ImportError as error:
+            if NATIVE not in str(error):
+                raise
 
 
 def unused_files(distribution: str) -> list[Path]:

@@ -1,7 +1,6 @@
-"""The extension, as epp.transport.native and the tests use it."""
+# The extension, as epp.transport.native and the tests use it.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-
 from typing import Any
 
 from epp.extproc.handler import BodyState, Edits, End, Metadata, Port, Rename, Reply, Route, Settings
