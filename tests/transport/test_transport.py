@@ -221,6 +221,8 @@ async def test_a_client_that_does_not_read_is_noticed_when_it_leaves(make: MakeT
     async with loopback(make, handler, SETTINGS) as running:
         client = Client(running.channel, FULL_DUPLEX)
         await _begin(client)
+        await client.receive()
+        await client.receive()
         await client.send(ResponseHeaders(JSON))
         sending = asyncio.create_task(_send_for_ever(client))
         await handler.until_asked(1)
@@ -237,6 +239,8 @@ async def test_stop_does_not_hang_on_a_client_that_does_not_read(make: MakeTrans
     async with loopback(make, handler, SETTINGS) as running:
         client = Client(running.channel, FULL_DUPLEX)
         await _begin(client)
+        await client.receive()
+        await client.receive()
         await client.send(ResponseHeaders(JSON))
         sending = asyncio.create_task(_send_for_ever(client))
         await handler.until_asked(1)
