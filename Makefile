@@ -4,13 +4,18 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+comma := ,
 
-.PHONY: demo test check unit soak bench bench-micro lock wheel clean setup
+NATIVE := $(VENV)/.native
+NATIVE_SOURCES := $(shell find native -name '*.rs' -not -path 'native/target/*' 2>/dev/null) native/Cargo.toml native/crates.txt native/pyproject.toml
+HAS_CARGO := $(shell command -v cargo 2>/dev/null)
 
-demo: setup
+.PHONY: demo test check unit native check-native soak bench bench-micro lock wheel clean setup
+
+demo: native
 	$(BIN)/epp demo $(ARGS)
 
-test: setup check unit
+test: check native check-native unit
 
 check: setup
 	$(BIN)/ruff check .
@@ -18,17 +23,39 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-unit: setup
-	$(BIN)/python -m pytest -n 2 --require=envoy,redis $(ARGS)
+unit: native
+	$(BIN)/python -m pytest -n 2 --require=envoy,redis$(if $(HAS_CARGO),$(comma)native) $(ARGS)
 
-soak: setup
+# The native transport: built where cargo is; everything works without it, slower.
+ifdef HAS_CARGO
+native: $(NATIVE)
+
+$(NATIVE): $(STAMP) $(NATIVE_SOURCES)
+	cd native && ../$(BIN)/python crates.py pin
+	cd native && ../$(BIN)/maturin build --quiet --release --locked --interpreter ../$(BIN)/python --out ../dist/native
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall dist/native/epp_native-*.whl
+	@touch $(NATIVE)
+
+check-native: native
+	cd native && ../$(BIN)/python crates.py check
+	cd native && cargo fmt --check
+	cd native && cargo clippy --quiet --locked --all-targets -- --deny warnings
+	cd native && cargo test --quiet --locked --no-default-features
+else
+native: setup
+	@echo 'cargo is not there: the native transport is not built, the picker serves through grpcio'
+
+check-native: native
+endif
+
+soak: native
 	$(BIN)/python -m tests.soak $(ARGS)
 
 # Our picker against the naive one, in alternating segments of one run; other runs: bench/README.md.
 BENCH_ARGS ?= --picker 'ours=$(BIN)/python -m epp serve --bind-address 127.0.0.1 --secure-serving=false --config-file {config} --grpc-port {port} --grpc-health-port {health_port} --metrics-port {metrics_port}' \
   --picker 'naive=$(BIN)/python -m bench.naive_picker --port {port} --endpoints {endpoints}'
 
-bench: setup
+bench: native
 	$(BIN)/python -m bench.load $(BENCH_ARGS) $(ARGS)
 
 bench-micro: setup
@@ -53,6 +80,7 @@ lock:
 
 wheel: setup
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
+	@test -z '$(HAS_CARGO)' || $(MAKE) --no-print-directory native
 
 clean:
-	rm -rf $(VENV) dist build .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist build native/target .mypy_cache .ruff_cache .pytest_cache .hypothesis

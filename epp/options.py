@@ -45,7 +45,7 @@ class Options:
     grpc_port: int = 9002
     grpc_health_port: int = 9003
     metrics_port: int = 9090
-    transport: str = "grpcio"
+    transport: str = "auto"
     health_checking: bool = False
     ready_file: str = ""
     grpc_max_recv_msg_size: int = 0
