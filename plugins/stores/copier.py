@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 _PAUSE_S = 1.0
 """After a failure."""
+_GRACE_S = 1.0
 _CANCEL_AGAIN_S = 0.1
 
 Entries = Sequence[tuple[bytes, dict[bytes, bytes] | None]]
@@ -43,6 +44,7 @@ class Copier:
         self._errors: tuple[type[Exception], ...] = (*client_errors(), StoreError, TimeoutError)
         self._consumer = f"{socket.gethostname()}-{uuid4().hex[:8]}"
         self._task: asyncio.Task[None] | None = None
+        self._stopping = asyncio.Event()
         self.copied = 0
         """Entries that are in MongoDB."""
 
@@ -51,9 +53,13 @@ class Copier:
         self._task = asyncio.create_task(self._run(), name="responses-store copy")
 
     async def stop(self) -> None:
-        """Stop; what was not acknowledged is left to others."""
+        """Finish what was read, or leave it to others if that takes longer than a read and a second."""
+        self._stopping.set()
         task = self._task
-        while task is not None and not task.done():
+        if task is None:
+            return
+        await asyncio.wait([task], timeout=self._stream.block_timeout + _GRACE_S)
+        while not task.done():
             # Again, if it must be: a client that waits with asyncio.wait_for loses a cancellation in Python 3.11 when the
             # answer comes at the same time.
             task.cancel()
@@ -62,21 +68,23 @@ class Copier:
     async def _run(self) -> None:
         connections = connect(self._redis, self._stream.block_timeout + SILENCE_S)
         client = connections.client
+        stopping = asyncio.create_task(self._stopping.wait())
         is_down = False
         try:
-            while True:
+            while not self._stopping.is_set():
                 try:
                     await self._prepare(client)
                     if is_down:
                         logger.info("responses are copied to MongoDB again")
                     is_down = False
-                    await self._copy_for_ever(client)
+                    await self._copy_until_stopped(client)
                 except self._errors as error:
                     if not is_down:
                         logger.warning("responses cannot be copied to MongoDB: %s", str(error) or type(error).__name__)
                     is_down = True
-                    await asyncio.sleep(_PAUSE_S)
+                    await asyncio.wait([stopping], timeout=_PAUSE_S)
         finally:
+            stopping.cancel()
             await connections.close()
 
     async def _prepare(self, client: RedisClient) -> None:
@@ -87,11 +95,11 @@ class Copier:
             if "BUSYGROUP" not in str(error):
                 raise
 
-    async def _copy_for_ever(self, client: RedisClient) -> None:
+    async def _copy_until_stopped(self, client: RedisClient) -> None:
         stream = self._stream
         loop = asyncio.get_running_loop()
         claim_at_s = loop.time()
-        while True:
+        while not self._stopping.is_set():
             if loop.time() >= claim_at_s:
                 await self._claim(client)
                 claim_at_s = loop.time() + stream.claim_age

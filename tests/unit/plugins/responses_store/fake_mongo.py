@@ -30,8 +30,10 @@ class FakeMongo:
         self.indexes: list[Document] = []
         self.fails = False
         """Every command but the handshake is answered with an error."""
+        self.refused: set[str] = set()
+        """Commands that were answered so."""
         self.changed = asyncio.Event()
-        """Set by every write."""
+        """Set by every command."""
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -54,6 +56,12 @@ class FakeMongo:
     async def until(self, *keys: str) -> None:
         """Wait until exactly these documents are here."""
         while set(self.documents) != set(keys):
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def until_refused(self, command: str) -> None:
+        """Wait until this command was refused."""
+        while command not in self.refused:
             self.changed.clear()
             await self.changed.wait()
 
@@ -90,6 +98,8 @@ class FakeMongo:
                 "localTime": datetime.now(UTC), "readOnly": False, "ok": 1.0,
             }  # fmt: skip
         if self.fails:
+            self.refused.add(name)
+            self.changed.set()
             return {"ok": 0.0, "errmsg": "out of order", "code": 96, "codeName": "OperationFailed"}
         handler = getattr(self, f"_{name}", None)
         answer: Document = handler(command) if handler is not None else {}

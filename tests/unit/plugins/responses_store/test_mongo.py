@@ -111,6 +111,7 @@ async def test_a_mongodb_that_is_away_costs_nothing_but_its_part(
     with pytest.raises(RequestError) as caught:
         await client.ask(previous_response_id=second)
     assert caught.value.code is ErrorCode.SERVICE_UNAVAILABLE, "nobody knows whether it exists"
+    await mongo.until_refused("createIndexes")
     mongo.fails = False
     await mongo.until(first)
     await client.store.stop()
