@@ -20,7 +20,7 @@ from bench.calibration import calibrate
 from epp.demo.picker import PickerProcess
 
 _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 4, 6, 7, 8
+_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 _MAX_WINDOW = 2**31 - 1
 _BATCH = 500
@@ -36,6 +36,7 @@ class Connection:
         self._changed = asyncio.Event()
         self.messages_bytes = 0
         self.ended = 0
+        self.failure = ""
         writer.write(_PREFACE + _frame(_SETTINGS, 0, 0) + _frame(_WINDOW_UPDATE, 0, 0, struct.pack(">I", _MAX_WINDOW - 65_535)))
         self._reading = asyncio.create_task(self._read())
 
@@ -47,19 +48,23 @@ class Connection:
     async def until_received(self, messages_bytes: int) -> None:
         """Wait until so many bytes of answers have come in all."""
         while self.messages_bytes < messages_bytes:
-            self._changed.clear()
-            await self._changed.wait()
+            await self._until_changed()
 
     async def until_ended(self, count: int) -> None:
         """Wait until so many streams were ended by the picker."""
         while self.ended < count:
-            self._changed.clear()
-            await self._changed.wait()
+            await self._until_changed()
 
     def close(self) -> None:
         """Let go."""
         self._reading.cancel()
         self._writer.transport.abort()
+
+    async def _until_changed(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+        if self.failure:
+            raise ConnectionError(self.failure)
 
     async def _read(self) -> None:
         while True:
@@ -72,8 +77,8 @@ class Connection:
                 self.ended += 1
             elif kind in (_SETTINGS, _PING) and not flags & _ACK:
                 self._writer.write(_frame(kind, _ACK, 0, payload if kind == _PING else b""))
-            elif kind == _GOAWAY:
-                raise ConnectionError(f"the picker ended the connection: {payload[8:].decode()}")
+            elif kind == _GOAWAY or (kind == _RESET and any(payload)):
+                self.failure = f"the picker sent {'GOAWAY' if kind == _GOAWAY else 'RST_STREAM'}: {payload!r}"
             self._changed.set()
 
 
@@ -146,18 +151,17 @@ async def _exchange(connections: Sequence[Connection], streams: int, payload: by
     numbers = [2 * number + 1 for number in range(streams // len(connections))]
 
     async def one(connection: Connection) -> None:
-        first: int | None = None
-        for start in range(0, len(numbers), _BATCH):
-            batch = numbers[start : start + _BATCH]
+        answer_bytes = 0
+        # The first stream says how long the answers of the others are.
+        for batch in (numbers[:1], *(numbers[start : start + _BATCH] for start in range(1, len(numbers), _BATCH))):
             before = connection.messages_bytes
             calls = [_frame(_HEADERS, _END_HEADERS, number, _CALL) for number in batch] if opens else []
             await connection.send([*calls, *(_frame(_DATA, 0, number, payload) for number in batch)])
-            if first is None:
-                # The first answer says how long the others are.
+            if not answer_bytes:
                 await connection.until_received(before + 1)
                 await asyncio.sleep(0.5)
-                first = (connection.messages_bytes - before) // len(batch)
-            await connection.until_received(before + first * len(batch))
+                answer_bytes = connection.messages_bytes - before
+            await connection.until_received(before + answer_bytes * len(batch))
 
     await asyncio.gather(*(one(connection) for connection in connections))
 

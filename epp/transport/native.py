@@ -55,6 +55,7 @@ class NativeTransport:
         self._settings = Settings()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._running = 0
+        self._stopping = False
         self._ended = asyncio.Event()
 
     async def start(self, handler: RequestHandler, settings: Settings, ports: Sequence[Port]) -> list[int]:
@@ -104,6 +105,7 @@ class NativeTransport:
         """GOAWAY, wait up to ``grace_s`` (None = for ever), then UNAVAILABLE. No call comes after it returns."""
         if self._loop is None:
             return
+        self._stopping = True
         self._bridge.stop(grace_s)
         if self._running:
             await self._ended.wait()
@@ -151,6 +153,8 @@ class NativeTransport:
 
     def _thread_ended(self) -> None:
         self._running -= 1
+        if not self._stopping:
+            _LOGGER.critical("an I/O thread has ended by itself; its connections are gone", extra={"left": self._running})
         if not self._running:
             self._ended.set()
 

@@ -59,12 +59,7 @@ pub struct Body {
 impl Body {
     /// `max_bytes` 0 means no limit.
     pub fn new(budget: Arc<Budget>, max_bytes: usize) -> Self {
-        Self {
-            budget,
-            max_bytes,
-            chunks: Vec::new(),
-            size_bytes: 0,
-        }
+        Self { budget, max_bytes, chunks: Vec::new(), size_bytes: 0 }
     }
 
     /// Keep `data`; an error says which limit it broke, and everything kept so far is dropped then.
@@ -82,11 +77,7 @@ impl Body {
             return Err(BodyState::NoMemory);
         }
         self.size_bytes += size;
-        self.chunks.push(if size <= COPIED_UP_TO_BYTES {
-            Bytes::copy_from_slice(&data)
-        } else {
-            data
-        });
+        self.chunks.push(if size <= COPIED_UP_TO_BYTES { Bytes::copy_from_slice(&data) } else { data });
         Ok(())
     }
 
@@ -206,12 +197,7 @@ mod tests {
 
     #[test]
     fn pieces_are_legal() {
-        for (size, expected) in [
-            (0, vec![0]),
-            (1, vec![1]),
-            (62_000, vec![62_000]),
-            (62_001, vec![62_000, 1]),
-        ] {
+        for (size, expected) in [(0, vec![0]), (1, vec![1]), (62_000, vec![62_000]), (62_001, vec![62_000, 1])] {
             let parts: Vec<_> = pieces(&Bytes::from(vec![0; size])).collect();
             assert_eq!(parts.iter().map(|(part, _)| part.len()).collect::<Vec<_>>(), expected);
             assert!(parts.iter().rev().skip(1).all(|(_, last)| !last) && parts.last().unwrap().1);
@@ -222,19 +208,10 @@ mod tests {
     fn splices() {
         let body = Bytes::from_static(b"abcdef");
         let new = Bytes::from_static(b"X");
-        assert_eq!(
-            splice(&body, &[(1, 2, new.clone()), (5, 6, new.clone())]).unwrap(),
-            &b"aXcdeX"[..]
-        );
+        assert_eq!(splice(&body, &[(1, 2, new.clone()), (5, 6, new.clone())]).unwrap(), &b"aXcdeX"[..]);
         assert!(splice(&body, &[(2, 5, new.clone()), (4, 6, new.clone())]).is_err());
         assert!(splice(&body, &[(3, 7, new.clone())]).is_err());
-        let frame = |start, stop| Frame {
-            start,
-            stop,
-            end: false,
-            compressed: false,
-            without_message: false,
-        };
+        let frame = |start, stop| Frame { start, stop, end: false, compressed: false, without_message: false };
         let frames = [frame(0, 3), frame(3, 6)];
         assert_eq!(
             splice_frames(&body, &frames, &[(2, 4, new)]).unwrap_err(),

@@ -159,16 +159,7 @@ mod tests {
         }
         assert_eq!(decode_string(br"\ud83d\ude00"), Some(vec![0x1f600]));
         assert_eq!(decode_string(br"\ud83dx"), Some(vec![0xd83d, u32::from('x')]));
-        for bad in [
-            &b"\\"[..],
-            b"\\x",
-            b"\\u12",
-            b"\\u12g4",
-            b"\n",
-            b"\"",
-            b"\xff",
-            b"\\U1234",
-        ] {
+        for bad in [&b"\\"[..], b"\\x", b"\\u12", b"\\u12g4", b"\n", b"\"", b"\xff", b"\\U1234"] {
             assert_eq!(decode_string(bad), None, "{bad:?}");
         }
     }
@@ -178,22 +169,9 @@ mod tests {
         let document = Document::parse(br#" {"usage":{"a":1},"x":[{}],"usage":null,"type":"t"} "#).unwrap();
         assert_eq!(document.usage, Some(Value::Null));
         assert_eq!(document.kind, Some("t".into()));
-        for bad in [
-            &b"[]"[..],
-            b"{",
-            b"{} x",
-            b"{\"a\":\"\xff\"}",
-            b"{\"a\":\"\\ud800\"}",
-            b"1",
-            b"",
-        ] {
+        for bad in [&b"[]"[..], b"{", b"{} x", b"{\"a\":\"\xff\"}", b"{\"a\":\"\\ud800\"}", b"1", b""] {
             assert!(Document::parse(bad).is_none(), "{bad:?}");
         }
-        assert!(
-            Document::parse(br#"{"a":"\ud83d\ude00","usage":1}"#)
-                .unwrap()
-                .usage
-                .is_some()
-        );
+        assert!(Document::parse(br#"{"a":"\ud83d\ude00","usage":1}"#).unwrap().usage.is_some());
     }
 }

@@ -28,8 +28,5 @@ pub fn is_encoded(headers: &HeaderBlock) -> bool {
 pub fn announces_events(headers: &HeaderBlock) -> bool {
     let value = headers.get(b"content-type").unwrap_or_default();
     const WANTED: &[u8] = b"text/event-stream";
-    value.len() >= WANTED.len()
-        && value
-            .windows(WANTED.len())
-            .any(|window| window.eq_ignore_ascii_case(WANTED))
+    value.len() >= WANTED.len() && value.windows(WANTED.len()).any(|window| window.eq_ignore_ascii_case(WANTED))
 }

@@ -40,11 +40,7 @@ impl Readers {
     pub fn new(names: &[Box<str>], headers: &HeaderBlock) -> Self {
         let readers: Vec<Reader> = names.iter().map(|name| reader(name, headers)).collect();
         let python = readers.iter().any(|reader| matches!(reader, Reader::Python));
-        Self {
-            readers,
-            readable: !is_encoded(headers),
-            python,
-        }
+        Self { readers, readable: !is_encoded(headers), python }
     }
 
     /// Whether there are readers that only Python has, and something to feed them.
@@ -74,10 +70,7 @@ impl Readers {
             .iter_mut()
             .map(|reader| match reader {
                 Reader::Usage(usage) => Read::Usage(usage.result()),
-                Reader::Copy { data, truncated } => Read::Copy {
-                    data: data.clone(),
-                    truncated: *truncated,
-                },
+                Reader::Copy { data, truncated } => Read::Copy { data: data.clone(), truncated: *truncated },
                 Reader::Python => Read::Python,
             })
             .collect()
@@ -88,10 +81,7 @@ fn reader(name: &str, headers: &HeaderBlock) -> Reader {
     match name {
         "openai-usage" => Reader::Usage(Box::new(UsageReader::openai(headers))),
         "anthropic-usage" => Reader::Usage(Box::new(UsageReader::anthropic(headers))),
-        "copy" => Reader::Copy {
-            data: Vec::new(),
-            truncated: false,
-        },
+        "copy" => Reader::Copy { data: Vec::new(), truncated: false },
         _ => Reader::Python,
     }
 }
@@ -106,9 +96,7 @@ mod tests {
         readers.feed(&vec![1; MAX_COPY_BYTES].into());
         assert!(matches!(&readers.results()[0], Read::Copy { truncated: false, .. }));
         readers.feed(&Bytes::from_static(b"x"));
-        let Read::Copy { data, truncated: true } = &readers.results()[0] else {
-            panic!("not truncated")
-        };
+        let Read::Copy { data, truncated: true } = &readers.results()[0] else { panic!("not truncated") };
         assert_eq!(data.len(), MAX_COPY_BYTES);
     }
 }

@@ -131,11 +131,7 @@ impl Renamer {
 
     /// Whether the quote at `position` opens a string, which an escaped one does not.
     fn is_token(&self, data: &[u8], position: usize) -> bool {
-        if position == 0 {
-            !self.escaped
-        } else {
-            data[position - 1] != b'\\'
-        }
+        if position == 0 { !self.escaped } else { data[position - 1] != b'\\' }
     }
 
     fn is_old(&self, raw: &[u8]) -> bool {
@@ -196,11 +192,7 @@ fn decoded_beginning(raw: &[u8]) -> Option<Vec<u32>> {
         let escape = match raw.get(at + 1) {
             None => break,
             Some(b'u' | b'U') => {
-                let digits = raw[at + 2..]
-                    .iter()
-                    .take(4)
-                    .take_while(|byte| byte.is_ascii_hexdigit())
-                    .count();
+                let digits = raw[at + 2..].iter().take(4).take_while(|byte| byte.is_ascii_hexdigit()).count();
                 if digits < 4 && at + 2 + digits < raw.len() {
                     return None;
                 }
@@ -235,11 +227,7 @@ mod tests {
 
     fn renamed(media: &str, old: &str, body: &[u8], size: usize) -> Vec<u8> {
         let headers = HeaderBlock::parse(&map(&[("content-type", media)])).unwrap();
-        let rename = Rename {
-            member: points("model"),
-            old: points(old),
-            new: points("asked"),
-        };
+        let rename = Rename { member: points("model"), old: points(old), new: points("asked") };
         let mut renamer = Renamer::new(&rename, &headers).unwrap();
         let mut out = Vec::new();
         for chunk in body.chunks(size) {
@@ -258,22 +246,14 @@ mod tests {
         let expected = renamed("application/json", old, body, body.len());
         assert!(memmem::find(&expected, b"\"model\" : \"asked\"").is_some());
         for size in 1..body.len() {
-            assert_eq!(
-                renamed("application/json", old, body, size),
-                expected,
-                "pieces of {size}"
-            );
+            assert_eq!(renamed("application/json", old, body, size), expected, "pieces of {size}");
         }
     }
 
     #[test]
     fn complete_events_are_not_delayed() {
         let headers = HeaderBlock::parse(&map(&[("content-type", "text/event-stream")])).unwrap();
-        let rename = Rename {
-            member: points("model"),
-            old: points("a"),
-            new: points("b"),
-        };
+        let rename = Rename { member: points("model"), old: points("a"), new: points("b") };
         let mut renamer = Renamer::new(&rename, &headers).unwrap();
         let event = Bytes::from_static(b"data: {\"model\"\n\n");
         assert_eq!(renamer.feed(event.clone(), false), event);

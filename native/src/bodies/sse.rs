@@ -54,11 +54,7 @@ impl Scanner {
         if chunk.is_empty() {
             return;
         }
-        let chunk = if self.after_cr && chunk[0] == b'\n' {
-            &chunk[1..]
-        } else {
-            chunk
-        };
+        let chunk = if self.after_cr && chunk[0] == b'\n' { &chunk[1..] } else { chunk };
         self.after_cr = chunk.last() == Some(&b'\r');
         let text = unified(chunk);
         let mut rest: &[u8] = &text;
@@ -223,10 +219,7 @@ mod tests {
             b": ping\r\ndata: {\"a\":1}\r\n\r\nevent: x\ndata:{\"usage\":\rdata: 1}\n\ndata: {\"usage\":null}\n\n\
                      data: [DONE]\n\ndata: {\"usage\":2}";
         let whole = scan(body, body.len());
-        assert_eq!(
-            whole,
-            (4, vec![b"{\"usage\":\n1}".to_vec()], Some(b"{\"usage\":2}".to_vec()))
-        );
+        assert_eq!(whole, (4, vec![b"{\"usage\":\n1}".to_vec()], Some(b"{\"usage\":2}".to_vec())));
         for size in 1..body.len() {
             assert_eq!(scan(body, size), whole, "pieces of {size}");
         }

@@ -44,11 +44,8 @@ impl Usage {
         self.prompt_tokens = or(block.prompt, self.prompt_tokens);
         self.completion_tokens = or(block.completion, self.completion_tokens);
         let complete = block.prompt != 0 && block.completion != 0 && block.total != 0;
-        self.total_tokens = if complete {
-            block.total
-        } else {
-            self.prompt_tokens.saturating_add(self.completion_tokens)
-        };
+        self.total_tokens =
+            if complete { block.total } else { self.prompt_tokens.saturating_add(self.completion_tokens) };
         self.cached_tokens = block.cached.or(self.cached_tokens);
         self.found = true;
     }
@@ -118,11 +115,7 @@ impl UsageReader {
             let Some(first) = data.iter().find(|byte| !is_space(**byte)) else {
                 return;
             };
-            self.body = if *first == b'{' {
-                Body::Json(Json::default())
-            } else {
-                Body::events()
-            };
+            self.body = if *first == b'{' { Body::Json(Json::default()) } else { Body::events() };
         }
         let dialect = self.dialect;
         match &mut self.body {
@@ -151,10 +144,7 @@ impl UsageReader {
 
 impl Body {
     fn events() -> Self {
-        Self::Events {
-            scanner: Scanner::new(b"usage", b"\"usage\":null"),
-            usage: Usage::default(),
-        }
+        Self::Events { scanner: Scanner::new(b"usage", b"\"usage\":null"), usage: Usage::default() }
     }
 }
 
@@ -245,11 +235,7 @@ impl Dialect {
                 cached: ["prompt_tokens_details", "input_tokens_details"]
                     .iter()
                     .filter_map(|name| {
-                        usage
-                            .get(*name)?
-                            .as_object()?
-                            .get("cached_tokens")
-                            .filter(|value| !value.is_null())
+                        usage.get(*name)?.as_object()?.get("cached_tokens").filter(|value| !value.is_null())
                     })
                     .next_back()
                     .map(|value| number(Some(value))),
@@ -258,10 +244,7 @@ impl Dialect {
                 prompt: number(usage.get("input_tokens")),
                 completion: number(usage.get("output_tokens")),
                 total: 0,
-                cached: usage
-                    .get("cache_read_input_tokens")
-                    .filter(|v| !v.is_null())
-                    .map(|value| number(Some(value))),
+                cached: usage.get("cache_read_input_tokens").filter(|v| !v.is_null()).map(|value| number(Some(value))),
             },
         })
     }
@@ -269,12 +252,7 @@ impl Dialect {
 
 /// The first of these members that is there and not null.
 fn first(usage: &Map<String, Value>, names: [&str; 2]) -> u128 {
-    number(
-        names
-            .iter()
-            .filter_map(|name| usage.get(*name))
-            .find(|value| !value.is_null()),
-    )
+    number(names.iter().filter_map(|name| usage.get(*name)).find(|value| !value.is_null()))
 }
 
 /// A token count from what servers write: a number or a numeric string, else 0; never negative.
@@ -305,11 +283,7 @@ fn text_number(text: &str) -> u128 {
     let legal = (0..bytes.len())
         .filter(|index| bytes[*index] == b'_')
         .all(|index| is_digit(index.checked_sub(1)) && is_digit(index.checked_add(1)));
-    if legal {
-        text.replace('_', "").parse().map_or(0, whole)
-    } else {
-        0
-    }
+    if legal { text.replace('_', "").parse().map_or(0, whole) } else { 0 }
 }
 
 /// White space as Python's `bytes.strip` has it.
@@ -331,10 +305,7 @@ mod tests {
         let body = r#"{"usage":{"prompt_tokens":"7","completion_tokens":10,"total_tokens":17,
                        "prompt_tokens_details":{"cached_tokens":3}}}"#;
         let usage = read(UsageReader::openai(&HeaderBlock::default()), body);
-        assert_eq!(
-            (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens),
-            (7, 10, 17)
-        );
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (7, 10, 17));
         assert_eq!((usage.cached_tokens, usage.events, usage.found), (Some(3), 0, true));
     }
 
@@ -344,10 +315,7 @@ mod tests {
                     \"cache_read_input_tokens\":800,\"output_tokens\":1}}}\n\ndata: {\"type\":\"message_delta\",\
                     \"usage\":{\"output_tokens\":200}}\n\n";
         let usage = read(UsageReader::anthropic(&HeaderBlock::default()), body);
-        assert_eq!(
-            (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens),
-            (1000, 200, 1200)
-        );
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens, usage.total_tokens), (1000, 200, 1200));
         assert_eq!((usage.cached_tokens, usage.events), (Some(800), 2));
     }
 

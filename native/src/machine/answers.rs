@@ -21,25 +21,15 @@ pub struct Rules {
 }
 
 pub fn pass_headers(response: bool) -> Effect {
-    Effect::Send(Outgoing::Headers {
-        response,
-        change: Change::default(),
-    })
+    Effect::Send(Outgoing::Headers { response, change: Change::default() })
 }
 
 pub fn pass_body(response: bool) -> Effect {
-    Effect::Send(Outgoing::Body {
-        response,
-        change: Change::default(),
-        body: None,
-    })
+    Effect::Send(Outgoing::Body { response, change: Change::default(), body: None })
 }
 
 pub fn pass_trailers(response: bool) -> Effect {
-    Effect::Send(Outgoing::Trailers {
-        response,
-        metadata: None,
-    })
+    Effect::Send(Outgoing::Trailers { response, metadata: None })
 }
 
 /// The answer to response headers; the handler's edits win over the settings.
@@ -61,14 +51,7 @@ pub fn response_headers(rules: &Rules, headers: &HeaderBlock, edits: Option<Edit
             (set, remove)
         }
     };
-    Effect::Send(Outgoing::Headers {
-        response: true,
-        change: Change {
-            set,
-            remove,
-            ..Change::default()
-        },
-    })
+    Effect::Send(Outgoing::Headers { response: true, change: Change { set, remove, ..Change::default() } })
 }
 
 fn names_of(pairs: &Pairs) -> Names {
@@ -81,39 +64,23 @@ fn routed_change(rules: &Rules, headers: &HeaderBlock, edits: Edits, metadata: M
         let set = names_of(&edits.set);
         remove.retain(|name| !set.contains(name));
     }
-    Change {
-        set: edits.set,
-        remove,
-        clear_route_cache: true,
-        metadata,
-    }
+    Change { set: edits.set, remove, clear_route_cache: true, metadata }
 }
 
 /// The routing answer where it belongs to the headers.
 pub fn routed_at_headers(rules: &Rules, headers: &HeaderBlock, edits: Edits, metadata: Metadata) -> Effect {
     let change = routed_change(rules, headers, edits, metadata);
-    Effect::Send(Outgoing::Headers {
-        response: false,
-        change,
-    })
+    Effect::Send(Outgoing::Headers { response: false, change })
 }
 
 /// The routing answer of the modes whose headers were answered before the body came.
 pub fn routed_at_body(rules: &Rules, headers: &HeaderBlock, route: Route, body: &Bytes) -> Result<Effect, String> {
-    let changed = if route.splices.is_empty() {
-        None
-    } else {
-        Some(splice(body, &route.splices)?)
-    };
+    let changed = if route.splices.is_empty() { None } else { Some(splice(body, &route.splices)?) };
     let mut change = routed_change(rules, headers, route.edits, route.metadata);
     if let Some(changed) = &changed {
         change.set = change.set.with(b"content-length", changed.len().to_string().as_bytes());
     }
-    Ok(Effect::Send(Outgoing::Body {
-        response: false,
-        change,
-        body: changed,
-    }))
+    Ok(Effect::Send(Outgoing::Body { response: false, change, body: changed }))
 }
 
 /// The body of a routed request in duplex modes: `frames` are the messages of a gRPC request, None in full duplex;
@@ -166,15 +133,8 @@ pub fn response_body(mode: Mode, message: &BodyMessage, data: Bytes, out: &mut V
         _ if data == message.data => out.push(pass_body(true)),
         _ => {
             let set = Pairs::encode(&[(b"content-length", data.len().to_string().as_bytes())]);
-            let change = Change {
-                set,
-                ..Change::default()
-            };
-            out.push(Effect::Send(Outgoing::Body {
-                response: true,
-                change,
-                body: Some(data),
-            }));
+            let change = Change { set, ..Change::default() };
+            out.push(Effect::Send(Outgoing::Body { response: true, change, body: Some(data) }));
         }
     }
 }

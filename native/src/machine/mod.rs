@@ -135,11 +135,7 @@ impl Machine {
         }
         if how != Lost::SendFailed && (self.is_over() || self.ends_unseen()) {
             self.finish(End::Natural, false, now, "".into(), false, out);
-            let status = if how == Lost::HalfClosed {
-                Status::Ok
-            } else {
-                Status::Cancelled
-            };
+            let status = if how == Lost::HalfClosed { Status::Ok } else { Status::Cancelled };
             return self.close(status, how.text().into(), out);
         }
         self.finish(End::Disconnected, false, now, "".into(), false, out);
@@ -233,14 +229,7 @@ impl Machine {
             return self.illegal("request_headers are not the first message", now, out);
         }
         let mode = self.opening.request_mode;
-        let mut request = Box::new(RequestSide::new(
-            headers,
-            end,
-            mode,
-            &self.rules,
-            self.budget.clone(),
-            now,
-        ));
+        let mut request = Box::new(RequestSide::new(headers, end, mode, &self.rules, self.budget.clone(), now));
         request.note(context);
         let state = request.state_at_headers();
         self.request = Some(request);
@@ -413,10 +402,7 @@ impl Machine {
         }
         let mut told = Vec::with_capacity(2);
         if feeds {
-            told.push(Effect::FeedReaders(Fed {
-                data: data.clone(),
-                head: self.response.head.clone(),
-            }));
+            told.push(Effect::FeedReaders(Fed { data: data.clone(), head: self.response.head.clone() }));
         }
         if observed {
             told.push(Effect::CallResponseBody(self.response.observed(data, end, now)));
@@ -457,10 +443,7 @@ impl Machine {
             out.extend(told.into_iter().flatten());
             self.finish(End::Natural, true, now, "".into(), true, out);
             if closes {
-                held.push(Effect::Close {
-                    status: Status::Ok,
-                    details: "".into(),
-                });
+                held.push(Effect::Close { status: Status::Ok, details: "".into() });
             }
             self.held = Some(held);
             return;
@@ -507,10 +490,7 @@ impl Machine {
             return;
         }
         self.finished = true;
-        out.push(Effect::CallFinished {
-            outcome: self.response.outcome(end, complete, error, now),
-            held,
-        });
+        out.push(Effect::CallFinished { outcome: self.response.outcome(end, complete, error, now), held });
     }
 
     fn close(&mut self, status: Status, details: Cow<'static, str>, out: &mut Effects) {
@@ -521,11 +501,6 @@ impl Machine {
     }
 
     fn illegal(&mut self, why: &'static str, now: f64, out: &mut Effects) {
-        self.abort(
-            Status::InvalidArgument,
-            format!("not legal here: {why}").into(),
-            now,
-            out,
-        );
+        self.abort(Status::InvalidArgument, format!("not legal here: {why}").into(), now, out);
     }
 }

@@ -71,19 +71,8 @@ impl RequestSide {
             return Some(broken);
         }
         if let Some(frames) = &mut self.frames {
-            let BodyMessage {
-                end,
-                compressed,
-                without_message,
-                ..
-            } = message;
-            frames.push(Frame {
-                start,
-                stop: start + size,
-                end,
-                compressed,
-                without_message,
-            });
+            let BodyMessage { end, compressed, without_message, .. } = message;
+            frames.push(Frame { start, stop: start + size, end, compressed, without_message });
         }
         if message.end || self.mode == Mode::Buffered {
             return Some(BodyState::Complete);
@@ -150,10 +139,7 @@ impl RequestSide {
 
     /// Whether a route can still be expressed: the body is not lost, and an answer is due that can change headers.
     pub fn is_routable(&self) -> bool {
-        let lost = matches!(
-            self.state,
-            BodyState::TimedOut | BodyState::TooLarge | BodyState::NoMemory
-        );
+        let lost = matches!(self.state, BodyState::TimedOut | BodyState::TooLarge | BodyState::NoMemory);
         !lost && (self.ends || !self.mode.is_whole())
     }
 

@@ -46,13 +46,7 @@ impl ResponseSide {
         if may_rename && let Some(rename) = &plan.rename {
             self.renamer = Renamer::new(rename, block).map(Box::new);
         }
-        self.head = headers.map(|(headers, context)| {
-            Arc::new(Head {
-                headers,
-                context,
-                at_s: now,
-            })
-        });
+        self.head = headers.map(|(headers, context)| Arc::new(Head { headers, context, at_s: now }));
     }
 
     /// Count and read a chunk that is not empty.
@@ -88,12 +82,7 @@ impl ResponseSide {
         if self.observe == Observe::First {
             self.observe = Observe::Off;
         }
-        Box::new(Chunk {
-            data,
-            end,
-            at_s: now,
-            read: self.results(),
-        })
+        Box::new(Chunk { data, end, at_s: now, read: self.results() })
     }
 
     /// What the readers know so far.

@@ -12,10 +12,7 @@ pub struct Clock {
 impl Clock {
     /// `now_s` is what Python's clock shows now.
     pub fn new(now_s: f64) -> Self {
-        Self {
-            begun: Instant::now(),
-            begun_s: now_s,
-        }
+        Self { begun: Instant::now(), begun_s: now_s }
     }
 
     pub fn now_s(&self) -> f64 {

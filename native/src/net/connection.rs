@@ -54,7 +54,8 @@ pub struct Control {
 pub async fn serve(thread: Rc<Thread>, port: ServedPort, tcp: TcpStream) {
     // Without it small answers wait for acknowledgements; a socket that cannot be set so works all the same.
     let _ = tcp.set_nodelay(true);
-    let number = thread.connected();
+    let place = thread.connected();
+    let number = place.number;
     if !port.secure {
         if let Ok(Some(tcp)) = timeout(HANDSHAKE, speaks_h2(tcp)).await {
             serve_h2(&thread, port, number, tcp).await;
@@ -64,7 +65,6 @@ pub async fn serve(thread: Rc<Thread>, port: ServedPort, tcp: TcpStream) {
     {
         serve_h2(&thread, port, number, stream).await;
     }
-    thread.disconnected(number);
 }
 
 /// The connection, if it begins as HTTP/2 does. Another client is closed in order: with its bytes unread it would be reset,
@@ -131,13 +131,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> Served<T> {
         let mut due = interval(KEEPALIVE);
         due.set_missed_tick_behavior(MissedTickBehavior::Delay);
         due.reset();
-        Self {
-            pings: connection.ping_pong(),
-            connection,
-            due,
-            unanswered: false,
-            going_away: false,
-        }
+        Self { pings: connection.ping_pong(), connection, due, unanswered: false, going_away: false }
     }
 
     fn next(&mut self, cx: &mut Context, thread: &Thread, number: usize) -> Poll<Next> {
@@ -196,18 +190,11 @@ fn dispatch(thread: &Rc<Thread>, port: ServedPort, request: Request<RecvStream>,
             let (method, table) = (method.to_owned(), thread.shared.health.subscribe());
             spawn_local(async move { health::serve(&method, request.into_body(), respond, table).await });
         }
-        _ => refuse(
-            &mut respond,
-            Status::Unimplemented,
-            "no such service or method on this port",
-        ),
+        _ => refuse(&mut respond, Status::Unimplemented, "no such service or method on this port"),
     }
 }
 
 fn is_grpc(request: &Request<RecvStream>) -> bool {
-    let media = request
-        .headers()
-        .get(http::header::CONTENT_TYPE)
-        .map_or(&b""[..], |value| value.as_bytes());
+    let media = request.headers().get(http::header::CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
     request.method() == Method::POST && media.starts_with(b"application/grpc")
 }

@@ -35,11 +35,7 @@ pub struct HealthTable {
 
 impl Default for HealthTable {
     fn default() -> Self {
-        Self {
-            statuses: BTreeMap::new(),
-            default: NOT_SERVING,
-            stopped: false,
-        }
+        Self { statuses: BTreeMap::new(), default: NOT_SERVING, stopped: false }
     }
 }
 

@@ -54,11 +54,7 @@ pub struct Queue {
 impl Queue {
     pub fn new() -> io::Result<Self> {
         let fd = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC)?;
-        Ok(Self {
-            events: Mutex::default(),
-            woken: AtomicBool::new(false),
-            fd,
-        })
+        Ok(Self { events: Mutex::default(), woken: AtomicBool::new(false), fd })
     }
 
     pub fn fd(&self) -> RawFd {
@@ -118,16 +114,8 @@ impl Queue {
 fn merged(last: Option<&mut Event>, event: Event) -> Option<Event> {
     match (last, event) {
         (
-            Some(Event {
-                key,
-                told: Told::ResponseBody(chunks),
-                ..
-            }),
-            Event {
-                key: same,
-                told: Told::ResponseBody(more),
-                ..
-            },
+            Some(Event { key, told: Told::ResponseBody(chunks), .. }),
+            Event { key: same, told: Told::ResponseBody(more), .. },
         ) if *key == same => {
             chunks.extend(more);
             None
@@ -143,15 +131,7 @@ mod tests {
     use super::*;
 
     fn event(index: u32) -> Event {
-        Event {
-            key: Key {
-                thread: 0,
-                generation: 0,
-                index,
-            },
-            told: Told::Stopped,
-            at_s: 0.0,
-        }
+        Event { key: Key { thread: 0, generation: 0, index }, told: Told::Stopped, at_s: 0.0 }
     }
 
     fn is_woken(queue: &Queue) -> bool {
@@ -179,16 +159,8 @@ mod tests {
     fn chunks_of_one_stream_are_told_together() {
         let queue = Queue::new().unwrap();
         for _ in 0..3 {
-            let chunk = Chunk {
-                data: Bytes::new(),
-                end: false,
-                at_s: 0.0,
-                read: Vec::new(),
-            };
-            queue.push(Event {
-                told: Told::ResponseBody(vec![chunk]),
-                ..event(1)
-            });
+            let chunk = Chunk { data: Bytes::new(), end: false, at_s: 0.0, read: Vec::new() };
+            queue.push(Event { told: Told::ResponseBody(vec![chunk]), ..event(1) });
         }
         let events = queue.take(10);
         assert!(matches!(&events[..], [Event { told: Told::ResponseBody(chunks), .. }] if chunks.len() == 3));

@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
 use std::net::TcpListener;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -64,23 +65,16 @@ impl ThreadHandle {
             // Nothing is left to do: now the event loop may look.
             .on_thread_park(move || waking.queue.wake())
             .build()?;
-        let join = std::thread::Builder::new()
-            .name(format!("epp-io-{number}"))
-            .spawn(move || {
-                let key = Key {
-                    thread: number,
-                    generation: 0,
-                    index: 0,
-                };
+        let join = std::thread::Builder::new().name(format!("epp-io-{number}")).spawn(move || {
+            let key = Key { thread: number, generation: 0, index: 0 };
+            // A panic ends the thread like an order to stop; whoever waits for it must learn of its end.
+            let _ = catch_unwind(AssertUnwindSafe(|| {
                 LocalSet::new().block_on(&runtime, Thread::new(number, shared.clone()).run(listeners, said));
                 drop(runtime);
-                shared.queue.push(Event {
-                    key,
-                    told: Told::Stopped,
-                    at_s: shared.clock.now_s(),
-                });
-                shared.queue.wake();
-            })?;
+            }));
+            shared.queue.push(Event { key, told: Told::Stopped, at_s: shared.clock.now_s() });
+            shared.queue.wake();
+        })?;
         Ok(Self { say, join: Some(join) })
     }
 
@@ -95,6 +89,18 @@ impl ThreadHandle {
             // A panic was reported by the hook when it happened.
             let _ = join.join();
         }
+    }
+}
+
+/// A connection's place among those of its thread.
+pub struct Connected {
+    thread: Rc<Thread>,
+    pub number: usize,
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.thread.connections.borrow_mut()[self.number] = None;
     }
 }
 
@@ -176,22 +182,15 @@ impl Thread {
         }
     }
 
-    /// A connection begins; returns its number.
-    pub fn connected(&self) -> usize {
+    /// A connection begins; it is forgotten when the result is dropped.
+    pub fn connected(self: &Rc<Self>) -> Connected {
         let mut connections = self.connections.borrow_mut();
         let number = connections.iter().position(Option::is_none).unwrap_or_else(|| {
             connections.push(None);
             connections.len() - 1
         });
-        connections[number] = Some(Control {
-            stopping: self.is_stopping(),
-            ..Control::default()
-        });
-        number
-    }
-
-    pub fn disconnected(&self, number: usize) {
-        self.connections.borrow_mut()[number] = None;
+        connections[number] = Some(Control { stopping: self.is_stopping(), ..Control::default() });
+        Connected { thread: self.clone(), number }
     }
 
     /// Look at what was said to a connection.
@@ -206,10 +205,7 @@ impl Thread {
     pub fn open(self: &Rc<Self>, recv: RecvStream, respond: SendResponse<Bytes>) {
         let shared = self.shared.clone();
         shared.stats.opened();
-        let stream = self
-            .streams
-            .borrow_mut()
-            .insert(|key| Stream::new(key, shared, recv, respond));
+        let stream = self.streams.borrow_mut().insert(|key| Stream::new(key, shared, recv, respond));
         let thread = self.clone();
         spawn_local(async move {
             poll_fn(|cx| stream.borrow_mut().poll(cx)).await;

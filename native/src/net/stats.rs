@@ -25,11 +25,7 @@ pub struct Histogram {
 impl Histogram {
     pub fn new(bounds_s: Vec<f64>) -> Self {
         let counts = (0..=bounds_s.len()).map(|_| AtomicU64::new(0)).collect();
-        Self {
-            bounds_s,
-            counts,
-            sum_ns: AtomicU64::new(0),
-        }
+        Self { bounds_s, counts, sum_ns: AtomicU64::new(0) }
     }
 
     pub fn observe(&self, seconds: f64) {
@@ -81,11 +77,6 @@ impl Stats {
     /// Ended streams by gRPC code; only codes that occurred.
     pub fn by_status(&self) -> Vec<(&'static str, u64)> {
         let counts = self.ended.iter().map(|count| count.load(Relaxed));
-        STATUSES
-            .iter()
-            .map(|status| status.name())
-            .zip(counts)
-            .filter(|(_, count)| *count > 0)
-            .collect()
+        STATUSES.iter().map(|status| status.name()).zip(counts).filter(|(_, count)| *count > 0).collect()
     }
 }

@@ -25,21 +25,13 @@ pub async fn stop(thread: Rc<Thread>, grace: Option<Duration>) {
     for stream in thread.streams() {
         stream.borrow_mut().abort(Status::Unavailable, STOPPING);
     }
-    let _ = timeout(
-        ABORT,
-        until(&thread, |thread| thread.has_no_streams() && thread.has_no_connections()),
-    )
-    .await;
+    let _ = timeout(ABORT, until(&thread, |thread| thread.has_no_streams() && thread.has_no_connections())).await;
     for stream in thread.streams() {
         stream.borrow_mut().cut();
     }
     thread.cut_connections();
     // Let the tasks of what was cut end; then whatever is left goes with the runtime.
-    let _ = timeout(
-        ABORT,
-        until(&thread, |thread| thread.has_no_streams() && thread.has_no_connections()),
-    )
-    .await;
+    let _ = timeout(ABORT, until(&thread, |thread| thread.has_no_streams() && thread.has_no_connections())).await;
 }
 
 async fn until(thread: &Thread, is_true: impl Fn(&Thread) -> bool) {

@@ -24,10 +24,7 @@ pub struct Streams {
 
 impl Streams {
     pub fn new(thread: u16) -> Self {
-        Self {
-            thread,
-            ..Self::default()
-        }
+        Self { thread, ..Self::default() }
     }
 
     pub fn len(&self) -> usize {
@@ -47,11 +44,7 @@ impl Streams {
         });
         let place = &mut self.places[index as usize];
         place.generation = place.generation.wrapping_add(1);
-        let key = Key {
-            thread: self.thread,
-            generation: place.generation,
-            index,
-        };
+        let key = Key { thread: self.thread, generation: place.generation, index };
         let cell = Rc::new(RefCell::new(make(key)));
         place.stream = Some(cell.clone());
         self.open += 1;

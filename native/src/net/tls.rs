@@ -10,30 +10,12 @@ use rustls::{CipherSuite, ServerConfig, SupportedProtocolVersion};
 
 /// OpenSSL's names of the TLS 1.2 suites that are offered.
 const SUITES: [(&str, CipherSuite); 6] = [
-    (
-        "ECDHE-ECDSA-AES128-GCM-SHA256",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
-    ),
-    (
-        "ECDHE-ECDSA-AES256-GCM-SHA384",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
-    ),
-    (
-        "ECDHE-ECDSA-CHACHA20-POLY1305",
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-    ),
-    (
-        "ECDHE-RSA-AES128-GCM-SHA256",
-        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
-    ),
-    (
-        "ECDHE-RSA-AES256-GCM-SHA384",
-        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
-    ),
-    (
-        "ECDHE-RSA-CHACHA20-POLY1305",
-        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
-    ),
+    ("ECDHE-ECDSA-AES128-GCM-SHA256", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256),
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
+    ("ECDHE-RSA-AES128-GCM-SHA256", CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256),
+    ("ECDHE-RSA-AES256-GCM-SHA384", CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384),
+    ("ECDHE-RSA-CHACHA20-POLY1305", CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256),
 ];
 
 /// The names of all suites that can be chosen.
@@ -68,11 +50,7 @@ pub fn server_config(
 fn versions(min_version: Option<&str>) -> &'static [&'static SupportedProtocolVersion] {
     static MODERN: [&SupportedProtocolVersion; 1] = [&TLS13];
     static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
-    if min_version == Some("VersionTLS13") {
-        &MODERN
-    } else {
-        &BOTH
-    }
+    if min_version == Some("VersionTLS13") { &MODERN } else { &BOTH }
 }
 
 fn provider(suites: &[String]) -> Result<CryptoProvider, String> {
@@ -86,8 +64,6 @@ fn provider(suites: &[String]) -> Result<CryptoProvider, String> {
         let (_, suite) = known.ok_or_else(|| format!("the native transport does not offer the cipher suite {name}"))?;
         wanted.push(*suite);
     }
-    provider
-        .cipher_suites
-        .retain(|suite| suite.tls13().is_some() || wanted.contains(&suite.suite()));
+    provider.cipher_suites.retain(|suite| suite.tls13().is_some() || wanted.contains(&suite.suite()));
     Ok(provider)
 }

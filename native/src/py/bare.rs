@@ -44,14 +44,7 @@ impl Machine {
         let budget = Arc::new(Budget::default());
         budget.set_limit(max_buffered_bytes);
         let machine = MachineTwin::new(settings.rules, budget.clone());
-        Ok(Self {
-            inner: Mutex::new(Inner {
-                machine,
-                plans: Plans::default(),
-                first: true,
-            }),
-            budget,
-        })
+        Ok(Self { inner: Mutex::new(Inner { machine, plans: Plans::default(), first: true }), budget })
     }
 
     /// A serialized `ProcessingRequest` came.
@@ -211,11 +204,7 @@ impl Renamer {
     }
 
     fn feed<'py>(&self, py: Python<'py>, data: Vec<u8>, end: bool) -> Bound<'py, PyBytes> {
-        let out = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .feed(Bytes::from(data), end);
+        let out = self.0.lock().unwrap_or_else(PoisonError::into_inner).feed(Bytes::from(data), end);
         PyBytes::new(py, &out)
     }
 }

@@ -120,16 +120,10 @@ impl Bridge {
     #[new]
     fn new(now_s: f64, later: Py<PyAny>, hold_bounds_s: Vec<f64>, handover_bounds_s: Vec<f64>) -> PyResult<Self> {
         let shared = Shared::new(Clock::new(now_s), Stats::new(hold_bounds_s, handover_bounds_s))?;
-        let gathered = Gathered {
-            later: Some(later),
-            ..Gathered::default()
-        };
+        let gathered = Gathered { later: Some(later), ..Gathered::default() };
         Ok(Self {
             shared: Arc::new(shared),
-            saying: Arc::new(Saying {
-                gathered: Mutex::new(gathered),
-                plans: Mutex::default(),
-            }),
+            saying: Arc::new(Saying { gathered: Mutex::new(gathered), plans: Mutex::default() }),
             streams: Mutex::default(),
             request_readers: Mutex::default(),
         })
@@ -159,27 +153,16 @@ impl Bridge {
         for (host, port, secure, extproc, health) in ports {
             let listener = listen(&host, port)?;
             bound.push(listener.local_addr()?.port());
-            listeners.push((
-                listener,
-                ServedPort {
-                    secure,
-                    extproc,
-                    health,
-                },
-            ));
+            listeners.push((listener, ServedPort { secure, extproc, health }));
         }
         let mut gathered = self.saying.gathered();
         if !gathered.threads.is_empty() {
             return Err(PyRuntimeError::new_err("the bridge was started already"));
         }
         for number in 0..io_threads.max(1) {
-            let own = listeners
-                .iter()
-                .map(|(listener, port)| Ok((listener.try_clone()?, *port)));
+            let own = listeners.iter().map(|(listener, port)| Ok((listener.try_clone()?, *port)));
             let own = own.collect::<std::io::Result<Vec<_>>>()?;
-            gathered
-                .threads
-                .push(ThreadHandle::start(number, self.shared.clone(), own)?);
+            gathered.threads.push(ThreadHandle::start(number, self.shared.clone(), own)?);
             gathered.by_thread.push(Vec::new());
             lock(&self.streams).push(Vec::new());
         }
@@ -232,11 +215,7 @@ impl Bridge {
 
     /// How much was said to this stream's thread so far; for `edited`.
     fn said(&self, stream: &Stream) -> usize {
-        self.saying
-            .gathered()
-            .by_thread
-            .get(usize::from(stream.key.thread))
-            .map_or(0, Vec::len)
+        self.saying.gathered().by_thread.get(usize::from(stream.key.thread)).map_or(0, Vec::len)
     }
 
     /// The result of a held `finished`.
@@ -259,11 +238,7 @@ impl Bridge {
     fn set_health(&self, statuses: std::collections::BTreeMap<String, u32>, default: u32) {
         self.shared.health.send_modify(|table| {
             let stopped = table.stopped;
-            *table = Arc::new(HealthTable {
-                statuses,
-                default,
-                stopped,
-            });
+            *table = Arc::new(HealthTable { statuses, default, stopped });
         });
     }
 
@@ -292,20 +267,11 @@ impl Bridge {
     ///     How many threads will tell.
     fn stop(&self, grace_s: Option<f64>) -> usize {
         self.shared.health.send_modify(|table| {
-            *table = Arc::new(HealthTable {
-                statuses: table.statuses.clone(),
-                default: table.default,
-                stopped: true,
-            });
+            *table = Arc::new(HealthTable { statuses: table.statuses.clone(), default: table.default, stopped: true });
         });
         // Longer than any process lives is for ever.
         let grace = grace_s.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
-        self.saying
-            .gathered()
-            .threads
-            .iter()
-            .filter(|thread| thread.say(Say::Stop { grace }))
-            .count()
+        self.saying.gathered().threads.iter().filter(|thread| thread.say(Say::Stop { grace })).count()
     }
 
     /// After all threads have told that they ended.
@@ -370,11 +336,7 @@ impl Bridge {
         if names.is_empty() {
             return Ok(PyTuple::empty(py));
         }
-        let head = Arc::new(Head {
-            headers: shown.headers.clone(),
-            context: shown.context.clone(),
-            at_s: shown.at_s,
-        });
+        let head = Arc::new(Head { headers: shown.headers.clone(), context: shown.context.clone(), at_s: shown.at_s });
         let mut values = Vec::with_capacity(names.len());
         for name in &names {
             let reader = make_reader(py, name, Some(&head))?;
@@ -417,10 +379,7 @@ impl Bridge {
 
     fn known(&self, py: Python<'_>, key: Key) -> Option<Py<Stream>> {
         let streams = lock(&self.streams);
-        let stream = streams
-            .get(usize::from(key.thread))?
-            .get(key.index as usize)?
-            .as_ref()?;
+        let stream = streams.get(usize::from(key.thread))?.get(key.index as usize)?.as_ref()?;
         (stream.get().key == key).then(|| stream.clone_ref(py))
     }
 
@@ -459,10 +418,6 @@ fn listen(host: &str, port: u16) -> PyResult<TcpListener> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
-    let address = if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    };
+    let address = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     bind().map_err(|error| PyOSError::new_err((error.raw_os_error(), format!("{address}: {error}"))))
 }

@@ -78,9 +78,7 @@ fn put_value(out: &mut Vec<u8>, value: &Bound<'_, PyAny>, depth: usize) -> PyRes
         out.extend_from_slice(&inner);
     } else {
         let kind = value.get_type().name()?;
-        return Err(PyTypeError::new_err(format!(
-            "metadata cannot hold a value of type {kind}"
-        )));
+        return Err(PyTypeError::new_err(format!("metadata cannot hold a value of type {kind}")));
     }
     Ok(())
 }

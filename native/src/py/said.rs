@@ -53,10 +53,7 @@ pub fn read_answer(answer: &Bound<'_, PyAny>, plans: &mut Plans) -> PyResult<Ans
     } else if class.is(&types.reply) {
         Ok(Answer::Reply(read_reply(fields)?))
     } else {
-        Err(PyTypeError::new_err(format!(
-            "an answer is a Route or a Reply, not a {}",
-            class.name()?
-        )))
+        Err(PyTypeError::new_err(format!("an answer is a Route or a Reply, not a {}", class.name()?)))
     }
 }
 
@@ -105,10 +102,7 @@ fn read_reply(fields: &Bound<'_, PyTuple>) -> PyResult<Bytes> {
 
 /// Read an `Edits`.
 pub fn read_edits(fields: &Bound<'_, PyTuple>) -> PyResult<Edits> {
-    Ok(Edits {
-        set: read_pairs(&fields.get_item(0)?)?,
-        remove: read_names(&fields.get_item(1)?)?,
-    })
+    Ok(Edits { set: read_pairs(&fields.get_item(0)?)?, remove: read_names(&fields.get_item(1)?)? })
 }
 
 fn read_pairs(pairs: &Bound<'_, PyAny>) -> PyResult<Pairs> {
@@ -118,10 +112,7 @@ fn read_pairs(pairs: &Bound<'_, PyAny>) -> PyResult<Pairs> {
     let mut texts = Vec::new();
     for pair in pairs.try_iter()? {
         let pair = pair?.cast_into::<PyTuple>()?;
-        texts.push((
-            pair.get_item(0)?.cast_into::<PyString>()?,
-            pair.get_item(1)?.cast_into::<PyString>()?,
-        ));
+        texts.push((pair.get_item(0)?.cast_into::<PyString>()?, pair.get_item(1)?.cast_into::<PyString>()?));
     }
     let mut encoded = Vec::with_capacity(texts.len());
     for (name, value) in &texts {
@@ -163,11 +154,7 @@ fn read_plan(fields: &Bound<'_, PyTuple>) -> PyResult<Plan> {
         ask_headers: fields.get_item(0)?.is_truthy()?,
         observe,
         hold_end: fields.get_item(2)?.is_truthy()?,
-        rename: if rename.is_none() {
-            None
-        } else {
-            Some(read_rename(rename.cast::<PyTuple>()?)?)
-        },
+        rename: if rename.is_none() { None } else { Some(read_rename(rename.cast::<PyTuple>()?)?) },
         readers: readers.into_iter().map(String::into_boxed_str).collect(),
         streams: fields.get_item(5)?.is_truthy()?,
         skip: fields.get_item(6)?.is_truthy()?,
@@ -177,11 +164,7 @@ fn read_plan(fields: &Bound<'_, PyTuple>) -> PyResult<Plan> {
 /// Read a `Rename`.
 pub fn read_rename(fields: &Bound<'_, PyTuple>) -> PyResult<Rename> {
     let points = |place: usize| -> PyResult<Vec<u32>> { code_points(fields.get_item(place)?.cast::<PyString>()?) };
-    Ok(Rename {
-        member: points(0)?,
-        old: points(1)?,
-        new: points(2)?,
-    })
+    Ok(Rename { member: points(0)?, old: points(1)?, new: points(2)? })
 }
 
 fn code_points(text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {

@@ -31,15 +31,7 @@ struct Inner {
 
 impl Stream {
     pub fn new(py: Python<'_>, key: Key, saying: Arc<Saying>) -> Self {
-        Self {
-            key,
-            saying,
-            inner: Mutex::new(Inner {
-                state: py.None(),
-                plan: None,
-                readers: Vec::new(),
-            }),
-        }
+        Self { key, saying, inner: Mutex::new(Inner { state: py.None(), plan: None, readers: Vec::new() }) }
     }
 
     /// Give bytes of the response to the readers that only Python has.
@@ -93,13 +85,9 @@ impl Stream {
 
 /// A reader of `epp.extproc.readers`.
 pub fn make_reader(py: Python<'_>, name: &str, head: Option<&Arc<Head>>) -> PyResult<Py<PyAny>> {
-    let head = head.cloned().unwrap_or_else(|| {
-        Arc::new(Head {
-            headers: Arc::new(HeaderBlock::default()),
-            context: None,
-            at_s: 0.0,
-        })
-    });
+    let head = head
+        .cloned()
+        .unwrap_or_else(|| Arc::new(Head { headers: Arc::new(HeaderBlock::default()), context: None, at_s: 0.0 }));
     let make = Types::get(py)?.readers.bind(py).get_item(name)?;
     Ok(make.call1((Py::new(py, ResponseHead::new(head))?,))?.unbind())
 }
@@ -122,10 +110,7 @@ impl Stream {
     fn retire(&self, py: Python<'_>) {
         let (state, readers) = {
             let mut inner = self.inner();
-            (
-                std::mem::replace(&mut inner.state, py.None()),
-                std::mem::take(&mut inner.readers),
-            )
+            (std::mem::replace(&mut inner.state, py.None()), std::mem::take(&mut inner.readers))
         };
         // Dropping may run Python code; nothing is locked any more.
         drop((state, readers));

@@ -31,11 +31,7 @@ impl Headers {
     fn items<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let pairs = PyList::empty(py);
         for (name, value) in self.0.iter() {
-            let name = if name.is_ascii() {
-                name.to_ascii_lowercase()
-            } else {
-                lower(name)
-            };
+            let name = if name.is_ascii() { name.to_ascii_lowercase() } else { lower(name) };
             pairs.append((decoded(py, &name)?, decoded(py, value)?))?;
         }
         Ok(pairs.try_iter()?.into_any())
@@ -79,20 +75,9 @@ impl Body {
         // SAFETY: the interpreter gives a view to fill. It takes a reference to this object, which owns the bytes and, being
         // frozen, neither moves nor changes them; the view is marked read-only.
         let result = unsafe {
-            ffi::PyBuffer_FillInfo(
-                view,
-                slf.as_ptr(),
-                bytes.as_ptr().cast_mut().cast::<c_void>(),
-                length,
-                1,
-                flags,
-            )
+            ffi::PyBuffer_FillInfo(view, slf.as_ptr(), bytes.as_ptr().cast_mut().cast::<c_void>(), length, 1, flags)
         };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(PyErr::fetch(slf.py()))
-        }
+        if result == 0 { Ok(()) } else { Err(PyErr::fetch(slf.py())) }
     }
 }
 
@@ -107,12 +92,7 @@ pub struct Request {
 
 impl Request {
     pub fn new(shown: Box<Shown>, read: Py<PyTuple>) -> Self {
-        Self {
-            shown,
-            read,
-            headers: PyOnceLock::new(),
-            body: PyOnceLock::new(),
-        }
+        Self { shown, read, headers: PyOnceLock::new(), body: PyOnceLock::new() }
     }
 }
 
@@ -120,8 +100,7 @@ impl Request {
 impl Request {
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<&Py<Headers>> {
-        self.headers
-            .get_or_try_init(py, || Py::new(py, Headers(self.shown.headers.clone())))
+        self.headers.get_or_try_init(py, || Py::new(py, Headers(self.shown.headers.clone())))
     }
 
     #[getter]
@@ -171,10 +150,7 @@ pub struct ResponseHead {
 
 impl ResponseHead {
     pub fn new(head: Arc<Head>) -> Self {
-        Self {
-            head,
-            headers: PyOnceLock::new(),
-        }
+        Self { head, headers: PyOnceLock::new() }
     }
 }
 
@@ -184,23 +160,14 @@ impl ResponseHead {
     #[getter]
     fn status(&self) -> u64 {
         let headers = &self.head.headers;
-        let value = headers
-            .get(b":status")
-            .filter(|value| !value.is_empty())
-            .or_else(|| headers.get(b"status"));
-        let digits = value
-            .filter(|value| value.iter().all(u8::is_ascii_digit))
-            .unwrap_or_default();
-        std::str::from_utf8(digits)
-            .ok()
-            .and_then(|text| text.parse().ok())
-            .unwrap_or(0)
+        let value = headers.get(b":status").filter(|value| !value.is_empty()).or_else(|| headers.get(b"status"));
+        let digits = value.filter(|value| value.iter().all(u8::is_ascii_digit)).unwrap_or_default();
+        std::str::from_utf8(digits).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
     }
 
     #[getter]
     fn headers(&self, py: Python<'_>) -> PyResult<&Py<Headers>> {
-        self.headers
-            .get_or_try_init(py, || Py::new(py, Headers(self.head.headers.clone())))
+        self.headers.get_or_try_init(py, || Py::new(py, Headers(self.head.headers.clone())))
     }
 
     #[getter]
@@ -224,11 +191,7 @@ pub struct Outcome {
 
 impl Outcome {
     pub fn new(facts: Box<Facts>, read: Py<PyTuple>) -> Self {
-        Self {
-            facts,
-            read,
-            head: PyOnceLock::new(),
-        }
+        Self { facts, read, head: PyOnceLock::new() }
     }
 }
 
@@ -252,11 +215,7 @@ impl Outcome {
     #[getter]
     fn head(&self, py: Python<'_>) -> PyResult<&Option<Py<ResponseHead>>> {
         self.head.get_or_try_init(py, || {
-            self.facts
-                .head
-                .as_ref()
-                .map(|head| Py::new(py, ResponseHead::new(head.clone())))
-                .transpose()
+            self.facts.head.as_ref().map(|head| Py::new(py, ResponseHead::new(head.clone()))).transpose()
         })
     }
 

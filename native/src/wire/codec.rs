@@ -83,10 +83,7 @@ fn read_content(kind: u32, part: &[u8], data: &Bytes, context: Context) -> Resul
                 Incoming::ResponseHeaders { headers, end, context }
             }
         }
-        4 => Incoming::RequestBody {
-            body: read_body(part, data)?,
-            context,
-        },
+        4 => Incoming::RequestBody { body: read_body(part, data)?, context },
         5 => Incoming::ResponseBody(read_body(part, data)?),
         6 => Incoming::RequestTrailers { context },
         _ => Incoming::ResponseTrailers,
@@ -107,12 +104,7 @@ fn read_headers(part: &[u8]) -> Result<(Arc<HeaderBlock>, bool), Malformed> {
 }
 
 fn read_body(part: &[u8], data: &Bytes) -> Result<BodyMessage, Malformed> {
-    let mut body = BodyMessage {
-        data: Bytes::new(),
-        end: false,
-        compressed: false,
-        without_message: false,
-    };
+    let mut body = BodyMessage { data: Bytes::new(), end: false, compressed: false, without_message: false };
     let mut fields = Reader::new(part);
     while let Some(field) = fields.field()? {
         match field {
@@ -196,9 +188,7 @@ fn put_answer(out: &mut Vec<u8>, answer: &Outgoing) {
             put_metadata(out, change.metadata.as_ref());
         }
         Outgoing::Body { response, change, body } => {
-            put_message(out, 3 + u8::from(*response), |part| {
-                put_common(part, change, body.as_ref())
-            });
+            put_message(out, 3 + u8::from(*response), |part| put_common(part, change, body.as_ref()));
             put_metadata(out, change.metadata.as_ref());
         }
         Outgoing::Trailers { response, metadata } => {
@@ -247,11 +237,7 @@ fn put_metadata(out: &mut Vec<u8>, metadata: Option<&Bytes>) {
 /// Lengths of the nested messages of a piece, from the inside: streamed response, body mutation, common, body response.
 fn piece_lens(piece: &Piece) -> [usize; 4] {
     let flags = usize::from(piece.end) + usize::from(piece.without_message) + usize::from(piece.compressed);
-    let data = if piece.data.is_empty() {
-        0
-    } else {
-        bytes_len(piece.data.len())
-    };
+    let data = if piece.data.is_empty() { 0 } else { bytes_len(piece.data.len()) };
     let streamed = 2 * flags + data;
     let mutation = bytes_len(streamed);
     let common = bytes_len(mutation);
@@ -309,10 +295,7 @@ mod tests {
     #[test]
     fn garbage_is_invalid() {
         for data in [&b"\xff\xff"[..], b"", b"\x12\x02\x0a\x05"] {
-            assert!(matches!(
-                decode(&Bytes::copy_from_slice(data)).message,
-                Incoming::Invalid(_)
-            ));
+            assert!(matches!(decode(&Bytes::copy_from_slice(data)).message, Incoming::Invalid(_)));
         }
     }
 
@@ -320,10 +303,7 @@ mod tests {
     fn an_empty_protocol_config_means_no_bodies() {
         let received = decode(&Bytes::from_static(b"\x12\x02\x18\x01\x5a\x00"));
         assert!(received.opening.configured);
-        assert_eq!(
-            (received.opening.request_mode, received.opening.response_mode),
-            (Mode::None, Mode::None)
-        );
+        assert_eq!((received.opening.request_mode, received.opening.response_mode), (Mode::None, Mode::None));
         assert!(matches!(received.message, Incoming::RequestHeaders { end: true, .. }));
     }
 }

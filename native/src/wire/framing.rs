@@ -98,11 +98,7 @@ fn length(prefix: &[u8], limit: usize) -> Result<usize, Broken> {
         return Err(Broken::Compressed);
     }
     let length = u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]]) as usize;
-    if length > limit {
-        Err(Broken::TooLong(length))
-    } else {
-        Ok(length)
-    }
+    if length > limit { Err(Broken::TooLong(length)) } else { Ok(length) }
 }
 
 /// Put a prefix before a message of this length.

@@ -27,27 +27,18 @@ impl HeaderBlock {
                 entries.push(entry(map, header)?);
             }
         }
-        Ok(Self {
-            bytes: map.into(),
-            entries: entries.into(),
-        })
+        Ok(Self { bytes: map.into(), entries: entries.into() })
     }
 
     /// The last value of a lower-case name.
     pub fn get(&self, name: &[u8]) -> Option<&[u8]> {
-        let found = self
-            .entries
-            .iter()
-            .rev()
-            .find(|entry| self.at(&entry.name).eq_ignore_ascii_case(name))?;
+        let found = self.entries.iter().rev().find(|entry| self.at(&entry.name).eq_ignore_ascii_case(name))?;
         Some(self.at(&found.value))
     }
 
     /// All names and values in wire order; names as they were spelled.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        self.entries
-            .iter()
-            .map(|entry| (self.at(&entry.name), self.at(&entry.value)))
+        self.entries.iter().map(|entry| (self.at(&entry.name), self.at(&entry.value)))
     }
 
     /// The names, lower case, for which `wanted` is true; sorted, each once.
@@ -87,10 +78,7 @@ fn entry(map: &[u8], header: &[u8]) -> Result<Entry, Malformed> {
         }
     }
     let value = if raw.is_empty() { plain } else { raw };
-    Ok(Entry {
-        name: place(map, name)?,
-        value: place(map, value)?,
-    })
+    Ok(Entry { name: place(map, name)?, value: place(map, value)? })
 }
 
 fn place(map: &[u8], part: &[u8]) -> Result<Range<u32>, Malformed> {

@@ -57,12 +57,7 @@ pub struct Opening {
 
 impl Default for Opening {
     fn default() -> Self {
-        Self {
-            request_mode: Mode::FullDuplex,
-            response_mode: Mode::FullDuplex,
-            configured: false,
-            observed: false,
-        }
+        Self { request_mode: Mode::FullDuplex, response_mode: Mode::FullDuplex, configured: false, observed: false }
     }
 }
 
@@ -216,14 +211,7 @@ pub struct Piece {
 
 impl Piece {
     pub fn new(response: bool, data: Bytes, end: bool) -> Self {
-        Self {
-            response,
-            data,
-            end,
-            metadata: None,
-            compressed: false,
-            without_message: false,
-        }
+        Self { response, data, end, metadata: None, compressed: false, without_message: false }
     }
 }
 

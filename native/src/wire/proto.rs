@@ -154,29 +154,16 @@ mod tests {
                 assert_eq!(reader.field(), Ok(Some((1, Value::Varint(length as u64)))));
             }
             assert_eq!(reader.field(), Ok(Some((2, Value::Bytes(&vec![7; length])))));
-            let Ok(Some((3, Value::Bytes(inner)))) = reader.field() else {
-                panic!("no message")
-            };
+            let Ok(Some((3, Value::Bytes(inner)))) = reader.field() else { panic!("no message") };
             assert_eq!(inner.len(), bytes_len(length));
-            assert_eq!(
-                Reader::new(inner).field(),
-                Ok(Some((1, Value::Bytes(&vec![8; length]))))
-            );
+            assert_eq!(Reader::new(inner).field(), Ok(Some((1, Value::Bytes(&vec![8; length])))));
             assert_eq!(reader.field(), Ok(None));
         }
     }
 
     #[test]
     fn cut_or_impossible_messages_are_malformed() {
-        for data in [
-            &b"\xff\xff"[..],
-            b"\x0a\x05abc",
-            b"\x00\x01",
-            b"\x09\x01",
-            b"\x0b",
-            b"\x0a",
-            b"\x7f",
-        ] {
+        for data in [&b"\xff\xff"[..], b"\x0a\x05abc", b"\x00\x01", b"\x09\x01", b"\x0b", b"\x0a", b"\x7f"] {
             let mut reader = Reader::new(data);
             let result = loop {
                 match reader.field() {
@@ -191,15 +178,7 @@ mod tests {
 
     #[test]
     fn lengths_of_varints() {
-        for (value, length) in [
-            (0, 1),
-            (1, 1),
-            (127, 1),
-            (128, 2),
-            (16_383, 2),
-            (16_384, 3),
-            (u64::MAX, 10),
-        ] {
+        for (value, length) in [(0, 1), (1, 1), (127, 1), (128, 2), (16_383, 2), (16_384, 3), (u64::MAX, 10)] {
             let mut out = Vec::new();
             put_varint(&mut out, value);
             assert_eq!((out.len(), varint_len(value)), (length, length));
