@@ -109,8 +109,6 @@ class Metrics:
         self._requests: dict[RequestLabels, RequestSeries] = {}
         self.running = 0
         """Requests that were scheduled and are not over, whatever their labels."""
-        self.running = 0
-        """Requests that were scheduled and are not over, whatever their labels."""
         self._series: dict[LabelValues, RequestSeries] = {}
         self._attempts: dict[AttemptLabels, Counter] = {}
         self._plugin_errors = self._counters[f"{PREFIX}plugin_errors_total"]
@@ -140,12 +138,10 @@ class Metrics:
     def running_up(self, labels: RequestLabels) -> None:
         """A scheduled request runs."""
         self.running += 1
-        self.running += 1
         self._request(labels).running.value += 1
 
     def running_down(self, labels: RequestLabels) -> None:
         """A running request is over; exactly once for each ``running_up``, with equal labels."""
-        self.running -= 1
         self.running -= 1
         self._request(labels).running.value -= 1
 
