@@ -372,3 +372,17 @@ async def test_tls_that_cannot_be_used_changes_nothing(change: dict[str, Any], w
         writer.transport.abort()
     finally:
         await transport.stop(0)
+
+
+async def test_a_message_above_the_memory_for_all_bodies_is_not_collected() -> None:
+    """Far above a usual chunk, nobody waits for its end."""
+    handler = PerStream(Script())
+    async with loopback(NativeTransport, handler, SETTINGS._replace(max_buffered_bytes=MIB, max_body_bytes=0)) as running:
+        client = Client(running.channel, FULL_DUPLEX)
+        await client.send(RequestHeaders(HEADERS))
+        await client.send(RequestBody(b"x" * 20 * MIB))
+        assert await client.receive() is None
+        assert (await client.call.code()) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await running.until_ended(1)
+        assert running.transport.stats().buffered_bytes == 0
+    assert not handler.recorders

@@ -374,3 +374,16 @@ async def test_stop_before_start_and_twice(make: MakeTransport) -> None:
     await transport.start(PerStream(Script()), SETTINGS, [Port("127.0.0.1", 0, secure=False)])
     await transport.stop(0)
     await transport.stop(None)
+
+
+async def test_a_chunk_above_the_memory_for_all_bodies_is_refused_by_the_handler(make: MakeTransport) -> None:
+    """The chunk comes in many frames of HTTP/2; it is seen whole before anybody judges it."""
+    handler = PerStream(Script(REFUSED))
+    async with loopback(make, handler, SETTINGS._replace(max_buffered_bytes=100_000)) as running:
+        client = Client(running.channel, FULL_DUPLEX)
+        await client.send(RequestHeaders(HEADERS))
+        await client.send(RequestBody(b"x" * 600_000))
+        assert await client.receive() == Immediate(REFUSED)
+        await running.until_ended(1)
+        assert running.transport.stats().buffered_bytes == 0
+    assert handler.recorders[0].requests[0].body_state is BodyState.NO_MEMORY

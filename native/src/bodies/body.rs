@@ -33,17 +33,51 @@ impl Budget {
 
     /// Whether so many more bytes are allowed; they are counted then.
     fn take(&self, size: usize) -> bool {
+        let fits = self.count(size);
+        if !fits {
+            self.give(size);
+        }
+        fits
+    }
+
+    /// Count bytes; says whether all are within the limit.
+    fn count(&self, size: usize) -> bool {
         let used = self.used_bytes.fetch_add(size, Relaxed) + size;
         let limit = self.limit_bytes.load(Relaxed);
-        if limit != 0 && used > limit {
-            self.used_bytes.fetch_sub(size, Relaxed);
-            return false;
-        }
-        true
+        limit == 0 || used <= limit
     }
 
     fn give(&self, size: usize) {
         self.used_bytes.fetch_sub(size, Relaxed);
+    }
+}
+
+/// Part of a message that has not come wholly yet, in the budget's books.
+#[derive(Debug)]
+pub struct Partial {
+    budget: Arc<Budget>,
+    size_bytes: usize,
+}
+
+impl Partial {
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self { budget, size_bytes: 0 }
+    }
+
+    /// So many bytes are held now; false if all together are above the limit. They are counted in any case.
+    pub fn holds(&mut self, size_bytes: usize) -> bool {
+        let before = std::mem::replace(&mut self.size_bytes, size_bytes);
+        if size_bytes <= before {
+            self.budget.give(before - size_bytes);
+            return true;
+        }
+        self.budget.count(size_bytes - before)
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        self.budget.give(self.size_bytes);
     }
 }
 
@@ -193,6 +227,20 @@ mod tests {
         drop(first);
         assert_eq!(budget.used_bytes(), 0);
         assert_eq!(second.add(Bytes::from_static(b"1234567890")), Ok(()));
+    }
+
+    #[test]
+    fn partial_messages_count() {
+        let budget = Arc::new(Budget::default());
+        budget.set_limit(10);
+        let mut partial = Partial::new(budget.clone());
+        assert!(partial.holds(8));
+        assert!(!partial.holds(11));
+        assert_eq!(budget.used_bytes(), 11);
+        assert!(partial.holds(3));
+        assert_eq!(budget.used_bytes(), 3);
+        drop(partial);
+        assert_eq!(budget.used_bytes(), 0);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use http::{HeaderMap, HeaderValue, Response};
 
 use super::queue::{Event, Key, Told};
 use super::shared::{Settings, Shared};
+use crate::bodies::body::Partial;
 use crate::machine::{Effects, Machine};
 use crate::wire::codec::{OutBuffer, decode};
 use crate::wire::framing::{Assembler, Broken};
@@ -50,6 +51,7 @@ pub struct Stream {
     recv: Option<RecvStream>,
     wire: Wire,
     assembler: Assembler,
+    partial: Partial,
     outbox: VecDeque<Bytes>,
     outbox_bytes: usize,
     /// How to end the stream once the outbox is empty; None while it lasts.
@@ -74,6 +76,7 @@ enum Wire {
 impl Stream {
     pub fn new(key: Key, shared: Arc<Shared>, recv: RecvStream, respond: SendResponse<Bytes>) -> Self {
         let settings = shared.settings();
+        let partial = Partial::new(shared.budget.clone());
         let machine = Machine::new(settings.rules.clone(), shared.budget.clone());
         Self {
             key,
@@ -85,6 +88,7 @@ impl Stream {
             recv: Some(recv),
             wire: Wire::Unopened(respond),
             assembler: Assembler::default(),
+            partial,
             outbox: VecDeque::new(),
             outbox_bytes: 0,
             closing: None,
@@ -170,10 +174,18 @@ impl Stream {
         }
         match self.assembler.next(self.settings.max_receive_bytes) {
             Ok(Some(message)) => {
+                self.partial.holds(0);
                 self.received(&message);
                 return true;
             }
-            Ok(None) => {}
+            Ok(None) => {
+                let held = self.assembler.held_bytes();
+                // A usual chunk may become whole, so that the handler can say why it is refused.
+                if !self.partial.holds(held) && held > MAX_WAITING_BYTES {
+                    self.refuse(Broken::NoMemory);
+                    return true;
+                }
+            }
             Err(broken) => {
                 self.refuse(broken);
                 return true;
@@ -241,6 +253,7 @@ impl Stream {
                 Status::ResourceExhausted,
                 format!("a message of {size} bytes is longer than the limit of {}", self.settings.max_receive_bytes),
             ),
+            Broken::NoMemory => (Status::ResourceExhausted, "all messages together take too much memory".into()),
             Broken::Compressed => (Status::Unimplemented, "compressed messages are not supported".into()),
         };
         self.machine.abort(status, why.into(), now, &mut self.effects);

@@ -28,11 +28,11 @@ use crate::wire::proto::{put_bytes, put_message};
 pub struct Machine {
     inner: Mutex<Inner>,
     budget: Arc<Budget>,
+    plans: Plans,
 }
 
 struct Inner {
     machine: MachineTwin,
-    plans: Plans,
     first: bool,
 }
 
@@ -44,7 +44,7 @@ impl Machine {
         let budget = Arc::new(Budget::default());
         budget.set_limit(max_buffered_bytes);
         let machine = MachineTwin::new(settings.rules, budget.clone());
-        Ok(Self { inner: Mutex::new(Inner { machine, plans: Plans::default(), first: true }), budget })
+        Ok(Self { inner: Mutex::new(Inner { machine, first: true }), budget, plans: Plans::default() })
     }
 
     /// A serialized `ProcessingRequest` came.
@@ -68,7 +68,7 @@ impl Machine {
 
     /// The handler decided.
     fn answer<'py>(&self, answer: &Bound<'py, PyAny>, now: f64) -> PyResult<Bound<'py, PyList>> {
-        let read = read_answer(answer, &mut self.inner().plans)?;
+        let read = read_answer(answer, &self.plans)?;
         self.run(answer.py(), |inner, out| inner.machine.answer(read, now, out))
     }
 

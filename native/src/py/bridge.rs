@@ -42,7 +42,7 @@ pub fn cipher_suites() -> Vec<&'static str> {
 /// What Python says, gathered until it is given to the I/O threads.
 pub struct Saying {
     gathered: Mutex<Gathered>,
-    plans: Mutex<Plans>,
+    pub plans: Plans,
 }
 
 #[derive(Default)]
@@ -58,10 +58,6 @@ struct Gathered {
 }
 
 impl Saying {
-    pub fn with_plans<T>(&self, read: impl FnOnce(&mut Plans) -> T) -> T {
-        read(&mut self.plans.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
     /// Say something to a stream; the thread hears of it with the next `give`.
     pub fn say(&self, py: Python<'_>, key: Key, command: Command) -> PyResult<()> {
         let later = {
@@ -95,7 +91,6 @@ impl Saying {
         }
     }
 
-    /// How much was said to each thread, to put something before what comes next.
     fn gathered(&self) -> MutexGuard<'_, Gathered> {
         self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -123,7 +118,7 @@ impl Bridge {
         let gathered = Gathered { later: Some(later), ..Gathered::default() };
         Ok(Self {
             shared: Arc::new(shared),
-            saying: Arc::new(Saying { gathered: Mutex::new(gathered), plans: Mutex::default() }),
+            saying: Arc::new(Saying { gathered: Mutex::new(gathered), plans: Plans::default() }),
             streams: Mutex::default(),
             request_readers: Mutex::default(),
         })
@@ -282,8 +277,9 @@ impl Bridge {
             (std::mem::take(&mut gathered.threads), gathered.later.take())
         };
         py.detach(|| threads.iter_mut().for_each(ThreadHandle::join));
-        lock(&self.streams).clear();
-        drop(later);
+        let streams = std::mem::take(&mut *lock(&self.streams));
+        // Dropping may run Python code; nothing is locked any more.
+        drop((streams, later));
     }
 }
 

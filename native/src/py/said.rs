@@ -1,7 +1,7 @@
 //! What Python says: answers, edits and settings. NamedTuples are read by position.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -18,32 +18,40 @@ use crate::wire::messages::{Answer, Edits, Observe, Pairs, Plan, Rename, Route};
 use crate::wire::proto::{put_bytes, put_message, put_number};
 
 /// Plans that were read already: handlers use the same few again and again.
+///
+/// Nothing of Python runs while the list is locked: it could come back here.
 #[derive(Default)]
 pub struct Plans {
-    known: Vec<(Py<PyAny>, Arc<Plan>)>,
+    known: Mutex<Vec<(Py<PyAny>, Arc<Plan>)>>,
 }
 
 const MAX_PLANS: usize = 16;
 
 impl Plans {
-    fn read(&mut self, plan: &Bound<'_, PyAny>) -> PyResult<Arc<Plan>> {
-        if let Some((_, read)) = self.known.iter().find(|(object, _)| object.is(plan)) {
+    fn read(&self, plan: &Bound<'_, PyAny>) -> PyResult<Arc<Plan>> {
+        if let Some((_, read)) = self.known().iter().find(|(object, _)| object.is(plan)) {
             return Ok(read.clone());
         }
         let read = Arc::new(read_plan(plan.cast::<PyTuple>()?)?);
         // A rename is of one request; the rest is worth remembering.
         if read.rename.is_none() {
-            if self.known.len() >= MAX_PLANS {
-                self.known.remove(0);
-            }
-            self.known.push((plan.clone().unbind(), read.clone()));
+            let object = plan.clone().unbind();
+            let mut known = self.known();
+            let forgotten = (known.len() >= MAX_PLANS).then(|| known.remove(0));
+            known.push((object, read.clone()));
+            drop(known);
+            drop(forgotten);
         }
         Ok(read)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Vec<(Py<PyAny>, Arc<Plan>)>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Read a `Route` or a `Reply`.
-pub fn read_answer(answer: &Bound<'_, PyAny>, plans: &mut Plans) -> PyResult<Answer> {
+pub fn read_answer(answer: &Bound<'_, PyAny>, plans: &Plans) -> PyResult<Answer> {
     let py = answer.py();
     let types = Types::get(py)?;
     let class = answer.get_type();
@@ -57,7 +65,7 @@ pub fn read_answer(answer: &Bound<'_, PyAny>, plans: &mut Plans) -> PyResult<Ans
     }
 }
 
-fn read_route(fields: &Bound<'_, PyTuple>, plans: &mut Plans) -> PyResult<Answer> {
+fn read_route(fields: &Bound<'_, PyTuple>, plans: &Plans) -> PyResult<Answer> {
     let mut splices = Vec::new();
     for splice in fields.get_item(3)?.try_iter()? {
         let (start, stop, new): (isize, isize, Bound<'_, PyBytes>) = splice?.extract()?;

@@ -119,7 +119,7 @@ impl Stream {
     /// Record a decision. One that cannot be read is a defect: the stream is aborted.
     fn answer(&self, answer: &Bound<'_, PyAny>) -> PyResult<()> {
         let py = answer.py();
-        match self.saying.with_plans(|plans| read_answer(answer, plans)) {
+        match read_answer(answer, &self.saying.plans) {
             Ok(answer) => {
                 if let Answer::Route(route) = &answer
                     && !route.plan.readers.is_empty()

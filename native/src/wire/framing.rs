@@ -3,6 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 const PREFIX: usize = 5;
+const COUNTED_FROM_BYTES: usize = 16 * 1024;
 
 /// Why no message can be read any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -10,6 +11,8 @@ pub enum Broken {
     /// Longer than the receive limit.
     TooLong(usize),
     Compressed,
+    /// All partial messages and bodies together are above the limit.
+    NoMemory,
 }
 
 /// Cuts a stream of bytes into messages. A message that lies in one piece is not copied.
@@ -42,9 +45,9 @@ impl Assembler {
         self.next_of_pieces(limit)
     }
 
-    /// Bytes held of a message that is not complete.
+    /// Bytes held of a message that is not complete; what is short is not worth counting.
     pub fn held_bytes(&self) -> usize {
-        self.partial.capacity()
+        if self.partial.len() < COUNTED_FROM_BYTES { 0 } else { self.partial.len() }
     }
 
     /// Whether the stream could end here.
