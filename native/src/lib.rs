@@ -11,6 +11,3 @@ pub mod wire;
 
 #[cfg(feature = "python")]
 pub use py::epp_native;
-
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
