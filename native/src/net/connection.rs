@@ -16,9 +16,9 @@ use tokio::task::spawn_local;
 use tokio::time::{Interval, MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::grpc::refuse;
 use super::health;
 use super::server::{ServedPort, Thread};
-use super::stream::refuse;
 use crate::wire::messages::Status;
 
 const EXTPROC: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";

@@ -13,7 +13,7 @@ use h2::RecvStream;
 use h2::server::SendResponse;
 use tokio::sync::watch;
 
-use super::stream::{accepted, end_with, refuse};
+use super::grpc::{accepted, end_with, refuse};
 use crate::wire::framing::{Assembler, put_prefix};
 use crate::wire::messages::Status;
 use crate::wire::proto::{Reader, Value, put_bytes, put_message, put_number};

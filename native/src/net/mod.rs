@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod connection;
+pub mod grpc;
 pub mod health;
 pub mod queue;
 pub mod server;

@@ -13,8 +13,8 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{RecvStream, SendStream};
-use http::{HeaderMap, HeaderValue, Response};
 
+use super::grpc::{accepted, end_with, refuse};
 use super::queue::{Event, Key, Told};
 use super::shared::{Settings, Shared};
 use crate::bodies::body::Partial;
@@ -469,140 +469,6 @@ fn failed(now: f64) -> Box<Outcome> {
     })
 }
 
-// ── gRPC over HTTP/2 ──
-
-const CONTENT_TYPE: HeaderValue = HeaderValue::from_static("application/grpc");
-
-/// The headers of a response that has messages.
-pub fn accepted() -> Response<()> {
-    let mut response = Response::new(());
-    response.headers_mut().insert(http::header::CONTENT_TYPE, CONTENT_TYPE);
-    response
-}
-
-fn trailers(status: Status, details: &str) -> HeaderMap {
-    let mut trailers = HeaderMap::with_capacity(2);
-    trailers.insert("grpc-status", HeaderValue::from(status as u16));
-    if !details.is_empty()
-        && let Ok(value) = HeaderValue::from_str(&percent_encoded(details))
-    {
-        trailers.insert("grpc-message", value);
-    }
-    trailers
-}
-
-/// Source: grpc/grpc: doc/PROTOCOL-HTTP2.md, "Status-Message".
-fn percent_encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if matches!(byte, b' '..=b'~') && byte != b'%' {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
-}
-
-/// End a response that has begun. Fails only if the peer has left, which then ends the stream anyway.
-pub fn end_with(send: &mut SendStream<Bytes>, status: Status, details: &str) {
-    let _ = send.send_trailers(trailers(status, details));
-}
-
-/// A response without any message.
-pub fn refuse(respond: &mut SendResponse<Bytes>, status: Status, details: &str) {
-    let mut response = accepted();
-    response.headers_mut().extend(trailers(status, details));
-    let _ = respond.send_response(response, true);
-}
-
 #[cfg(test)]
-mod tests {
-    use std::cell::Cell;
-    use std::future::poll_fn;
-
-    use tokio::io::duplex;
-
-    use super::*;
-    use crate::net::clock::Clock;
-    use crate::net::stats::Stats;
-    use crate::wire::framing::put_prefix;
-    use crate::wire::proto::{put_bytes, put_message, put_number};
-
-    thread_local! {
-        /// Messages until the next one panics.
-        static PANICS_AFTER: Cell<Option<u32>> = const { Cell::new(None) };
-    }
-
-    pub fn panic_if_wanted() {
-        PANICS_AFTER.with(|left| match left.get() {
-            Some(0) => panic!("wanted by a test"),
-            more => left.set(more.map(|count| count - 1)),
-        });
-    }
-
-    fn framed(fill: impl FnOnce(&mut Vec<u8>)) -> Bytes {
-        let mut message = Vec::new();
-        fill(&mut message);
-        let mut out = Vec::new();
-        put_prefix(&mut out, message.len());
-        out.extend_from_slice(&message);
-        out.into()
-    }
-
-    /// A stream whose request was asked about; then something panics. Gives what Python was told, and the trailers.
-    async fn panics(in_message: bool) -> (Vec<Event>, Option<HeaderMap>, Arc<Shared>) {
-        let shared = Arc::new(Shared::new(Clock::new(0.0), Stats::new(vec![], vec![])).unwrap());
-        shared.configure(Settings { max_receive_bytes: 1000, max_send_bytes: 1000, ..Settings::default() });
-        shared.stats.opened();
-        let (ours, theirs) = duplex(64 * 1024);
-        let (client, server) = tokio::join!(h2::client::handshake(theirs), h2::server::handshake(ours));
-        let ((mut client, connection), mut server) = (client.unwrap(), server.unwrap());
-        tokio::spawn(connection);
-        let (response, mut send) = client.send_request(http::Request::new(()), false).unwrap();
-        send.send_data(framed(|out| put_message(out, 2, |headers| put_number(headers, 3, 0))), false).unwrap();
-        send.send_data(framed(|out| put_message(out, 4, |body| put_bytes(body, 1, b"body"))), false).unwrap();
-        send.send_data(framed(|out| put_message(out, 4, |body| put_number(body, 2, 1))), false).unwrap();
-        let (request, respond) = server.accept().await.unwrap().unwrap();
-        tokio::spawn(async move { while server.accept().await.is_some() {} });
-        let key = Key { thread: 0, generation: 0, index: 0 };
-        let mut stream = Stream::new(key, shared.clone(), request.into_body(), respond);
-        while !stream.machine.owes_end() {
-            let _ = poll_fn(|cx| Poll::Ready(stream.poll(cx))).await;
-            tokio::task::yield_now().await;
-        }
-        PANICS_AFTER.set(Some(0));
-        if in_message {
-            send.send_data(framed(|out| put_message(out, 4, |body| put_number(body, 2, 1))), false).unwrap();
-        } else {
-            stream.guarded(|_| panic!("wanted by a test"));
-        }
-        poll_fn(|cx| stream.poll(cx)).await;
-        stream.command(Command::Answer(Answer::Reply(Bytes::new())));
-        PANICS_AFTER.set(None);
-        let response = response.await.unwrap();
-        (shared.queue.take(10), Some(response.headers().clone()), shared)
-    }
-
-    #[tokio::test]
-    async fn a_panic_ends_its_stream_only() {
-        for in_message in [true, false] {
-            let (events, headers, shared) = panics(in_message).await;
-            assert_eq!(headers.unwrap()["grpc-status"], "13");
-            let told: Vec<&Told> = events.iter().map(|event| &event.told).collect();
-            assert!(
-                matches!(&told[..], [Told::Request(_), Told::Finished { outcome, held: false }] if outcome.end == End::Failed),
-                "{told:?}"
-            );
-            assert_eq!(shared.stats.by_status(), [("INTERNAL", 1)]);
-            drop(events);
-            assert_eq!(shared.budget.used_bytes(), 0);
-        }
-    }
-
-    #[test]
-    fn messages_are_percent_encoded() {
-        assert_eq!(percent_encoded("a b"), "a b");
-        assert_eq!(percent_encoded("ü 100%\n"), "%C3%BC 100%25%0A");
-    }
-}
+#[path = "stream_tests.rs"]
+mod tests;

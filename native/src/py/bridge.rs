@@ -12,6 +12,7 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
 use super::metadata::metadata_from;
 use super::said::{Plans, read_edits, read_settings};
+use super::saying::{Gathered, Saying};
 use super::stream::{Stream, make_reader};
 use super::types::Types;
 use super::views::{Outcome, Request, ResponseHead, results};
@@ -37,63 +38,6 @@ const STOPPED: u8 = 5;
 #[pyfunction]
 pub fn cipher_suites() -> Vec<&'static str> {
     suite_names()
-}
-
-/// What Python says, gathered until it is given to the I/O threads.
-pub struct Saying {
-    gathered: Mutex<Gathered>,
-    pub plans: Plans,
-}
-
-#[derive(Default)]
-struct Gathered {
-    threads: Vec<ThreadHandle>,
-    by_thread: Vec<Vec<(Key, Command)>>,
-    /// Between `take` and `give`: what is said goes with this pass.
-    in_pass: bool,
-    /// `later` was called and `give` has not come yet.
-    scheduled: bool,
-    /// Called when something was said outside a pass; has `give` called soon.
-    later: Option<Py<PyAny>>,
-}
-
-impl Saying {
-    /// Say something to a stream; the thread hears of it with the next `give`.
-    pub fn say(&self, py: Python<'_>, key: Key, command: Command) -> PyResult<()> {
-        let later = {
-            let mut gathered = self.gathered();
-            let Some(commands) = gathered.by_thread.get_mut(usize::from(key.thread)) else {
-                return Ok(());
-            };
-            commands.push((key, command));
-            if gathered.in_pass || gathered.scheduled {
-                return Ok(());
-            }
-            gathered.scheduled = true;
-            gathered.later.as_ref().map(|later| later.clone_ref(py))
-        };
-        match later {
-            Some(later) => later.call0(py).map(|_| ()),
-            None => Ok(()),
-        }
-    }
-
-    fn give(&self) {
-        let mut gathered = self.gathered();
-        gathered.in_pass = false;
-        gathered.scheduled = false;
-        let Gathered { threads, by_thread, .. } = &mut *gathered;
-        for (thread, commands) in threads.iter().zip(by_thread) {
-            if !commands.is_empty() {
-                // A thread that has ended has no streams that could hear it.
-                thread.say(Say::Commands(std::mem::take(commands)));
-            }
-        }
-    }
-
-    fn gathered(&self) -> MutexGuard<'_, Gathered> {
-        self.gathered.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// The I/O threads and their hand-over; used by `epp.transport.native` only.

@@ -4,6 +4,7 @@ pub mod bare;
 pub mod bridge;
 pub mod metadata;
 pub mod said;
+pub mod saying;
 pub mod stream;
 pub mod types;
 pub mod views;

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use super::bridge::Saying;
 use super::said::read_answer;
+use super::saying::Saying;
 use super::types::Types;
 use super::views::ResponseHead;
 use crate::net::queue::Key;
