@@ -226,6 +226,7 @@ async def test_decision_takes_too_long(start: StartPicker, role: Role, monkeypat
     picker, recorder = await start_watched(start, doubles=[double(waits, role)])
     refusal = await picker.refuse(*STANDARD)
     assert (refusal.status, refusal.message) == (503, "inference error: ServiceUnavailable - no decision in time")
+    await picker.settle()
     assert len(recorder.completions) == (role is Role.PRE_REQUEST)
 
 
