@@ -77,6 +77,7 @@ async def test_it_learns_from_streams_until_it_predicts(start: StartPicker) -> N
     assert set(found["weights"]) == {"first_token/", "per_token/"}
     assert not picker.series("request_predicted_ttft_seconds", suffix="_count")
     await pass_chunks(await routed(picker, BODY), CHUNKS)
+    await picker.settle()
     assert picker.series("request_predicted_ttft_seconds", suffix="_count") == {(SCORER, SCORER, "m", "m"): 1}
     assert picker.series("request_predicted_tpot_seconds", suffix="_count") == {(SCORER, SCORER, "m", "m"): 1}
 

@@ -228,6 +228,7 @@ async def test_c80_a_unary_call(start: StartPicker) -> None:
     await stream.answer("response_headers")
     assert await stream.response_body(end=False, trailers=True) == (reply, {})
     await stream.closes()
+    await picker.settle()
     assert observed(picker) == (7, 10)
     completion = await recorder.completion()
     assert (completion.cause, completion.usage.cached_tokens) == (Cause.NATURAL, 4)
@@ -242,6 +243,7 @@ async def test_c81_a_streaming_call(start: StartPicker) -> None:
     assert [(answer.body, answer.end) for answer in answers[1:]] == [(message, False) for message in messages]
     await respond(stream, response_trailers())
     await stream.closes()
+    await picker.settle()
     assert observed(picker) == (7, 2)
     completion = await recorder.completion()
     assert (completion.cause, completion.streaming, completion.usage.events) == (Cause.NATURAL, True, 2)

@@ -102,6 +102,7 @@ async def test_reply_behind_the_response_is_dropped(start: StartPicker) -> None:
     await respond(stream, response_headers(), response_body(b"{}"))
     only_stream(picker).answer(EVICTED)
     await stream.closes()
+    await picker.settle()
     assert len(recorder.completions) == 1
 
 

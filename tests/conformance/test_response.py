@@ -283,6 +283,7 @@ async def test_latencies_are_observed_once(start: StartPicker) -> None:
     picker = await start(A())
     stream = await routed(picker, b'{"model":"m","prompt":"x","stream":true}')
     await pass_chunks(stream, [event({"n": n}) for n in range(4)] + [event({"usage": USAGE})])
+    await picker.settle()
     for name in ("request_duration_seconds", "request_ttft_seconds", "request_streaming_tpot_seconds", "request_ntpot_seconds"):
         assert picker.total(name, suffix="_count") == 1, name
     assert picker.total("request_streaming_itl_seconds", suffix="_count") == 4

@@ -30,6 +30,7 @@ async def test_c65_events_are_forwarded_one_by_one(start: StartPicker) -> None:
     stream = await routed(picker)
     chunks = [b"data: {}\n\n", event({"usage": USAGE}) + b"data: [DONE]\n\n"]
     assert await pass_chunks(stream, chunks) == chunks
+    await picker.settle()
     assert observed(picker, "request_input_tokens") == (1, 7)
     assert observed(picker, "request_output_tokens") == (1, 10)
 
