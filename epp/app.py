@@ -8,97 +8,55 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import os
 import platform
 import random
 import resource
 import signal
-import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
 import uvloop
 
 from epp import debug_pages
-from epp.build import PipelineBuilder, PluginDefects
+from epp.build import PipelineBuilder, PluginDefects, data_sources
 from epp.candidates import CandidateFinder
 from epp.config.instantiate import instantiate
-from epp.config.load import load_config
-from epp.config.loaded import ConfigSource, Instances, LoadedConfig, LoadedPlugin, LoadFlags
-from epp.datalayer.collector import Collector, ExtractorBinding, SourceBinding
+from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
+from epp.datalayer.collector import Collector
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
 from epp.director import Director, DirectorOptions
 from epp.discovery.objects_file import ObjectsFiles
 from epp.discovery.static import StaticDiscovery, parse_endpoints
 from epp.errors import UsageError
-from epp.extproc.handler import Port, Settings, Tls, TlsVersion, total
+from epp.extproc.handler import Port, total
 from epp.framework.file_watch import watch_files
-from epp.framework.handle import MetricsFlags, PluginContext
-from epp.framework.interfaces import DataSource, EndpointDiscovery, Extractor, HasLifecycle
+from epp.framework.handle import PluginContext
+from epp.framework.interfaces import EndpointDiscovery, HasLifecycle, HasReadiness
 from epp.health import Health
 from epp.options import Options
-from epp.plugin_types import build_registry
 from epp.pool_state import PoolNumbers
-from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
+from epp.ready_file import remove_ready_file, write_ready_file
 from epp.response import ResponseSide
 from epp.runtime import TaskRuntime
 from epp.scheduling.decision_log import LoggedDecisions
+from epp.startup import check_discovery, log_configuration, metrics_flags
 from epp.telemetry import log
-from epp.telemetry.catalogue import ITL_S
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.transport.choose import make_transport
 from epp.transport.grpc_environment import prepare as prepare_grpc
 from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
-from epp.transport.tls import load_pair, parse_cipher_suites, self_signed
+from epp.transport.tls import parse_cipher_suites
+from epp.transport_settings import transport_settings
 from epp.version import VERSION, commit
 
 _logger = log.get("epp.app")
 
-NO_KUBERNETES = (
-    "discovery in a Kubernetes cluster is not there yet; "
-    "name the model servers with --endpoint HOST:PORT, or declare a file-discovery plugin in the configuration"
-)
-NO_ENDPOINTS = (
-    "either pool-name or endpoint-selector must be set, or model servers named with --endpoint HOST:PORT, "
-    "or a file-discovery plugin declared in the configuration"
-)
-RECEIVE_MARGIN_BYTES = 1024 * 1024
-"""A message is a body and some framing."""
-
-
-def config_source(options: Options) -> ConfigSource:
-    """The configuration that the options name."""
-    if options.config_file:
-        return ConfigSource.from_file(options.config_file)
-    if options.config_text:
-        return ConfigSource.from_text(options.config_text)
-    return ConfigSource.builtin()
-
-
-def load_flags(options: Options) -> LoadFlags:
-    """How the configuration is judged."""
-    return LoadFlags(
-        strict=options.strict_config,
-        allow_experimental=options.allow_experimental_plugins,
-        for_serve=True,
-        metrics_flags=_metrics_flags(options),
-    )
-
-
-def load(options: Options) -> LoadedConfig:
-    """Load the configuration that the options name.
-
-    Raises:
-        ConfigError: it cannot be used.
-    """
-    registry, findings = build_registry()
-    for finding in findings:
-        print(f"epp: {finding.message}", file=sys.stderr)
-    return load_config(config_source(options), registry, load_flags(options))
+READINESS_EVERY_S = 0.5
+"""How often plugins with a readiness of their own are asked; probes come every few seconds."""
 
 
 def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnings: Sequence[str]) -> int:
@@ -107,7 +65,7 @@ def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnin
     Raises:
         UsageError, ConfigError, OSError: the service cannot start.
     """
-    _check_discovery(options, config)
+    check_discovery(options, config)
     _raise_open_files_limit()
     sink = log.setup(
         log.LogOptions(
@@ -161,7 +119,7 @@ class App:
         self.instances: Instances = instantiate(config, self._context)
         self.discovery = self._discovery()
         self.collector = Collector(
-            self.store, self._sources(), self.metrics, refresh_interval_s=options.refresh_metrics_interval_s
+            self.store, data_sources(self.instances), self.metrics, refresh_interval_s=options.refresh_metrics_interval_s
         )
         self.director = self._director()
         self.http = self._http()
@@ -169,6 +127,8 @@ class App:
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
         self._stopped = asyncio.Event()
+        self._discovering: asyncio.Task[None] | None = None
+        self._gates = {name: p for name, p in self.instances.by_name.items() if isinstance(p, HasReadiness)}
         self._object_files: ObjectsFiles | None = None
 
     # ── run ──
@@ -180,20 +140,58 @@ class App:
             UsageError, ConfigError, OSError: the service cannot start.
         """
         self._install_signals()
-        failed = True
         try:
-            await self._start()
-            failed = False
-            received = await self._next_stop_signal()
-        finally:
-            if failed:
-                await self._teardown()
-        await self._stop(skip_window=received is signal.SIGINT)
+            early = await self._until_signal(self._start())
+            received = early or await self._until_signal(self._watch())
+        except BaseException:
+            await self._teardown()
+            raise
+        await self._stop(skip_window=early is not None or received is signal.SIGINT)
         return 0
+
+    async def _until_signal(self, work: Coroutine[object, object, None]) -> signal.Signals | None:
+        """Run ``work``; a signal to stop cancels it and is returned.
+
+        Raises:
+            Exception: what ``work`` raises.
+        """
+        running = asyncio.create_task(work)
+        signalled = asyncio.create_task(self._signals.get())
+        await asyncio.wait([running, signalled], return_when=asyncio.FIRST_COMPLETED)
+        if not signalled.done():
+            signalled.cancel()
+            await running
+            return None
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        return signalled.result()
+
+    async def _watch(self) -> None:
+        """While the process serves: notice plugins that are not ready, and discovery that ends.
+
+        Raises:
+            OSError: discovery has ended; the endpoints would be frozen for ever.
+        """
+        discovering = self._discovering
+        assert discovering is not None
+        while True:
+            done, _ = await asyncio.wait([discovering], timeout=READINESS_EVERY_S if self._gates else None)
+            self._look_at_plugins()
+            if done:
+                await discovering
+                msg = "discovery has ended"
+                raise OSError(msg)
+
+    def _look_at_plugins(self) -> None:
+        waiting = [name for name, plugin in self._gates.items() if not plugin.is_ready()]
+        if waiting:
+            self.health.set_not_ready("plugins", f"{', '.join(waiting)} not ready")
+        else:
+            self.health.set_ready("plugins")
 
     async def _start(self) -> None:
         _logger.info("transport", name=self.transport_name)
-        self._log_configuration()
+        log_configuration(self.instances)
         debug_pages.forget_departed(self.store, self.instances)
         self._start_objects()
         for plugin in self.instances.by_name.values():
@@ -204,17 +202,16 @@ class App:
         self.health.set_ready("pool")
         _logger.info("pool synced", endpoints=len(self.store))
         await self._listen()
-        self.health.set_ready("plugins")
-        self.transport.set_health(self.health.table())
+        self._look_at_plugins()
         gc.collect()
         gc.freeze()
         if self.options.ready_file:
-            _write_ready_file(self.options.ready_file, {"pid": os.getpid(), **self.ports})
+            write_ready_file(self.options.ready_file, {"pid": os.getpid(), **self.ports})
         _logger.info("ready")
 
     async def _discover(self) -> None:
         """Wait for the first complete pass."""
-        task = self.runtime.spawn(self.discovery.run(self.store), "discovery")
+        task = self._discovering = self.runtime.spawn(self.discovery.run(self.store), "discovery")
         ready = asyncio.create_task(self.discovery.ready.wait())
         await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
         if not self.discovery.ready.is_set():
@@ -232,18 +229,17 @@ class App:
             Port(host, options.grpc_health_port, secure=False, extproc=False),
         ]
         self.transport.set_health(self.health.table())
-        grpc_port, health_port = await self.transport.start(handler, self._settings(), ports)
+        grpc_port, health_port = await self.transport.start(handler, transport_settings(options, self.config), ports)
         metrics_port = await self.http.start()
         self.ports = {"grpc_port": grpc_port, "grpc_health_port": health_port, "metrics_port": metrics_port}
         for name, port in self.ports.items():
             _logger.info("listening", server=name, address=host, port=port)
         if options.cert_path and options.enable_cert_reload:
-            directory = Path(options.cert_path)
-            files = [directory / "tls.crt", directory / "tls.key"]
-            _ = self.runtime.spawn(watch_files(files, self._reload_certificate, self._stopped), "certificates")
+            self._watch_certificate(options.cert_path, self._reload_certificate)
+        if options.metrics_cert_dir:
+            self._watch_certificate(options.metrics_cert_dir, self._reload_metrics_certificate)
 
     async def _stop(self, *, skip_window: bool) -> None:
-        self._stopping = True
         self.health.drain()
         options = self.options
         if not skip_window and options.drain_timeout_s > 0:
@@ -267,7 +263,7 @@ class App:
             if isinstance(plugin, HasLifecycle):
                 await plugin.stop()
         if self.options.ready_file:
-            _remove_ready_file(self.options.ready_file)
+            remove_ready_file(self.options.ready_file)
 
     # ── signals ──
 
@@ -280,22 +276,20 @@ class App:
         loop.add_signal_handler(signal.SIGUSR2, lambda: _logger.info("verbosity", v=log.lower_verbosity()))
 
     def _on_stop_signal(self, number: signal.Signals) -> None:
-        if self._stopping or not self._signals.empty():
+        if self._stopping:
             if self.options.ready_file:
-                _remove_ready_file(self.options.ready_file)
+                remove_ready_file(self.options.ready_file)
             os._exit(128 + number)
-        self._signals.put_nowait(number)
-
-    async def _next_stop_signal(self) -> signal.Signals:
-        received = await self._signals.get()
         self._stopping = True
-        return received
+        self._signals.put_nowait(number)
 
     def _on_hangup(self) -> None:
         """Look again at what can be reloaded, and name what cannot."""
         _logger.info("reloading", what="certificates, endpoints, objects")
-        if self.options.cert_path:
+        if self.options.cert_path and self.options.secure_serving:
             self._reload_certificate()
+        if self.options.metrics_cert_dir:
+            self._reload_metrics_certificate()
         self.discovery.reload()
         if self._object_files is not None:
             self._object_files.reload()
@@ -311,7 +305,7 @@ class App:
             rng=random.Random(self._seeds.getrandbits(64)),
             plugins=references,
             profiles=tuple(profile.name for profile in self.config.profiles),
-            metrics_flags=_metrics_flags(self.options),
+            metrics_flags=metrics_flags(self.options),
             metrics=self.metrics,
             runtime=self.runtime,
             pool=self.pool,
@@ -322,22 +316,6 @@ class App:
             static: EndpointDiscovery = StaticDiscovery(parse_endpoints(self.options.endpoints))
             return static
         return cast("EndpointDiscovery", self.instances.by_name[self.config.discovery or ""])
-
-    def _sources(self) -> list[SourceBinding]:
-        """Active data sources with their extractors."""
-        by_name = self.instances.by_name
-        bindings = []
-        for source in self.config.sources:
-            instance = by_name.get(source.name)
-            if not source.active or not isinstance(instance, DataSource):
-                continue
-            extractors = tuple(
-                ExtractorBinding(self.config.plugin(name).type.type, extractor)
-                for name in source.extractors
-                if isinstance(extractor := by_name.get(name), Extractor)
-            )
-            bindings.append(SourceBinding(source.name, self.config.plugin(source.name).type.type, instance, extractors))
-        return bindings
 
     def _director(self) -> Director:
         options = self.options
@@ -396,88 +374,34 @@ class App:
             self._object_files.load()
             _ = self.runtime.spawn(self._object_files.run(self._stopped), "objects")
 
-    def _settings(self) -> Settings:
-        options = self.options
-        limit = options.max_request_body_bytes
-        receive = options.grpc_max_recv_msg_size or (limit + RECEIVE_MARGIN_BYTES if limit else -1)
-        return Settings(
-            request_strip=REQUEST_STRIP.union(*(plugin.type.header_strip for plugin in self.config.plugins)),
-            response_strip=RESPONSE_STRIP,
-            response_set=((WENT_INTO_RESPONSE, "true"),),
-            max_body_bytes=limit,
-            max_buffered_bytes=options.max_buffered_bytes,
-            gap_bounds_s=ITL_S,
-            tls=self._tls() if options.secure_serving else None,
-            max_receive_bytes=receive,
-            max_send_bytes=options.grpc_max_send_msg_size or -1,
-        )
-
-    def _tls(self) -> Tls:
-        options = self.options
-        pair = load_pair(Path(options.cert_path)) if options.cert_path else self_signed()
-        return pair._replace(
-            min_version=TlsVersion(options.tls_min_version) if options.tls_min_version else None,
-            cipher_suites=parse_cipher_suites(options.tls_cipher_suites),
-        )
-
     def _reload_certificate(self) -> None:
+        """New handshakes on the ext_proc port get what is in the directory now."""
+        path = self.options.cert_path
         try:
-            tls = self._tls()
+            self.transport.configure(transport_settings(self.options, self.config))
         except (UsageError, OSError) as error:
-            _logger.error("certificate not reloaded, the one in use stays", path=self.options.cert_path, problem=str(error))
+            _logger.error("certificate not reloaded, the one in use stays", path=path, problem=str(error))
             return
-        self.transport.configure(self._settings()._replace(tls=tls))
-        _logger.info("certificate reloaded", path=self.options.cert_path)
+        _logger.info("certificate reloaded", path=path)
+
+    def _reload_metrics_certificate(self) -> None:
+        """The same for the metrics port."""
+        path = self.options.metrics_cert_dir
+        try:
+            self.http.reload_tls()
+        except UsageError as error:
+            _logger.error("certificate not reloaded, the one in use stays", path=path, problem=str(error))
+            return
+        _logger.info("certificate reloaded", path=path)
+
+    def _watch_certificate(self, directory: str, reload: Callable[[], None]) -> None:
+        files = [Path(directory) / "tls.crt", Path(directory) / "tls.key"]
+        _ = self.runtime.spawn(watch_files(files, reload, self._stopped), "certificates")
 
     def _on_defect(self, place: str, error: Exception) -> None:
         _logger.error("internal error", exc=error, place=place)
-
-    def _log_configuration(self) -> None:
-        config = self.config
-        _logger.info(
-            "configuration", source=config.source.name, sha256=config.sha256, document=json.dumps(config.effective, default=str)
-        )
-        for finding in (*config.findings, *self.instances.findings):
-            write = _logger.warning if finding.severity != "info" else _logger.info
-            write("configuration finding", code=finding.code, path=finding.path, problem=finding.message, fix=finding.fix)
-        for plugin in config.plugins:
-            roles = ",".join(sorted(plugin.type.roles))
-            _logger.info("plugin", name=plugin.name, type=plugin.type.type, roles=roles, declared=plugin.declared)
-
-
-def _check_discovery(options: Options, config: LoadedConfig) -> None:
-    """There is a way to find endpoints.
-
-    Raises:
-        UsageError: there is none, or an ``--endpoint`` cannot be read.
-    """
-    parse_endpoints(options.endpoints)
-    if options.endpoints or config.discovery is not None:
-        return
-    raise UsageError([NO_KUBERNETES if options.needs_kubernetes else NO_ENDPOINTS])
-
-
-def _metrics_flags(options: Options) -> MetricsFlags:
-    return MetricsFlags(
-        scheme=options.model_server_metrics_scheme,
-        path=options.model_server_metrics_path,
-        port=options.model_server_metrics_port,
-        insecure_skip_verify=options.model_server_metrics_https_insecure_skip_verify,
-        refresh_interval_s=options.refresh_metrics_interval_s,
-        specs=options.metric_specs,
-    )
 
 
 def _raise_open_files_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-def _write_ready_file(path: str, content: Mapping[str, int]) -> None:
-    temporary = Path(f"{path}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    temporary.replace(path)
-
-
-def _remove_ready_file(path: str) -> None:
-    Path(path).unlink(missing_ok=True)

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
+from epp.datalayer.collector import ExtractorBinding, SourceBinding
 from epp.director import Pipeline
 from epp.errors import EppError
 from epp.framework.interfaces import (
+    DataSource,
+    Extractor,
     Filter,
     Parser,
     Picker,
@@ -201,3 +204,20 @@ class PipelineBuilder:
     def _guard(self, role: Role, plugin: LoadedPlugin, budget_s: float = BUDGET_S) -> Guard:
         labels = PluginLabels(EXTENSION_POINTS[role], plugin.type.type, plugin.name)
         return self._watch.guard(labels, may_skip=may_skip(plugin, role), budget_s=budget_s)
+
+
+def data_sources(instances: Instances) -> list[SourceBinding]:
+    """Active data sources with their extractors."""
+    config, by_name = instances.config, instances.by_name
+    bindings = []
+    for source in config.sources:
+        instance = by_name.get(source.name)
+        if not source.active or not isinstance(instance, DataSource):
+            continue
+        extractors = tuple(
+            ExtractorBinding(config.plugin(name).type.type, extractor)
+            for name in source.extractors
+            if isinstance(extractor := by_name.get(name), Extractor)
+        )
+        bindings.append(SourceBinding(source.name, config.plugin(source.name).type.type, instance, extractors))
+    return bindings

@@ -1,6 +1,6 @@
 """Every plugin type of this installation: the in-tree ones and those of installed packages.
 
-Besides ``epp.app`` the only module under ``epp`` that imports ``plugins``.
+The only module under ``epp`` that imports ``plugins``.
 """
 
 from __future__ import annotations

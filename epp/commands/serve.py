@@ -41,7 +41,7 @@ def version_text() -> str:
 
 
 def _run(command: CommandLine) -> int:
-    from epp import app
+    from epp import app, startup
 
     options = command.options
     try:
@@ -52,9 +52,9 @@ def _run(command: CommandLine) -> int:
         if options.check_config or options.print_effective_config:
             from epp.commands.check import check_source
 
-            source, flags = app.config_source(options), app.load_flags(options)
+            source, flags = startup.config_source(options), startup.load_flags(options)
             return check_source(source, flags, print_effective=options.print_effective_config)
-        return app.run(options, app.load(options), command.given, command.warnings)
+        return app.run(options, startup.load(options), command.given, command.warnings)
     except UsageError as error:
         _print_problems(error)
         return USAGE

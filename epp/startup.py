@@ -1,0 +1,95 @@
+"""What is read and judged before anything starts: which configuration, whether it can be used, where endpoints come from."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from epp.config.load import load_config
+from epp.config.loaded import ConfigSource, Instances, LoadedConfig, LoadFlags
+from epp.discovery.static import parse_endpoints
+from epp.errors import UsageError
+from epp.framework.handle import MetricsFlags
+from epp.options import Options
+from epp.plugin_types import build_registry
+from epp.telemetry import log
+
+_logger = log.get("epp.startup")
+
+NO_KUBERNETES = (
+    "discovery in a Kubernetes cluster is not there yet; "
+    "name the model servers with --endpoint HOST:PORT, or declare a file-discovery plugin in the configuration"
+)
+NO_ENDPOINTS = (
+    "either pool-name or endpoint-selector must be set, or model servers named with --endpoint HOST:PORT, "
+    "or a file-discovery plugin declared in the configuration"
+)
+
+
+def config_source(options: Options) -> ConfigSource:
+    """The configuration that the options name."""
+    if options.config_file:
+        return ConfigSource.from_file(options.config_file)
+    if options.config_text:
+        return ConfigSource.from_text(options.config_text)
+    return ConfigSource.builtin()
+
+
+def load_flags(options: Options) -> LoadFlags:
+    """How the configuration is judged."""
+    return LoadFlags(
+        strict=options.strict_config,
+        allow_experimental=options.allow_experimental_plugins,
+        for_serve=True,
+        metrics_flags=metrics_flags(options),
+    )
+
+
+def load(options: Options) -> LoadedConfig:
+    """Load the configuration that the options name.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    registry, findings = build_registry()
+    for finding in findings:
+        print(f"epp: {finding.message}", file=sys.stderr)
+    return load_config(config_source(options), registry, load_flags(options))
+
+
+def check_discovery(options: Options, config: LoadedConfig) -> None:
+    """There is a way to find endpoints.
+
+    Raises:
+        UsageError: there is none, or an ``--endpoint`` cannot be read.
+    """
+    parse_endpoints(options.endpoints)
+    if options.endpoints or config.discovery is not None:
+        return
+    raise UsageError([NO_KUBERNETES if options.needs_kubernetes else NO_ENDPOINTS])
+
+
+def metrics_flags(options: Options) -> MetricsFlags:
+    """Defaults that flags give to data sources and extractors."""
+    return MetricsFlags(
+        scheme=options.model_server_metrics_scheme,
+        path=options.model_server_metrics_path,
+        port=options.model_server_metrics_port,
+        insecure_skip_verify=options.model_server_metrics_https_insecure_skip_verify,
+        refresh_interval_s=options.refresh_metrics_interval_s,
+        specs=options.metric_specs,
+    )
+
+
+def log_configuration(instances: Instances) -> None:
+    """Tell what is about to be served: the completed document, what was found in it, every plugin."""
+    config = instances.config
+    _logger.info(
+        "configuration", source=config.source.name, sha256=config.sha256, document=json.dumps(config.effective, default=str)
+    )
+    for finding in (*config.findings, *instances.findings):
+        write = _logger.warning if finding.severity != "info" else _logger.info
+        write("configuration finding", code=finding.code, path=finding.path, problem=finding.message, fix=finding.fix)
+    for plugin in config.plugins:
+        roles = ",".join(sorted(plugin.type.roles))
+        _logger.info("plugin", name=plugin.name, type=plugin.type.type, roles=roles, declared=plugin.declared)

@@ -1,0 +1,44 @@
+"""Process options → what a transport needs to know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from epp.config.loaded import LoadedConfig
+from epp.extproc.handler import Settings, Tls, TlsVersion
+from epp.options import Options
+from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
+from epp.telemetry.catalogue import ITL_S
+from epp.transport.tls import load_pair, parse_cipher_suites, self_signed
+
+RECEIVE_MARGIN_BYTES = 1024 * 1024
+"""A message is a body and some framing."""
+
+
+def transport_settings(options: Options, config: LoadedConfig) -> Settings:
+    """The settings; reads the certificate, or makes one.
+
+    Raises:
+        UsageError: the certificate or a TLS flag cannot be used.
+    """
+    limit = options.max_request_body_bytes
+    receive = options.grpc_max_recv_msg_size or (limit + RECEIVE_MARGIN_BYTES if limit else -1)
+    return Settings(
+        request_strip=REQUEST_STRIP.union(*(plugin.type.header_strip for plugin in config.plugins)),
+        response_strip=RESPONSE_STRIP,
+        response_set=((WENT_INTO_RESPONSE, "true"),),
+        max_body_bytes=limit,
+        max_buffered_bytes=options.max_buffered_bytes,
+        gap_bounds_s=ITL_S,
+        tls=_tls(options) if options.secure_serving else None,
+        max_receive_bytes=receive,
+        max_send_bytes=options.grpc_max_send_msg_size or -1,
+    )
+
+
+def _tls(options: Options) -> Tls:
+    pair = load_pair(Path(options.cert_path)) if options.cert_path else self_signed()
+    return pair._replace(
+        min_version=TlsVersion(options.tls_min_version) if options.tls_min_version else None,
+        cipher_suites=parse_cipher_suites(options.tls_cipher_suites),
+    )

@@ -1,0 +1,159 @@
+"""The life of a process: signals at any time, plugins that are not ready, discovery that ends."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import ssl
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from epp import app as app_module
+from epp.app import App
+from epp.framework.interfaces import EndpointNotifier
+from epp.options import Options
+from epp.startup import load
+from epp.transport.tls import self_signed
+
+
+class Gate:
+    """A plugin with a readiness of its own; counts how often it is asked."""
+
+    def __init__(self) -> None:
+        self.ready = False
+        self._asked = asyncio.Event()
+
+    def is_ready(self) -> bool:
+        self._asked.set()
+        return self.ready
+
+    async def asked_twice_more(self) -> None:
+        """What was answered the first time has been used when the question comes again."""
+        for _ in range(2):
+            self._asked.clear()
+            await self._asked.wait()
+
+
+class Discovery:
+    """Finds endpoints, or never does; ends when told."""
+
+    def __init__(self, *, finds: bool = True) -> None:
+        self.ready = asyncio.Event()
+        self.began = asyncio.Event()
+        self.end = asyncio.Event()
+        self._finds = finds
+
+    async def run(self, notifier: EndpointNotifier) -> None:
+        self.began.set()
+        if self._finds:
+            self.ready.set()
+        await self.end.wait()
+
+    def reload(self) -> None:
+        pass
+
+
+def make_app(discovery: Discovery, **more: Any) -> App:
+    """A picker on ports that the system chooses."""
+    options = Options(
+        endpoints=("127.0.0.1:1",),
+        bind_address="127.0.0.1",
+        grpc_port=0,
+        grpc_health_port=0,
+        metrics_port=0,
+        drain_timeout_s=60.0,
+        graceful_shutdown_timeout_s=0.0,
+        transport="grpcio",
+        **more,
+    )
+    picker = App(options, load(options))
+    picker.discovery = discovery
+    return picker
+
+
+@pytest.fixture(autouse=True)
+def _no_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Freezing is for the life of a process, not of a test."""
+    monkeypatch.setattr(app_module.gc, "freeze", lambda: None)
+    monkeypatch.setattr(app_module, "READINESS_EVERY_S", 0.01)
+
+
+async def test_a_signal_ends_a_start_that_waits() -> None:
+    discovery = Discovery(finds=False)
+    picker = make_app(discovery)
+    serving = asyncio.create_task(picker.serve())
+    await discovery.began.wait()
+    picker._on_stop_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(serving, 10) == 0
+    assert picker.ports == {}
+
+
+async def test_readiness_follows_the_plugins() -> None:
+    gate = Gate()
+    picker = make_app(Discovery())
+    picker._gates = {"slow": gate}
+    serving = asyncio.create_task(picker.serve())
+    await gate.asked_twice_more()
+    assert picker.health.why() == ["plugins: slow not ready"]
+    gate.ready = True
+    await gate.asked_twice_more()
+    assert picker.health.ready
+    gate.ready = False
+    await gate.asked_twice_more()
+    assert not picker.health.ready
+    picker._on_stop_signal(signal.SIGINT)
+    assert await asyncio.wait_for(serving, 10) == 0
+
+
+async def test_the_process_ends_with_its_discovery() -> None:
+    discovery, gate = Discovery(), Gate()
+    picker = make_app(discovery)
+    picker._gates = {"gate": gate}
+    serving = asyncio.create_task(picker.serve())
+    await gate.asked_twice_more()
+    discovery.end.set()
+    with pytest.raises(OSError, match="discovery has ended"):
+        await asyncio.wait_for(serving, 10)
+
+
+@pytest.mark.parametrize("serves", [True, False])
+async def test_a_second_signal_ends_at_once(serves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(app_module.os, "_exit", codes.append)
+    discovery = Discovery(finds=serves)
+    picker = make_app(discovery)
+    serving = asyncio.create_task(picker.serve())
+    await discovery.began.wait()
+    picker._on_stop_signal(signal.SIGINT)
+    picker._on_stop_signal(signal.SIGTERM)
+    assert codes == [128 + signal.SIGTERM]
+    await asyncio.wait_for(serving, 10)
+
+
+def write_pair(directory: Path) -> str:
+    """A new key pair; returns its certificate."""
+    pair = self_signed()
+    (directory / "tls.key").write_bytes(pair.key)
+    (directory / "tls.crt").write_bytes(pair.certificate)
+    return pair.certificate.decode()
+
+
+async def test_hangup_reloads_the_certificate_of_the_metrics_port(tmp_path: Path) -> None:
+    first, gate = write_pair(tmp_path), Gate()
+    gate.ready = True
+    picker = make_app(Discovery(), metrics_cert_dir=str(tmp_path))
+    picker._gates = {"gate": gate}
+    serving = asyncio.create_task(picker.serve())
+    await gate.asked_twice_more()
+    address = ("127.0.0.1", picker.ports["metrics_port"])
+    assert await asyncio.to_thread(ssl.get_server_certificate, address) == first
+    second = write_pair(tmp_path)
+    picker._on_hangup()
+    assert await asyncio.to_thread(ssl.get_server_certificate, address) == second
+    (tmp_path / "tls.key").write_text("garbage")
+    picker._on_hangup()
+    assert await asyncio.to_thread(ssl.get_server_certificate, address) == second
+    picker._on_stop_signal(signal.SIGINT)
+    assert await asyncio.wait_for(serving, 10) == 0
