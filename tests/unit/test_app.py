@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from epp import app as app_module
 from epp.app import App
+from epp.extproc.handler import HealthTable, Port, RequestHandler, Settings, TransportStats
 from epp.framework.interfaces import EndpointNotifier
 from epp.options import Options
 from epp.startup import load
@@ -55,6 +57,25 @@ class Discovery:
         pass
 
 
+class NoTransport:
+    """A transport that moves nothing: the life of a process does not depend on which one it is."""
+
+    async def start(self, handler: RequestHandler, settings: Settings, ports: Sequence[Port]) -> list[int]:
+        return [1] * len(ports)
+
+    def configure(self, settings: Settings) -> None:
+        pass
+
+    def set_health(self, table: HealthTable) -> None:
+        pass
+
+    def stats(self) -> TransportStats:
+        return TransportStats(0, {}, (), 0.0, 0)
+
+    async def stop(self, grace_s: float | None) -> None:
+        pass
+
+
 def make_app(discovery: Discovery, **more: Any) -> App:
     """A picker on ports that the system chooses."""
     options = Options(
@@ -66,9 +87,11 @@ def make_app(discovery: Discovery, **more: Any) -> App:
         drain_timeout_s=60.0,
         graceful_shutdown_timeout_s=0.0,
         transport="grpcio",
+        secure_serving=False,
         **more,
     )
     picker = App(options, load(options))
+    picker.transport = NoTransport()
     picker.discovery = discovery
     return picker
 
