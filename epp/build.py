@@ -149,13 +149,13 @@ class PipelineBuilder:
             instance = self._instances.by_name.get(name)
             if instance is None:
                 continue
-            kind = plugin.type.type
+            kind, shared = plugin.type.type, plugin.type.per_snapshot
             if plugin.has(Role.FILTER):
                 observe, guard = self._observe("Filter", plugin), self._guard(Role.FILTER, plugin)
-                filters.append(FilterStep(name, kind, cast("Filter", instance), observe, guard))
+                filters.append(FilterStep(name, kind, cast("Filter", instance), observe, guard, shared))
             if plugin.has(Role.SCORER):
                 observe, guard = self._observe("Scorer", plugin), self._guard(Role.SCORER, plugin)
-                scorers.append(ScorerStep(name, kind, cast("Scorer", instance), weight, observe, guard))
+                scorers.append(ScorerStep(name, kind, cast("Scorer", instance), weight, observe, guard, shared))
             if plugin.has(Role.PICKER):
                 observe, guard = self._observe("Picker", plugin), self._guard(Role.PICKER, plugin)
                 picker = PickerStep(name, kind, cast("Picker", instance), observe, guard)

@@ -19,6 +19,8 @@ class Candidates(Sequence[Endpoint]):
     def __init__(self, endpoints: Sequence[Endpoint], metrics: Sequence[EndpointMetrics]) -> None:
         self.endpoints = endpoints
         self.metrics = metrics
+        self.memo: dict[object, object] = {}
+        """What depends on these candidates alone, by who computed it; for all requests that share this view."""
 
     def __len__(self) -> int:
         return len(self.endpoints)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -201,7 +201,7 @@ class ProfileRunResult:
     """Best first, never empty."""
     candidates: Candidates
     """Those that passed the filters."""
-    totals: list[float]
+    totals: Sequence[float]
     """Weighted score sums, shape ``(len(candidates),)``."""
 
 

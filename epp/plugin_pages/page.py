@@ -71,6 +71,8 @@ def _facts(plugin_type: PluginType) -> Iterator[tuple[str, str]]:
         yield "maturity", "experimental; `--allow-experimental-plugins=false` refuses it"
     if plugin_type.gate:
         yield "feature gate", f"`{plugin_type.gate}`"
+    if plugin_type.per_snapshot:
+        yield "runs", "once for each change of endpoints or their metrics, as it needs no request"
     if plugin_type.consumes:
         yield "reads data", ", ".join(map(_consumed, plugin_type.consumes))
     if plugin_type.produces:

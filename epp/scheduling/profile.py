@@ -1,10 +1,15 @@
-"""One SchedulingProfile: filters, then weighted scorers, then the picker, as a pure synchronous function."""
+"""One SchedulingProfile: filters, then weighted scorers, then the picker, as a pure synchronous function.
+
+What depends on nothing but the endpoints and their metrics (``PluginType.per_snapshot``) is computed once for all requests
+between two changes of these: the leading filters of that kind, and the totals of all scorers of that kind.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Protocol
 
 from epp.errors import DropReason, SchedulingError
@@ -33,6 +38,7 @@ class FilterStep:
     plugin: Filter
     observe: Observe
     guard: Guard = UNGUARDED
+    per_snapshot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,7 @@ class ScorerStep:
     weight: float
     observe: Observe
     guard: Guard = UNGUARDED
+    per_snapshot: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,12 @@ class Profile:
         self.filters = tuple(filters)
         self.scorers = tuple(scorers)
         self.picker = picker
+        leading = tuple(takewhile(lambda step: step.per_snapshot, self.filters))
+        self._shared_filters, self._other_filters = leading, self.filters[len(leading) :]
+        self._shared_scorers = tuple([step for step in self.scorers if step.per_snapshot])
+        self._other_scorers = tuple([step for step in self.scorers if not step.per_snapshot])
+        self._places = {step.name: place for place, step in enumerate(self.scorers)}
+        self._eligible_key, self._totals_key = (self, "eligible"), (self, "totals")
         self._defects = defects
         self._clock = clock
 
@@ -90,12 +103,26 @@ class Profile:
         Raises:
             SchedulingError: filters left nothing, or a filter or the picker failed.
         """
-        eligible = self._filter(request, candidates, record)
-        totals = self._score(request, eligible, record)
+        eligible = candidates
+        if self.filters:
+            eligible = self._shared_eligible(request, eligible, record)
+            eligible = self._filter(self._other_filters, request, eligible, record)
+        totals = self._totals(request, eligible, record)
         return self._pick(request, eligible, totals, record)
 
-    def _filter(self, request: InferenceRequest, candidates: Candidates, record: ProfileRecord | None) -> Candidates:
-        for step in self.filters:
+    def _shared_eligible(self, request: InferenceRequest, candidates: Candidates, record: ProfileRecord | None) -> Candidates:
+        """What the leading filters leave that need no request; found once for each snapshot, unless somebody wants a record."""
+        if record is not None or not self._shared_filters:
+            return self._filter(self._shared_filters, request, candidates, record)
+        known = candidates.memo.get(self._eligible_key)
+        if not isinstance(known, Candidates):
+            known = candidates.memo[self._eligible_key] = self._filter(self._shared_filters, request, candidates, None)
+        return known
+
+    def _filter(
+        self, steps: Sequence[FilterStep], request: InferenceRequest, candidates: Candidates, record: ProfileRecord | None
+    ) -> Candidates:
+        for step in steps:
             begun = self._clock()
             try:
                 kept = _expect_candidates(step.plugin.filter(request, candidates))
@@ -119,13 +146,35 @@ class Profile:
             candidates = kept
         return candidates
 
-    def _score(self, request: InferenceRequest, eligible: Candidates, record: ProfileRecord | None) -> list[float]:
-        totals = [0.0] * len(eligible)
-        for step in self.scorers:
+    def _totals(self, request: InferenceRequest, eligible: Candidates, record: ProfileRecord | None) -> tuple[float, ...]:
+        """The weighted sum of all scores of each candidate; those that need no request are summed once for each snapshot."""
+        totals = eligible.memo.get(self._totals_key) if record is None else None
+        if not isinstance(totals, tuple):
+            totals, all_scored = self._add_scores(self._shared_scorers, request, eligible, (0.0,) * len(eligible), record)
+            if all_scored:
+                eligible.memo[self._totals_key] = totals
+        if self._other_scorers:
+            totals, _ = self._add_scores(self._other_scorers, request, eligible, totals, record)
+        if record is not None:
+            record.scorers.sort(key=lambda scored: self._places[scored.plugin])
+        return totals
+
+    def _add_scores(
+        self,
+        steps: Sequence[ScorerStep],
+        request: InferenceRequest,
+        eligible: Candidates,
+        totals: tuple[float, ...],
+        record: ProfileRecord | None,
+    ) -> tuple[tuple[float, ...], bool]:
+        """``totals`` with the weighted scores of these scorers, and whether all of them gave some."""
+        all_scored = True
+        for step in steps:
             guard = step.guard
             if guard.is_out and guard.refuses():
                 if record is not None:
                     record.scorers.append(ScoreRecord(step.name, step.weight, {}, LEFT_OUT))
+                all_scored = False
                 continue
             begun = self._clock()
             try:
@@ -135,16 +184,17 @@ class Profile:
                 self._defects.plugin_failed(Role.SCORER, step.type, step.name, error)
                 if record is not None:
                     record.scorers.append(ScoreRecord(step.name, step.weight, {}, str(error)))
+                all_scored = False
                 continue
             weight = step.weight
-            totals = [total + score * weight for total, score in zip(totals, scores, strict=True)]
+            totals = tuple([total + score * weight for total, score in zip(totals, scores, strict=True)])
             step.observe(elapsed := self._clock() - begun)
             if elapsed > guard.limit_s:
                 guard.exceeded(elapsed)
             if record is not None:
                 by_endpoint = {e.host_port: s for e, s in zip(eligible, scores, strict=True)}
                 record.scorers.append(ScoreRecord(step.name, weight, by_endpoint))
-        return totals
+        return totals, all_scored
 
     def _checked(self, step: ScorerStep, scores: Sequence[float], count: int) -> Sequence[float]:
         """``scores`` in [0, 1] without NaN.
@@ -162,7 +212,7 @@ class Profile:
         return [0.0 if score != score else min(max(score, 0.0), 1.0) for score in scores]
 
     def _pick(
-        self, request: InferenceRequest, eligible: Candidates, totals: list[float], record: ProfileRecord | None
+        self, request: InferenceRequest, eligible: Candidates, totals: tuple[float, ...], record: ProfileRecord | None
     ) -> ProfileRunResult:
         step = self.picker
         if record is not None:

@@ -62,6 +62,7 @@ PLUGIN = PluginType(
     summary="Keeps endpoints whose label has one of the given values.",
     params=ByLabelParams,
     factory=_create,
+    per_snapshot=True,
     example="""
         label: tier
         validValues: [gold]

@@ -45,6 +45,7 @@ PLUGIN = PluginType(
     summary="Keeps endpoints that a Kubernetes label selector matches.",
     params=ByLabelSelectorParams,
     factory=_create,
+    per_snapshot=True,
     aliases=(Alias("label-selector-filter"),),
     example="""
         matchLabels: {env: production}

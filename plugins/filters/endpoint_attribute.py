@@ -100,6 +100,7 @@ PLUGIN = PluginType(
     summary="Keeps endpoints by comparing a scraped attribute with a number.",
     params=EndpointAttributeFilterParams,
     factory=_create,
+    per_snapshot=True,
     experimental=True,
     example="""
         attribute: WaitingQueueSize

@@ -81,6 +81,7 @@ PREFILL_FILTER = PluginType(
     roles=frozenset({Role.FILTER}),
     summary="Keeps endpoints that can compute prompts for others.",
     factory=_create_prefill,
+    per_snapshot=True,
 )
 
 DECODE_FILTER = PluginType(
@@ -88,6 +89,7 @@ DECODE_FILTER = PluginType(
     roles=frozenset({Role.FILTER}),
     summary="Keeps endpoints that can decode; those without a role can.",
     factory=_create_decode,
+    per_snapshot=True,
 )
 
 ENCODE_FILTER = PluginType(
@@ -95,6 +97,7 @@ ENCODE_FILTER = PluginType(
     roles=frozenset({Role.FILTER}),
     summary="Keeps endpoints that can encode media for others.",
     factory=_create_encode,
+    per_snapshot=True,
 )
 
 PLUGINS = (PREFILL_FILTER, DECODE_FILTER, ENCODE_FILTER)

@@ -35,8 +35,9 @@ class MaxScorePicker:
             return []
         if self._most == 1:
             best = max(totals)
-            ties = [position for position, total in enumerate(totals) if total == best]
-            return ties if len(ties) == 1 else [self._rng.choice(ties)]
+            if totals.count(best) == 1:
+                return [totals.index(best)]
+            return [self._rng.choice([position for position, total in enumerate(totals) if total == best])]
         order = list(range(len(totals)))
         self._rng.shuffle(order)
         order.sort(key=totals.__getitem__, reverse=True)

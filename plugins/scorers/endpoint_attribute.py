@@ -113,6 +113,7 @@ PLUGIN = PluginType(
     summary="Prefers endpoints by a scraped attribute.",
     params=EndpointAttributeScorerParams,
     factory=_create,
+    per_snapshot=True,
     experimental=True,
     example="""
         attributeKey: WaitingQueueSize

@@ -38,5 +38,6 @@ PLUGIN = PluginType(
     roles=frozenset({Role.SCORER}),
     summary="Prefers endpoints with a free KV cache.",
     factory=_create,
+    per_snapshot=True,
     consumes=(Consumes(KV_CACHE_USAGE, required=False),),
 )

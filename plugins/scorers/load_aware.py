@@ -57,6 +57,7 @@ PLUGIN = PluginType(
     summary="Prefers endpoints whose waiting queue is far below a threshold.",
     params=LoadAwareScorerParams,
     factory=_create,
+    per_snapshot=True,
     consumes=(Consumes(WAITING_QUEUE, required=False),),
     example="threshold: 64",
 )

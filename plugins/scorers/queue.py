@@ -45,5 +45,6 @@ PLUGIN = PluginType(
     roles=frozenset({Role.SCORER}),
     summary="Prefers endpoints with a short waiting queue.",
     factory=_create,
+    per_snapshot=True,
     consumes=(Consumes(WAITING_QUEUE, required=False),),
 )

@@ -45,5 +45,6 @@ PLUGIN = PluginType(
     roles=frozenset({Role.SCORER}),
     summary="Prefers endpoints that run few requests.",
     factory=_create,
+    per_snapshot=True,
     consumes=(Consumes(RUNNING_REQUESTS, required=False),),
 )

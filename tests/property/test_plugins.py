@@ -139,6 +139,36 @@ def test_scores_are_aligned_bounded_and_permute(create: Callable[[], Any], decis
     assert again == [clamped[position] for position in order]
 
 
+def per_snapshot(role: Role) -> list[Any]:
+    """``built``, of the types that say that they need no request."""
+    names = {plugin_type.type for plugin_type in plugins.plugin_types() if plugin_type.per_snapshot}
+    return [param for param in built(role) if param.id.rpartition("-")[0] in names]
+
+
+@pytest.mark.parametrize("create", per_snapshot(Role.SCORER))
+@given(decision=decisions(), other=decisions())
+@settings(max_examples=40, deadline=None)
+def test_scores_of_a_snapshot_do_not_depend_on_the_request(
+    create: Callable[[], Any], decision: Decision, other: Decision
+) -> None:
+    endpoints, _, new_request = decision
+    scorer = create()
+    scores = list(map(clamp, scorer.score(new_request(), endpoints)))
+    scorer.score(other[2](), other[0])
+    assert list(map(clamp, scorer.score(other[2](), endpoints))) == scores
+
+
+@pytest.mark.parametrize("create", per_snapshot(Role.FILTER))
+@given(decision=decisions(), other=decisions())
+@settings(max_examples=40, deadline=None)
+def test_what_a_filter_of_a_snapshot_keeps_does_not_depend_on_the_request(
+    create: Callable[[], Any], decision: Decision, other: Decision
+) -> None:
+    endpoints, _, new_request = decision
+    kept = list(create().filter(new_request(), endpoints))
+    assert list(create().filter(other[2](), endpoints)) == kept
+
+
 @pytest.mark.parametrize("create", built(Role.SCORER))
 @given(decision=decisions())
 @settings(max_examples=20, deadline=None)

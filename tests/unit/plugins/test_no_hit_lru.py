@@ -149,7 +149,7 @@ def test_together_with_the_queue() -> None:
     request = make_request()
     waiting = make_plugin(queue.PLUGIN).score(request, candidates)
     totals = [2 * q + cold for q, cold in zip(waiting, scorer.score(request, candidates), strict=True)]
-    assert totals == [2.0, 2.0, 0.5]
+    assert list(totals) == [2.0, 2.0, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from epp.errors import SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role, SchedulingProfile
 from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.scheduling.guard import UNGUARDED, Guard
 from epp.scheduling.profile import FilterStep, PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
 
@@ -113,12 +114,20 @@ def make_profile(
     picker: object = None,
     reports: Reports | None = None,
     observe: Callable[[float], None] = ignore,
+    guard: Guard = UNGUARDED,
+    per_snapshot: Collection[str] = (),
 ) -> Profile:
-    """A profile; its plugins are called f1, f2, ..., s1, s2, ... and picker."""
+    """A profile; its plugins are called f1, f2, ..., s1, s2, ... and picker; those in ``per_snapshot`` need no request."""
     return Profile(
         name,
-        [FilterStep(f"f{i}", "filter-type", plugin, observe) for i, plugin in enumerate(filters, 1)],  # type: ignore[arg-type]
-        [ScorerStep(f"s{i}", "scorer-type", plugin, weight, observe) for i, (plugin, weight) in enumerate(scorers, 1)],  # type: ignore[arg-type]
+        [
+            FilterStep(f"f{i}", "filter-type", plugin, observe, guard, f"f{i}" in per_snapshot)  # type: ignore[arg-type]
+            for i, plugin in enumerate(filters, 1)
+        ],
+        [
+            ScorerStep(f"s{i}", "scorer-type", plugin, weight, observe, guard, f"s{i}" in per_snapshot)  # type: ignore[arg-type]
+            for i, (plugin, weight) in enumerate(scorers, 1)
+        ],
         PickerStep("picker", "picker-type", picker or Best(), observe),  # type: ignore[arg-type]
         reports or Reports(),
     )

@@ -72,7 +72,7 @@ def test_a_scorer_that_misbehaves(scores: object, counted: list[float], defects:
     reports = Reports()
     profile = make_profile(scorers=[(Does(scores), 1.0), (Does([0.25, 0.0]), 2.0)], reports=reports)
     result = profile.run(REQUEST, make_candidates(2))
-    assert result.totals == [counted[0] + 0.5, counted[1]]
+    assert list(result.totals) == [counted[0] + 0.5, counted[1]]
     assert reports.seen == [(Role.SCORER, "s1", text) for text in defects]
 
 
@@ -80,7 +80,7 @@ def test_a_scorer_that_misbehaves(scores: object, counted: list[float], defects:
 def test_scores_that_are_no_numbers_count_as_nothing(scores: list[object]) -> None:
     reports = Reports()
     result = make_profile(scorers=[(Does(scores), 1.0)], reports=reports).run(REQUEST, make_candidates(2))
-    assert result.totals == [0, 0]
+    assert list(result.totals) == [0, 0]
     assert [(role, name) for role, name, _ in reports.seen] == [(Role.SCORER, "s1")]
 
 
@@ -97,7 +97,7 @@ def test_what_filters_itself_and_scores_filters_first() -> None:
     other = Does([0.5])
     result = make_profile(filters=[both], scorers=[(other, 1.0), (both, 1.0)]).run(REQUEST, make_candidates(2))
     assert other.given == [["a"]], "S22: the scorer that is listed first sees what the filter left"
-    assert result.totals == [1.5]
+    assert list(result.totals) == [1.5]
 
 
 @pytest.mark.parametrize(
@@ -169,7 +169,7 @@ def test_several_targets_in_the_order_of_the_picker() -> None:
 def test_without_scorers_all_totals_are_zero() -> None:
     candidates = make_candidates(3)
     result = make_profile(filters=[keep("a", "b", "c")]).run(REQUEST, candidates)
-    assert result.totals == [0, 0, 0]
+    assert list(result.totals) == [0, 0, 0]
     assert result.candidates is candidates, "nothing was dropped, nothing is copied"
 
 
