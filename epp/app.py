@@ -49,7 +49,7 @@ from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.transport.choose import make_transport
 from epp.transport.grpc_environment import prepare as prepare_grpc
 from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
-from epp.transport.tls import parse_cipher_suites
+from epp.transport.tls_settings import parse_cipher_suites
 from epp.transport_settings import transport_settings
 from epp.version import VERSION, commit
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from epp.config.loaded import LoadedConfig
-from epp.extproc.handler import Settings, Tls, TlsVersion
+from epp.extproc.handler import Settings, Tls
 from epp.options import Options
 from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
 from epp.telemetry.catalogue import ITL_S
-from epp.transport.tls import load_pair, parse_cipher_suites, self_signed
+from epp.transport.tls_settings import parse_cipher_suites, parse_min_version
 
 RECEIVE_MARGIN_BYTES = 1024 * 1024
 """A message is a body and some framing."""
@@ -37,8 +37,10 @@ def transport_settings(options: Options, config: LoadedConfig) -> Settings:
 
 
 def _tls(options: Options) -> Tls:
+    from epp.transport.tls import load_pair, self_signed  # 8 MB that only a secure port needs
+
     pair = load_pair(Path(options.cert_path)) if options.cert_path else self_signed()
     return pair._replace(
-        min_version=TlsVersion(options.tls_min_version) if options.tls_min_version else None,
+        min_version=parse_min_version(options.tls_min_version),
         cipher_suites=parse_cipher_suites(options.tls_cipher_suites),
     )

@@ -17,7 +17,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from epp.errors import UsageError
 from epp.extproc.handler import Port, Settings, Tls, TlsVersion
 from epp.transport.grpc_server import GrpcTransport
-from epp.transport.tls import CIPHER_SUITES, load_pair, parse_cipher_suites, parse_min_version, self_signed
+from epp.transport.tls import load_pair, self_signed
+from epp.transport.tls_settings import CIPHER_SUITES, parse_cipher_suites, parse_min_version
 from tests.extproc.wire import Dispatcher
 from tests.transport.transports import MakeTransport
 
