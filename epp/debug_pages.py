@@ -78,6 +78,7 @@ def endpoints(store: EndpointStore, collector: Collector) -> object:
                 "cacheBlockSize": metrics.cache_block_size,
                 "cacheNumBlocks": metrics.cache_num_blocks,
                 "ageSeconds": round(now - metrics.updated_s, 3) if metrics.updated_s is not None else None,
+                "attributes": dict(metrics.attributes),
                 "scraping": _scraping(collector, endpoint, now),
             }
             for endpoint, metrics in zip(snapshot.endpoints, snapshot.metrics, strict=True)

@@ -69,6 +69,7 @@ class Options:
     leader_election_retry_period_s: float = 2.0
     # model server metrics
     refresh_metrics_interval_s: float = MIN_REFRESH_S
+    refresh_metrics_interval_is_given: bool = False
     metrics_staleness_threshold_s: float = 2.0
     model_server_metrics_scheme: str = "http"
     model_server_metrics_path: str = "/metrics"

@@ -77,6 +77,7 @@ def metrics_flags(options: Options) -> MetricsFlags:
         port=options.model_server_metrics_port,
         insecure_skip_verify=options.model_server_metrics_https_insecure_skip_verify,
         refresh_interval_s=options.refresh_metrics_interval_s,
+        refresh_interval_is_given=options.refresh_metrics_interval_is_given,
         specs=options.metric_specs,
     )
 

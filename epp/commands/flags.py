@@ -154,6 +154,7 @@ class _Reader:
         interval_s = self.values.get("refresh_metrics_interval_s")
         if interval_s is None:
             return
+        self.values["refresh_metrics_interval_is_given"] = True
         if interval_s <= 0:
             self.problems.append("--refresh-metrics-interval must be positive, such as 50ms")
         elif interval_s < MIN_REFRESH_S:

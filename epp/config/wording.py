@@ -8,7 +8,9 @@ import re
 from collections.abc import Iterable
 
 MASK = "***"
-_SECRET = re.compile(r"password|passwd|secret|credential|(?:token|api_?key)$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"password|passwd|secret|credential|^(?:proxy-)?authorization$|^cookie$|(?:token|api[-_]?key)$", re.IGNORECASE
+)
 _NUMBER = re.compile(r"[-+]?\d+(\.\d*)?")
 _MOST_NAMES = 12
 """A longer list of legal names hides more than it tells."""

@@ -25,6 +25,8 @@ class MetricsFlags:
     """0 = the endpoint's own."""
     insecure_skip_verify: bool = True
     refresh_interval_s: float = 0.05
+    refresh_interval_is_given: bool = False
+    """False: the default, which is meant for metrics; what changes rarely has its own."""
     specs: Mapping[str, str] = field(default_factory=dict)
     """The five metric-name flags that were given: ``queued``, ``running``, ``kv_usage``, ``lora``, ``cache_info``."""
 

@@ -6,9 +6,6 @@ Every document of the samples is a test case; these are the parts of the rules t
 from __future__ import annotations
 
 PENDING: dict[str, str] = {
-    "CFG084, source and extractor of different kinds of data, for in-tree types": (
-        "data sources besides metrics-data-source are not built; the rule itself is tested with doubles"
-    ),
     "CFG110, a consumer in a lower layer than its producer": "producers are not run in layers; the order of creation decides",
     "CFG056, ranges that only an instance can judge, for types that are not built": "their factories",
     "V10, the ZMQ socket is bound on 5557": "precise-prefix-cache-scorer",

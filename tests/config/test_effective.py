@@ -51,12 +51,14 @@ def test_secrets_are_masked_in_it() -> None:
 MASKED = [
     ({"password": "x"}, {"password": "***"}),
     ({"apiKey": "x", "huggingFaceToken": "x"}, {"apiKey": "***", "huggingFaceToken": "***"}),
+    ({"headers": {"Authorization": "x", "X-API-Key": "x", "Accept": "y"}},
+     {"headers": {"Authorization": "***", "X-API-Key": "***", "Accept": "y"}}),
     ({"clientSecret": ["x"]}, {"clientSecret": ["***"]}),
     ({"blockSizeTokens": 16, "tokenProcessor": {"seed": "4"}}, {"blockSizeTokens": 16, "tokenProcessor": {"seed": "4"}}),
     ({"password": ""}, {"password": ""}),
     ({"uri": "mongodb://u:p@h1,h2/db?x=1"}, {"uri": "mongodb://***@h1,h2/db?x=1"}),
     ({"uri": "http://host/a@b"}, {"uri": "http://host/a@b"}),
-]
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("document", "expected"), MASKED)

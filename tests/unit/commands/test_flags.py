@@ -135,6 +135,7 @@ def test_a_value_behind_a_boolean() -> None:
 def test_a_short_interval_is_raised() -> None:
     command = read(*POOL, "--refresh-metrics-interval", "10ms")
     assert command.options.refresh_metrics_interval_s == 0.05, "A11"
+    assert command.options.refresh_metrics_interval_is_given
     assert command.warnings == ("--refresh-metrics-interval 10ms is raised to 50ms",)
 
 
@@ -466,6 +467,6 @@ def test_every_flag_says_what_it_is_for() -> None:
 
 
 def test_every_option_has_a_flag() -> None:
-    set_by_flags = {flag.target for flag in FLAGS} | {"metric_specs"}
+    set_by_flags = {flag.target for flag in FLAGS} | {"metric_specs", "refresh_metrics_interval_is_given"}
     others = {"graceful_shutdown_timeout_s", "namespace", "pod_name"}
     assert {f.name for f in fields(Options)} - set_by_flags == others
