@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from epp.config.loaded import LoadedConfig
+from epp.config.loaded import ConfigSource, LoadedConfig
 from epp.errors import Severity
 from tests.config.corpus import findings, load
 
@@ -165,6 +165,14 @@ def test_l28_redis_with_address_and_addresses() -> None:
     found = errors(document(f"{{type: responses-store, parameters: {{storeConfig: {{{store}}}}}}}"))
     assert len(found) == 1
     assert "address" in found[0][1]
+
+
+def test_l3_without_a_configuration_queue_kv_cache_and_prefix_decide() -> None:
+    config = load(ConfigSource.builtin()).config
+    (found,) = config.profiles
+    scorers = (("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 2.0), ("prefix-cache-scorer", 3.0))
+    assert (found.name, found.plugins, found.picker) == ("default", (*scorers, ("max-score-picker", 1.0)), "max-score-picker")
+    assert config.plugin("single-profile-handler").type.type == "single-profile-handler"
 
 
 def test_l4_a_declared_picker_is_enough() -> None:

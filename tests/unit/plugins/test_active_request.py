@@ -34,12 +34,12 @@ def active(scorer: ActiveRequestScorer) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("counts", "idle", "busy", "expected"),
     [
-        pytest.param([0, 3, 6], 0, 1.0, [1, 0.5, 0], id="linear"),
-        pytest.param([1, 2, 4], 1, 0.5, [1, 0.25, 0], id="idle threshold and busy score"),
-        pytest.param([5, 0, 10], 2, 0.5, [0.25, 1, 0], id="one idle of three"),
-        pytest.param([2, 2], 0, 1.0, [0, 0], id="all equally busy"),
-        pytest.param([3], 0, 1.0, [0], id="one busy endpoint"),
-        pytest.param([0, 0], 0, 1.0, [1, 1], id="nothing in flight"),
+        pytest.param([0, 3, 6], 0, 1.0, [1, 0.5, 0], id="C10 linear"),
+        pytest.param([1, 2, 4], 1, 0.5, [1, 0.25, 0], id="C11 idle threshold and busy score"),
+        pytest.param([5, 0, 10], 2, 0.5, [0.25, 1, 0], id="C12 one idle of three"),
+        pytest.param([2, 2], 0, 1.0, [0, 0], id="C13 all equally busy"),
+        pytest.param([3], 0, 1.0, [0], id="C13 one busy endpoint"),
+        pytest.param([0, 0], 0, 1.0, [1, 1], id="C13 nothing in flight"),
         pytest.param([4, 8], 0, 0.0, [0, 0], id="busy score 0 is honoured"),
     ],
 )
@@ -62,7 +62,7 @@ def test_the_first_target_of_every_profile_counts() -> None:
     scorer = make_scorer()
     request, result = make_request(), decided(a, b, prefill=c, encode=None)
     begin(scorer, request, result)
-    assert active(scorer) == {a.id: 1, c.id: 1}
+    assert active(scorer) == {a.id: 1, c.id: 1}, "C14"
     end(scorer, request, result)
     assert active(scorer) == {}
     end(scorer, request, result)
@@ -98,7 +98,7 @@ def test_a_request_counts_until_its_deadline() -> None:
     clock.advance(119.9)
     assert scorer.score(make_request(), candidates) == [0.0, 1.0]
     clock.advance(0.1)
-    assert scorer.score(make_request(), candidates) == [1.0, 1.0]
+    assert scorer.score(make_request(), candidates) == [1.0, 1.0], "C15"
     end(scorer, late, decided(candidates[0]))
     assert active(scorer) == {}
 

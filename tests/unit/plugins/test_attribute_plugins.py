@@ -29,10 +29,10 @@ def heated(values: Sequence[object]) -> Candidates:
 @pytest.mark.parametrize(
     ("algorithm", "values", "expected"),
     [
-        pytest.param(LOWER, [0.2, 0.8, MISSING], [1, 0, 0], id="lower is better, between the extremes"),
+        pytest.param(LOWER, [0.2, 0.8, MISSING], [1, 0, 0], id="C47 lower is better, between the extremes"),
         pytest.param(HIGHER, [0.2, 0.8, 0.5], [0, 1, 0.5], id="higher is better"),
         pytest.param({**HIGHER, "normalization": {"adaptiveRange": {}}}, [1, 3], [0, 1], id="the default, written"),
-        pytest.param({**HIGHER, **PERCENT}, [25, 150], [0.25, 1], id="between given bounds, clamped"),
+        pytest.param({**HIGHER, **PERCENT}, [25, 150], [0.25, 1], id="C48 between given bounds, clamped"),
         pytest.param({**LOWER, **PERCENT}, [25, 150, -5], [0.75, 0, 1], id="between given bounds, lower is better"),
         pytest.param({**LOWER, **PERCENT}, [MISSING], [0], id="missing is 0 also between given bounds"),
         pytest.param(LOWER, [7, 7, MISSING], [1, 1, 0], id="all equal"),
@@ -125,7 +125,7 @@ def test_utilization(conditions: list[dict[str, object]], kept: list[int]) -> No
 def test_five_waiting_are_within_five_and_six_are_not() -> None:
     candidates = make_candidates([EndpointMetrics(waiting_queue=5), EndpointMetrics(waiting_queue=6)])
     plugin = make_plugin(utilization.PLUGIN, {"conditions": [condition("waiting-queue", 5)]})
-    assert list(plugin.filter(make_request(), candidates)) == [candidates[0]]
+    assert list(plugin.filter(make_request(), candidates)) == [candidates[0]], "F15"
 
 
 @pytest.mark.parametrize(("falls_back", "count"), [(False, 0), (True, 1)])

@@ -30,20 +30,20 @@ def score(request: InferenceRequest, *ranges: str | None, label: str = HEIMDALL_
 @pytest.mark.parametrize(
     ("tokens", "text", "expected"),
     [
-        (1000, "0-2048", 0.814167),
-        (1000, "0-8192", 0.753714),
+        pytest.param(1000, "0-2048", 0.814167, id="C32 0-2048"),
+        pytest.param(1000, "0-8192", 0.753714, id="C32 0-8192"),
         (5000, "2048-8192", 0.712620),
-        (9000, "2048-8192", 0.165929),
-        (9000, "0-2048", 0.037726),
+        pytest.param(9000, "2048-8192", 0.165929, id="C33 2048-8192"),
+        pytest.param(9000, "0-2048", 0.037726, id="C33 0-2048"),
         (100, "2048-8192", 0.101764),
         (2048, "0-2048", 0.706707),
         (2048, "2048-8192", 0.813518),
         (0, "0-2048", 0.916707),
         (100_000, "0-131072", 0.384517),
-        (500, "500-500", 1.0),
+        pytest.param(500, "500-500", 1.0, id="C36 one length"),
         (1000, "0-1000", 0.745455),
-        (9000, "0-2048_8192-16384", 0.758636),
-        (3000, "0-2048_8192-16384", 0.153689),
+        pytest.param(9000, "0-2048_8192-16384", 0.758636, id="C34 in one of two"),
+        pytest.param(3000, "0-2048_8192-16384", 0.153689, id="C34 between two"),
         (9000, "0-2048,8192-16384", 0.758636),
         (1000, " 0 - 2048 ", 0.814167),
     ],
@@ -54,7 +54,7 @@ def test_score(tokens: int, text: str, expected: float) -> None:
 
 @pytest.mark.parametrize("text", ["abc", "5-2", "1-2-3", "-5-10", "", "0-", "0-10_x", "1.5-2", "0-10__20-30"])
 def test_a_label_that_cannot_be_read_scores_0(text: str) -> None:
-    assert score(request_of(1), text) == [0.0]
+    assert score(request_of(1), text) == [0.0], "C32, C36"
 
 
 def test_an_endpoint_without_the_label_is_neutral_and_beats_a_wide_range() -> None:
@@ -73,7 +73,7 @@ def test_no_candidates() -> None:
 @pytest.mark.parametrize(
     ("document", "api", "tokens"),
     [
-        pytest.param({"prompt": "x" * 4001}, Api.COMPLETIONS, 1000, id="a quarter of the bytes"),
+        pytest.param({"prompt": "x" * 4001}, Api.COMPLETIONS, 1000, id="C35 a quarter of the bytes"),
         pytest.param({"messages": [{"content": "x" * 2000}, {"content": "x" * 2000}]}, Api.CHAT, 1000, id="all messages"),
         pytest.param({"messages": [{"content": [{"type": "text", "text": "x" * 3999}]}]}, Api.CHAT, 1000, id="text blocks"),
         pytest.param({}, Api.RAW, 0, id="a body that was not read"),
@@ -100,8 +100,8 @@ def test_a_given_label_is_the_only_one(name: str) -> None:
 @pytest.mark.parametrize(
     ("tokens", "ranges", "kept"),
     [
-        pytest.param(2048, ["0-2048", "2048-4096", "2049-4096"], [0, 1], id="both ends belong to a range"),
-        pytest.param(5, ["junk", None], [1], id="unreadable is dropped, unlabelled is kept"),
+        pytest.param(2048, ["0-2048", "2048-4096", "2049-4096"], [0, 1], id="F12 both ends belong to a range"),
+        pytest.param(5, ["junk", None], [1], id="F13 unreadable is dropped, unlabelled is kept"),
         pytest.param(3000, ["0-2048_2900-3100", "0-2048"], [0], id="any of several ranges"),
         pytest.param(9000, ["0-2048", "2048-4096"], [], id="none left"),
     ],

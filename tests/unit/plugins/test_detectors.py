@@ -92,7 +92,7 @@ def test_stale_endpoints_are_logged_now_and_then(caplog: pytest.LogCaptureFixtur
         pytest.param(0, [(5, 0.1), (4, 0.79), (4, 0.8)], [1], id="at a limit is full"),
         pytest.param(0, [(1, 0.1), STALE], [0], id="stale is dropped"),
         pytest.param(0, [(9, 0.1), STALE], [0, 1], id="none left: all"),
-        pytest.param(0, [STALE, STALE], [0, 1], id="all stale: all"),
+        pytest.param(0, [STALE, STALE], [0, 1], id="F16 all stale: all"),
     ],
 )
 def test_utilization_filter(headroom: float, loads: list[Load], kept: list[int]) -> None:
@@ -172,7 +172,7 @@ def test_concurrency(parameters: dict[str, Any], loads: list[tuple[int, int]], s
             [2],
             id="hybrid: both",
         ),
-        pytest.param({"maxConcurrency": 10}, [(10, 0), (11, 0)], [0, 1], id="all full: all"),
+        pytest.param({"maxConcurrency": 10}, [(10, 0), (11, 0)], [0, 1], id="F16 all full: all"),
     ],
 )
 def test_concurrency_filter(parameters: dict[str, Any], loads: list[tuple[int, int]], kept: list[int]) -> None:

@@ -180,7 +180,7 @@ def test_asking_to_share_counts_is_answered() -> None:
             {"queueThresholdTokens": 10_000},
             [InFlightLoad(1, 2000, 500), InFlightLoad(0, 0), InFlightLoad(9, 20_000)],
             [0.75, 1, 0],
-            id="in flight and uncached together",
+            id="C43 in flight and uncached together",
         ),
         pytest.param({"queueThresholdTokens": 10_000}, [InFlightLoad(0, -5), None], [1, 1], id="nothing, and no entry"),
         pytest.param({}, [], [], id="no candidates"),

@@ -27,12 +27,12 @@ TIERS: list[Labels] = [{"tier": "gold"}, {"tier": "silver"}, {}, {"tier": ""}]
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        pytest.param({"label": "tier", "validValues": ["gold"]}, "a", id="one value"),
+        pytest.param({"label": "tier", "validValues": ["gold"]}, "a", id="F1 one value"),
         pytest.param({"label": "tier", "validValues": ["gold", "silver"]}, "ab", id="several values"),
         pytest.param({"label": "tier", "validValues": ["Gold"]}, "", id="case matters"),
-        pytest.param({"label": "tier", "validValues": ["gold"], "allowsNoLabel": True}, "ac", id="or no label"),
+        pytest.param({"label": "tier", "validValues": ["gold"], "allowsNoLabel": True}, "ac", id="F2 or no label"),
         pytest.param({"label": "tier", "allowsNoLabel": True}, "c", id="only those without"),
-        pytest.param({"label": "tier", "validValues": [""]}, "cd", id="an absent label reads as empty"),
+        pytest.param({"label": "tier", "validValues": [""]}, "cd", id="F3 an absent label reads as empty"),
     ],
 )
 def test_by_label(parameters: dict[str, Any], expected: str) -> None:
@@ -63,14 +63,14 @@ PODS: list[Labels] = [{"a": "1"}, {"a": "1", "b": "x"}, {"a": "1", "b": "y"}, {"
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        pytest.param({}, "abcdef", id="an empty selector matches all"),
+        pytest.param({}, "abcdef", id="F5 an empty selector matches all"),
         pytest.param({"matchLabels": {"a": "1"}}, "abc", id="label equals"),
         pytest.param({"matchLabels": {"a": "1", "b": "x"}}, "b", id="labels are ANDed"),
         pytest.param({"matchExpressions": [expression("In", "x", "z")]}, "bd", id="In"),
         pytest.param({"matchExpressions": [expression("NotIn", "x")]}, "acef", id="NotIn matches an absent label"),
         pytest.param({"matchExpressions": [expression("Exists")]}, "bcde", id="Exists, also empty"),
-        pytest.param({"matchExpressions": [expression("DoesNotExist")]}, "af", id="DoesNotExist"),
-        pytest.param({"matchLabels": {"a": "1"}, "matchExpressions": [expression("NotIn", "x")]}, "ac", id="both kinds"),
+        pytest.param({"matchExpressions": [expression("DoesNotExist")]}, "af", id="F6 DoesNotExist"),
+        pytest.param({"matchLabels": {"a": "1"}, "matchExpressions": [expression("NotIn", "x")]}, "ac", id="F4 both kinds"),
         pytest.param({"matchExpressions": [expression("Exists"), expression("NotIn", "y")]}, "bde", id="expressions are ANDed"),
     ],
 )
@@ -114,22 +114,25 @@ ROLES = ("prefill", "decode", "encode", "both", "encode-prefill", "prefill-decod
             role.PREFILL_FILTER,
             HEIMDALL,
             {"prefill", "encode-prefill", "prefill-decode", "encode-prefill-decode"},
-            id="prefill, Heimdall: not both",
+            id="F7 prefill, Heimdall: not both",
         ),
         pytest.param(
             role.PREFILL_FILTER,
             LLM_D,
             {"prefill", "encode-prefill", "prefill-decode", "encode-prefill-decode", "both"},
-            id="prefill, llm-d: also both",
+            id="F9 prefill, llm-d: also both",
         ),
         pytest.param(
-            role.DECODE_FILTER, HEIMDALL, {"decode", "both", "prefill-decode", "encode-prefill-decode"}, id="decode, Heimdall"
+            role.DECODE_FILTER,
+            HEIMDALL,
+            {"decode", "both", "prefill-decode", "encode-prefill-decode"},
+            id="F8 decode, Heimdall",
         ),
         pytest.param(
             role.DECODE_FILTER, LLM_D, {"decode", "both", "prefill-decode", "encode-prefill-decode"}, id="decode, llm-d"
         ),
         pytest.param(
-            role.ENCODE_FILTER, HEIMDALL, {"encode", "encode-prefill", "encode-prefill-decode"}, id="encode, Heimdall"
+            role.ENCODE_FILTER, HEIMDALL, {"encode", "encode-prefill", "encode-prefill-decode"}, id="F11 encode, Heimdall"
         ),
         pytest.param(role.ENCODE_FILTER, LLM_D, {"encode", "encode-prefill", "encode-prefill-decode"}, id="encode, llm-d"),
     ],
@@ -147,13 +150,13 @@ def test_roles(plugin_type: PluginType, label: str, expected: set[str]) -> None:
     ],
 )
 def test_an_endpoint_without_role_can_only_decode(plugin_type: PluginType, expected: str) -> None:
-    assert kept(plugin_type, {}, [{"app": "x"}]) == expected
+    assert kept(plugin_type, {}, [{"app": "x"}]) == expected, "F7, F8, F11"
 
 
 @pytest.mark.parametrize(
     ("labels", "expected"),
     [
-        pytest.param({HEIMDALL: "prefill", LLM_D: "decode"}, ["prefill"], id="Heimdall's label wins"),
+        pytest.param({HEIMDALL: "prefill", LLM_D: "decode"}, ["prefill"], id="F10 Heimdall's label wins"),
         pytest.param({HEIMDALL: "", LLM_D: "decode"}, [], id="even if it is empty"),
         pytest.param({LLM_D: "prefill"}, ["prefill"], id="llm-d's label otherwise"),
     ],

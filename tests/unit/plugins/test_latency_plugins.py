@@ -44,7 +44,9 @@ def request_with(candidates: Candidates, predictions: list[LatencyPrediction | N
 @pytest.mark.parametrize(
     ("parameters", "predictions", "expected"),
     [
-        pytest.param({}, [predicted(100, 10), predicted(300, 30), predicted(200, 10)], [1, 0.01, 0.61], id="least headroom"),
+        pytest.param(
+            {}, [predicted(100, 10), predicted(300, 30), predicted(200, 10)], [1, 0.01, 0.61], id="C44 least headroom"
+        ),
         pytest.param(
             {"headroomSelectionStrategy": ""}, [predicted(100, 10), predicted(300, 30)], [1, 0.01], id="empty is least"
         ),
@@ -67,7 +69,7 @@ def request_with(candidates: Candidates, predictions: list[LatencyPrediction | N
         ),
         pytest.param({}, [predicted(100, 10), predicted(-1, 10), predicted(10, -1)], [0.51, 0, 0], id="positive ones only"),
         pytest.param({}, [predicted(0, 0), predicted(-1, 10)], [0.51, 0], id="no headroom is met"),
-        pytest.param({}, [predicted(-50, -2), predicted(-50, -10, dispatched=0)], [0, 0.51], id="negative: the idle one"),
+        pytest.param({}, [predicted(-50, -2), predicted(-50, -10, dispatched=0)], [0, 0.51], id="C45 negative: the idle one"),
         pytest.param(
             {"headroomSelectionStrategy": "most"},
             [predicted(-50, -2, dispatched=0), predicted(-150, -10, dispatched=0)],
@@ -90,7 +92,7 @@ def test_latency(parameters: dict[str, Any], predictions: list[LatencyPrediction
 @pytest.mark.parametrize(
     ("parameters", "expected"),
     [
-        pytest.param({}, [0.77, 0.17], id="equal weights"),
+        pytest.param({}, [0.77, 0.17], id="C46 equal weights"),
         pytest.param({"compositeKVWeight": 0, "compositeQueueWeight": 0}, [0.5, 0], id="prefix only"),
         pytest.param({"compositeKVWeight": 2, "compositePrefixWeight": 0}, [0.87, 0.33], id="weights are proportions"),
         pytest.param(
@@ -183,8 +185,8 @@ def test_without_a_match_all_are_kept() -> None:
 @pytest.mark.parametrize(
     ("parameters", "tokens", "kept"),
     [
-        pytest.param({}, [20_001, 0], [0, 1], id="20 s slower"),
-        pytest.param({}, [5_000, 0], [0], id="5 s slower"),
+        pytest.param({}, [20_001, 0], [0, 1], id="F14 20 s slower"),
+        pytest.param({}, [5_000, 0], [0], id="F14 5 s slower"),
         pytest.param({}, [18_000, 0], [0], id="exactly the penalty"),
         pytest.param({}, [30_000, 15_000], [0], id="both busy"),
         pytest.param({}, [None, 0], [0], id="no entry is idle"),

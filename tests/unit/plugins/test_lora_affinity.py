@@ -26,7 +26,7 @@ def metrics(active: str = "", waiting: str = "", most: int = 0) -> EndpointMetri
         pytest.param(metrics(waiting="x"), 0.6, id="waiting, capacity unknown"),
         pytest.param(metrics(active="y", waiting="x", most=2), 0.6, id="waiting, no room"),
         pytest.param(metrics(active="y", most=1), 0.0, id="full with others"),
-        pytest.param(metrics(), 0.0, id="no LoRA metrics"),
+        pytest.param(metrics(), 0.0, id="C27 no LoRA metrics"),
     ],
 )
 def test_score_of_one_endpoint(given: EndpointMetrics, expected: float) -> None:
@@ -38,7 +38,7 @@ def test_each_endpoint_is_judged_alone() -> None:
     candidates = make_candidates(
         [metrics(active="x"), metrics(active="y", most=2), metrics(waiting="x"), metrics(active="y", most=1)]
     )
-    assert make_plugin(lora_affinity.PLUGIN).score(make_request(model="x"), candidates) == [1.0, 0.8, 0.6, 0.0]
+    assert make_plugin(lora_affinity.PLUGIN).score(make_request(model="x"), candidates) == [1.0, 0.8, 0.6, 0.0], "C26"
 
 
 def test_the_name_sent_to_the_server_counts() -> None:

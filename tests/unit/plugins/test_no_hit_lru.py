@@ -48,11 +48,11 @@ def warm_request(candidates: Candidates, blocks: int = 1) -> InferenceRequest:
 @pytest.mark.parametrize(
     ("count", "used", "expected"),
     [
-        pytest.param(3, "", [1, 0.5, 0], id="never used: in their order"),
-        pytest.param(4, "ca", [0, 1, 1 / 3, 2 / 3], id="never used before used, the longest ago first"),
+        pytest.param(3, "", [1, 0.5, 0], id="C16 never used: in their order"),
+        pytest.param(4, "ca", [0, 1, 1 / 3, 2 / 3], id="C17 never used before used, the longest ago first"),
         pytest.param(3, "bca", [0, 1, 0.5], id="all used"),
-        pytest.param(2, "xyab", [1, 0], id="endpoints that are no candidates take no rank"),
-        pytest.param(1, "", [1], id="one endpoint"),
+        pytest.param(2, "xyab", [1, 0], id="C18 endpoints that are no candidates take no rank"),
+        pytest.param(1, "", [1], id="C20 one endpoint"),
         pytest.param(1, "a", [1], id="one endpoint, used"),
         pytest.param(0, "a", [], id="no candidates"),
         pytest.param(3, "aba", [0, 0.5, 1], id="used again is recent"),
@@ -70,7 +70,7 @@ def test_warm_when_a_candidate_holds_a_block() -> None:
     request = warm_request(candidates)
     assert scorer.score(request, candidates) == [0.5, 0.5, 0.5]
     begin(scorer, request, with_candidates(candidates, candidates[2]))
-    assert remembered(scorer) == "a"
+    assert remembered(scorer) == "a", "C19"
 
 
 def test_cold_when_only_others_hold_it() -> None:
@@ -123,7 +123,7 @@ def test_the_same_target_for_both_is_remembered_once() -> None:
 def test_the_oldest_is_forgotten_beyond_the_size() -> None:
     scorer = make_scorer(lruSize=2)
     serve(scorer, "abc")
-    assert remembered(scorer) == "bc"
+    assert remembered(scorer) == "bc", "C21"
     assert scorer.score(make_request(), make_candidates(3)) == [1.0, 0.5, 0.0]
 
 
@@ -149,7 +149,7 @@ def test_together_with_the_queue() -> None:
     request = make_request()
     waiting = make_plugin(queue.PLUGIN).score(request, candidates)
     totals = [2 * q + cold for q, cold in zip(waiting, scorer.score(request, candidates), strict=True)]
-    assert list(totals) == [2.0, 2.0, 0.5]
+    assert list(totals) == [2.0, 2.0, 0.5], "C22"
 
 
 @pytest.mark.parametrize(

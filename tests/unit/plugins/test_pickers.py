@@ -36,16 +36,16 @@ def shares(plugin_type: PluginType, totals: Sequence[float], draws: int = 20_000
 @pytest.mark.parametrize(
     ("plugin_type", "totals", "expected"),
     [
-        pytest.param(max_score.PLUGIN, [1, 3, 3], [0, 0.5, 0.5], id="max-score: ties evenly, the rest never"),
-        pytest.param(max_score.PLUGIN, [0, 0, 0], [1 / 3] * 3, id="max-score: nothing scored"),
+        pytest.param(max_score.PLUGIN, [1, 3, 3], [0, 0.5, 0.5], id="P1 max-score: ties evenly, the rest never"),
+        pytest.param(max_score.PLUGIN, [0, 0, 0], [1 / 3] * 3, id="P2 max-score: nothing scored"),
         pytest.param(max_score.PLUGIN, [-2, -1, -1], [0, 0.5, 0.5], id="max-score: negative weights"),
         pytest.param(max_score.PLUGIN, [0.1 + 0.2, 0.3], [1, 0], id="max-score: ties are exact"),
-        pytest.param(random_picker.PLUGIN, [100, 0], [0.5, 0.5], id="random: totals do not matter"),
-        pytest.param(weighted_random.PLUGIN, [0.1, 0.3, 0.6], [0.1, 0.3, 0.6], id="weighted: in proportion"),
+        pytest.param(random_picker.PLUGIN, [100, 0], [0.5, 0.5], id="P10 random: totals do not matter"),
+        pytest.param(weighted_random.PLUGIN, [0.1, 0.3, 0.6], [0.1, 0.3, 0.6], id="P3 weighted: in proportion"),
         pytest.param(weighted_random.PLUGIN, [10, 30, 60], [0.1, 0.3, 0.6], id="weighted: totals above 1"),
-        pytest.param(weighted_random.PLUGIN, [0, 0, 0.001], [0, 0, 1], id="weighted: zero is never drawn"),
-        pytest.param(weighted_random.PLUGIN, [0, 0, 0], [1 / 3] * 3, id="weighted: nothing scored"),
-        pytest.param(weighted_random.PLUGIN, [1e-5, 2e-5], [1 / 3, 2 / 3], id="weighted: tiny totals"),
+        pytest.param(weighted_random.PLUGIN, [0, 0, 0.001], [0, 0, 1], id="P4 weighted: zero is never drawn"),
+        pytest.param(weighted_random.PLUGIN, [0, 0, 0], [1 / 3] * 3, id="P5 weighted: nothing scored"),
+        pytest.param(weighted_random.PLUGIN, [1e-5, 2e-5], [1 / 3, 2 / 3], id="P8 weighted: tiny totals"),
         pytest.param(weighted_random.PLUGIN, [-1, float("nan"), 1], [0, 0, 1], id="weighted: negative and NaN count as 0"),
     ],
 )
@@ -66,7 +66,7 @@ def test_max_score_orders_ties_at_random() -> None:
 
 def test_weighted_random_fills_up_with_the_others() -> None:
     picks = {tuple(pick(weighted_random.PLUGIN, [5, 0, 0], most=2, seed=seed)) for seed in range(50)}
-    assert picks == {(0, 1), (0, 2)}
+    assert picks == {(0, 1), (0, 2)}, "P6"
 
 
 class ScriptedRandom(random.Random):
@@ -84,7 +84,7 @@ class ScriptedRandom(random.Random):
     ("draws", "totals", "expected"),
     [
         # The keys U ** (1 / total) are 0.7071, 0.81 and 0.2.
-        pytest.param([0.5, 0.9, 0.2], [2.0, 0.5, 1.0], [1, 0, 2], id="descending keys"),
+        pytest.param([0.5, 0.9, 0.2], [2.0, 0.5, 1.0], [1, 0, 2], id="P7 descending keys"),
         pytest.param([0.0, 0.5], [1.0, 1.0], [1, 0], id="a draw of 0 has a key"),
     ],
 )
@@ -95,7 +95,7 @@ def test_weighted_random_sorts_by_key(draws: list[float], totals: list[float], e
 
 @pytest.mark.parametrize("plugin_type", ALL)
 def test_more_than_there_are(plugin_type: PluginType) -> None:
-    assert sorted(pick(plugin_type, [1, 2, 0], most=10)) == [0, 1, 2]
+    assert sorted(pick(plugin_type, [1, 2, 0], most=10)) == [0, 1, 2], "P9"
 
 
 @pytest.mark.parametrize("plugin_type", ALL)

@@ -50,12 +50,12 @@ def score(headers: Mapping[str, str], candidates: Candidates, **parameters: Any)
 @pytest.mark.parametrize(
     ("headers", "expected"),
     [
-        pytest.param(token("default/p-rank-0"), [1, 0, 0], id="the id of an endpoint"),
+        pytest.param(token("default/p-rank-0"), [1, 0, 0], id="C28 the id of an endpoint"),
         pytest.param(token("default/p"), [1, 1, 0], id="a pod with its namespace: all ranks"),
-        pytest.param(token("p"), [1, 1, 0], id="a bare pod: all ranks"),
-        pytest.param(token("default/z-rank-0"), [0, 0, 0], id="no candidate"),
+        pytest.param(token("p"), [1, 1, 0], id="C31 a bare pod: all ranks"),
+        pytest.param(token("default/z-rank-0"), [0, 0, 0], id="C29 no candidate"),
         pytest.param(token("other/p"), [0, 0, 0], id="another namespace"),
-        pytest.param({"x-session-token": "%%%"}, [0, 0, 0], id="not Base64"),
+        pytest.param({"x-session-token": "%%%"}, [0, 0, 0], id="C30 not Base64"),
         pytest.param({"x-session-token": "\u00e9"}, [0, 0, 0], id="not ASCII"),
         pytest.param({"x-session-token": "/w=="}, [0, 0, 0], id="not UTF-8"),
         pytest.param({"x-session-token": ""}, [0, 0, 0], id="empty header"),

@@ -59,7 +59,7 @@ def score(request: InferenceRequest, candidates: Candidates = CANDIDATES, **para
     [
         pytest.param(peer(host="h1", rack="r1", zone="z1", region="g1"), [1, 0.2, 0.05, 0.02, 0, 0], id="all units known"),
         pytest.param(peer(zone="z1"), [0.05, 0.05, 0.05, 0, 0, 0], id="only the zone known"),
-        pytest.param(peer(rack="r9", zone="z2"), [0, 0, 0, 0.05, 0, 0], id="same zone, other rack"),
+        pytest.param(peer(rack="r9", zone="z2"), [0, 0, 0, 0.05, 0, 0], id="C49 same zone, other rack"),
         pytest.param(peer(), [0, 0, 0, 0, 0, 0], id="peer without topology: empty equals nothing"),
         pytest.param(None, [0, 0, 0, 0, 0, 0], id="no peer"),
     ],
@@ -81,7 +81,7 @@ def test_filter(least: str, kept: list[int]) -> None:
 @pytest.mark.parametrize(
     "near",
     [
-        pytest.param(None, id="no peer"),
+        pytest.param(None, id="F17 no peer"),
         pytest.param(peer(), id="peer without topology"),
         pytest.param(peer(host="h9", rack="r1"), id="nothing near enough"),
     ],

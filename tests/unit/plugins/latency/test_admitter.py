@@ -42,7 +42,7 @@ def verdict(
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({}, id="93"),
+        pytest.param({}, id="93, H22"),
         pytest.param({"headers": {"x-llm-d-slo-ttft-ms": "200"}}, id="newer header"),
         pytest.param({"headers": {"x-slo-tpot-ms": "0.5"}}, id="only the time per token"),
         pytest.param({"metrics": [BUSY, BUSY]}, id="two endpoints"),
@@ -66,7 +66,7 @@ def test_refused(changes: dict[str, Any]) -> None:
         pytest.param({"metrics": [EndpointMetrics()]}, id="94 never scraped"),
         pytest.param({"metrics": [EndpointMetrics(3, 5, float("nan"))]}, id="KV cache usage is no number"),
         pytest.param({"metrics": [BUSY, EndpointMetrics(0, 0, 0.5)]}, id="one of two is idle"),
-        pytest.param({"priority": 0}, id="priority 0"),
+        pytest.param({"priority": 0}, id="priority 0, H22"),
         pytest.param({"priority": 5}, id="high priority"),
         pytest.param({"predictions": [prediction(ttft=True)]}, id="objectives are met"),
         pytest.param({"metrics": [BUSY, BUSY], "predictions": [prediction(), prediction(ttft=True)]}, id="by one of two"),
