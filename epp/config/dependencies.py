@@ -46,6 +46,7 @@ def _resolve(draft: Draft, plugin: DraftPlugin, use: ReferenceUse, marker: Plugi
         undefined="CFG057",
         wrong="CFG069" if role is Role.DECIDER else "CFG057",
         creates=role is Role.DATA_PRODUCER,
+        referrer=plugin.type.type if plugin.type is not None else "",
     )
     if (marker.required and use.given) or use.value in draft.plugins:
         return draft.resolve(use.value, path, at, wanted)

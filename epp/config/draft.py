@@ -9,7 +9,7 @@ from typing import Any
 from epp.config.loaded import LoadFlags
 from epp.config.report import NOWHERE, Report
 from epp.config.schema import Document, PluginSpec, SchedulingProfile
-from epp.config.wording import show, suggest
+from epp.config.wording import show, suggest, with_page
 from epp.config.yaml_nodes import Place
 from epp.framework.interfaces import Role
 from epp.framework.params import Params
@@ -61,6 +61,8 @@ class Wanted:
     """Code if the plugin is something else."""
     creates: bool = False
     """The name of a registered type is enough; the plugin is added then."""
+    referrer: str = ""
+    """Plugin type whose parameters refer; findings lead to its page."""
 
 
 @dataclass(slots=True)
@@ -169,13 +171,16 @@ class Draft:
         if plugin is None:
             if self.knows_all_plugins:
                 message, fix = self.undefined(name, wanted)
+                fix = with_page(fix, wanted.referrer) if wanted.referrer else fix
                 self.report.error(wanted.undefined, path, message, fix, value=name, at=at)
             return None
         if plugin.type is None:
             return None
         if wanted.roles and not wanted.roles & plugin.type.roles:
             message = f"the plugin {show(name)} of type {plugin.type.type} is not {wanted.words}, but {_roles(plugin.type)}"
-            self.report.error(wanted.wrong, path, message, self._other(name, wanted), value=name, at=at)
+            fix = self._other(name, wanted)
+            fix = with_page(fix, wanted.referrer) if wanted.referrer else fix
+            self.report.error(wanted.wrong, path, message, fix, value=name, at=at)
             return None
         self.referred.add(name)
         return plugin

@@ -5,7 +5,7 @@ from __future__ import annotations
 from epp.config import defaults
 from epp.config.draft import Draft, DraftPlugin
 from epp.config.parameters import locate
-from epp.config.wording import join, show, suggest
+from epp.config.wording import join, show, suggest, with_page
 from epp.framework.interfaces import Role
 from epp.framework.params import ProfileReference, ReferenceUse, references
 
@@ -104,6 +104,8 @@ def _missing_profile(draft: Draft, plugin: DraftPlugin, use: ReferenceUse) -> No
     origin = "" if use.given else " (its default)"
     message = f"{parameter} of {show(plugin.name)} is {show(use.value)}{origin}, but the profiles are {join(names)}"
     fix = suggest(use.value, names)
+    if plugin.type is not None:
+        fix = with_page(fix, plugin.type.type)
     if use.marker.required:
         draft.report.error("CFG068", path, message, fix, value=use.value, at=place)
     else:

@@ -16,7 +16,7 @@ from pydantic_core import ErrorDetails
 from epp.config.decode import DURATION_FIX, QUANTITY_FIX
 from epp.config.report import Report
 from epp.config.schema import PluginSpec
-from epp.config.wording import MASK, describe, fix_kind, is_secret_path, nearest, show, step, suggest
+from epp.config.wording import MASK, describe, fix_kind, is_secret_path, nearest, show, step, suggest, with_page
 from epp.config.yaml_nodes import ListNode, MapNode, Node, Place, plain
 from epp.framework.params import Deprecated, Ignored, Params
 from epp.framework.registry import PluginType
@@ -99,12 +99,7 @@ class _Parameters:
         if code == "CFG056":
             message = self._refused(self._name(location), message)
         place = node.place if node is not _EMPTY else self._spec.place("type")
-        self._report.error(code, path, message, self._with_page(fix), value=_shown(value), at=place)
-
-    def _with_page(self, fix: str) -> str:
-        """The fix, and where all parameters of the type are described."""
-        page = f"`epp plugins {self._type.type}`"
-        return fix if page in fix else f"{fix} (see {page})"
+        self._report.error(code, path, message, with_page(fix, self._type.type), value=_shown(value), at=place)
 
     def _judge(self, error: ErrorDetails, value: object) -> tuple[str, str, str]:
         kind, context = error["type"], error.get("ctx", {})
@@ -163,7 +158,7 @@ class _Parameters:
                 f"unknown parameter {show(key)} of {owner}",
                 suggest(key, legal, f"see `epp plugins {self._type.type}`"),
             )
-        self._report.error("CFG053", step(parent, key), message, self._with_page(fix), value=key, at=place)
+        self._report.error("CFG053", step(parent, key), message, with_page(fix, self._type.type), value=key, at=place)
 
     @staticmethod
     def _name(location: Location) -> str:

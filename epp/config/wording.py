@@ -86,6 +86,12 @@ def nearest(name: str, legal: Iterable[str]) -> str:
     return by_plain[found[0]] if found else ""
 
 
+def with_page(fix: str, type_name: str) -> str:
+    """The fix, and where all parameters of the plugin type are described."""
+    page = f"`epp plugins {type_name}`"
+    return fix if page in fix else f"{fix} (see {page})"
+
+
 def suggest(name: str, legal: Iterable[str], otherwise: str = "") -> str:
     """A fix for an unknown name: the nearest legal one, else all of them if they are few.
 

@@ -9,7 +9,7 @@ import pytest
 
 from epp.config.loaded import ConfigSource, LoadFlags
 from epp.errors import ConfigError, Severity
-from tests.config.corpus import BAD, GOOD, found_in, lines, load, split
+from tests.config.corpus import BAD, GOOD, findings, found_in, lines, load, split
 
 
 @pytest.mark.parametrize("path", GOOD + BAD, ids=lambda path: path.stem)
@@ -39,6 +39,17 @@ def test_warnings_are_errors_when_strict(path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         load(split(path)[0], LoadFlags(strict=True))
     assert {finding.severity for finding in caught.value.findings} <= {Severity.ERROR, Severity.INFO}
+
+
+OF_THE_DOCUMENT = {"CFG006", "CFG032", "CFG035"}
+"""Codes for what is wrong with the YAML, not with a plugin's parameter."""
+
+
+@pytest.mark.parametrize("path", BAD, ids=lambda path: path.stem)
+def test_errors_in_parameters_lead_to_the_page_of_the_plugin(path: Path) -> None:
+    found = [f for f in findings(ConfigSource.from_text(split(path)[0])) if re.match(r"plugins\[\d+\]\.parameters", f.path)]
+    errors = [f for f in found if f.severity is Severity.ERROR and f.code not in OF_THE_DOCUMENT]
+    assert [f.message for f in errors if "`epp plugins " not in f.fix] == []
 
 
 HEADER = b"apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerConfig\n"

@@ -38,7 +38,10 @@ CASES = {
     "undeclared-plugin": (
         plugins("{type: bare}", "{type: refers, parameters: {other: bear}}"),
         [
-            'epp.yaml:5:40: error CFG057: plugins[1].parameters.other: no plugin is named "bear"; did you mean "bare"?',
+            (
+                'epp.yaml:5:40: error CFG057: plugins[1].parameters.other: no plugin is named "bear"; did you mean "bare"? '
+                "(see `epp plugins refers`)"
+            ),
         ],
     ),
     "plugin-of-a-type-that-exists": (
@@ -46,7 +49,7 @@ CASES = {
         [
             (
                 'epp.yaml:4:40: error CFG057: plugins[0].parameters.other: no plugin is named "thing"; '
-                "declare it: add `- type: thing` to plugins"
+                "declare it: add `- type: thing` to plugins (see `epp plugins refers`)"
             ),
         ],
     ),
@@ -64,7 +67,7 @@ CASES = {
         [
             (
                 'epp.yaml:5:47: error CFG057: plugins[1].parameters.producerName: the plugin "bare" of type bare is not a data '
-                "producer, but a scorer; declare a data producer in plugins and refer to that"
+                "producer, but a scorer; declare a data producer in plugins and refer to that (see `epp plugins refers`)"
             )
         ],
     ),
@@ -73,7 +76,7 @@ CASES = {
         [
             (
                 'epp.yaml:4:42: warning WRN014: plugins[0].parameters.profile: profile of "refers" is "night", '
-                'but the profiles are "default": its stage never runs; use default'
+                'but the profiles are "default": its stage never runs; use default (see `epp plugins refers`)'
             )
         ],
     ),
