@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -51,19 +51,20 @@ class Answer:
 
 @dataclass
 class Chain:
-    """Envoy, the picker and two model servers, one of which computes prompts."""
+    """Envoy, the picker and three model servers: one encodes media, one computes prompts."""
 
     url: str
+    encode: str
     prefill: str
     decode: str
 
-    async def ask(self, **headers: str) -> Answer:
+    async def ask(self, body: Mapping[str, Any] | None = None, **headers: str) -> Answer:
         """A request of a client with these headers (``_`` for ``-``), on top of the forged ones."""
         sent = FORGED | {name.replace("_", "-"): value for name, value in headers.items()}
-        url = f"{self.url}/v1/completions"
+        url = f"{self.url}/v1/{'chat/' if body else ''}completions"
         async with (
             aiohttp.ClientSession() as http,
-            http.post(url, json={"model": "m", "prompt": "p"}, headers=sent) as response,
+            http.post(url, json=body or {"model": "m", "prompt": "p"}, headers=sent) as response,
         ):
             assert response.status == 200, await response.text()
             upstream = {name.lower(): value for name, value in json.loads(await response.text()).items()}
@@ -71,19 +72,22 @@ class Chain:
 
 
 def configuration(endpoint_file: Path, handler: dict[str, Any]) -> str:
-    """The plugins under test in a configuration of two profiles."""
+    """The plugins under test in a configuration of three profiles."""
     profiles = {
+        "encode": ["encode-filter", "max-score-picker"],
         "prefill": ["prefill-filter", "max-score-picker"],
         "decode": ["decode-filter", "session-affinity-scorer", "max-score-picker"],
     }
     plugins = [
         {"type": "file-discovery", "parameters": {"path": str(endpoint_file)}},
         {"type": "always-disagg-pd-decider"},
+        {"type": "always-disagg-multimodal-decider"},
         handler,
         {"type": "disagg-headers-handler"},
         {"type": "response-header-handler"},
         {"type": "destination-endpoint-served-verifier"},
-        *[{"type": name} for name in ("prefill-filter", "decode-filter", "session-affinity-scorer", "max-score-picker")],
+        *[{"type": f"{stage}-filter"} for stage in ("encode", "prefill", "decode")],
+        *[{"type": name} for name in ("session-affinity-scorer", "max-score-picker")],
     ]
     document = {
         "apiVersion": "llm-d.ai/v1alpha1",
@@ -98,6 +102,12 @@ def configuration(endpoint_file: Path, handler: dict[str, Any]) -> str:
 
 
 ALWAYS = {"type": "disagg-profile-handler", "parameters": {"deciders": {"prefill": "always-disagg-pd-decider"}}}
+OLDER = {"type": "pd-profile-handler"}
+"""Without a decider it always prefills elsewhere."""
+MEDIA = {
+    "type": "disagg-profile-handler",
+    "parameters": {"deciders": {"encode": "always-disagg-multimodal-decider", "prefill": "always-disagg-pd-decider"}},
+}
 NEVER = {"type": "disagg-profile-handler"}
 
 
@@ -110,10 +120,10 @@ class StartChain:
         self._stack = stack
 
     async def __call__(self, handler: dict[str, Any], envoy: str, transport: str) -> Chain:
-        prefill, decode = [await self._model_server() for _ in range(2)]
+        ports = {role: await self._model_server() for role in ("encode", "prefill", "decode")}
         entries = [
             {"name": role, "address": "127.0.0.1", "port": port, "labels": {"mif.moreh.io/role": role}}
-            for role, port in (("prefill", prefill), ("decode", decode))
+            for role, port in ports.items()
         ]
         endpoint_file = self._folder / "endpoints.yaml"
         endpoint_file.write_text(yaml.safe_dump({"endpoints": entries}), encoding="utf-8")
@@ -121,7 +131,7 @@ class StartChain:
         config.write_text(configuration(endpoint_file, handler), encoding="utf-8")
         flags = [f"--config-file={config}", f"--transport={transport}", "--secure-serving=false"]
         picker = await self._stack.enter_async_context(PickerProcess(flags))
-        addresses = [f"127.0.0.1:{prefill}", f"127.0.0.1:{decode}"]
+        addresses = [f"127.0.0.1:{port}" for port in ports.values()]
         bootstrap = render(envoy, epp_port=picker.grpc_port, endpoints=addresses, secure=False)
         proxy = await self._stack.enter_async_context(EnvoyProcess(bootstrap, binary=self._binary))
         return Chain(proxy.url, *addresses)
@@ -146,8 +156,11 @@ async def start(tmp_path: Path, envoy_binary: Path) -> AsyncIterator[StartChain]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_disaggregated_requests_where_envoy_reports_the_served_endpoint(start: StartChain, transport: str) -> None:
-    chain = await start(ALWAYS, "override-host-retry", transport)
+@pytest.mark.parametrize("handler", [ALWAYS, OLDER], ids=["disagg", "pd"])
+async def test_disaggregated_requests_where_envoy_reports_the_served_endpoint(
+    start: StartChain, handler: dict[str, Any], transport: str
+) -> None:
+    chain = await start(handler, "override-host-retry", transport)
     answer = await chain.ask()
     told = {name: answer.upstream.get(name) for name in FORGED}
     assert told == {
@@ -162,6 +175,25 @@ async def test_disaggregated_requests_where_envoy_reports_the_served_endpoint(st
     assert answer.headers["x-conformance-test-served-endpoint"] == chain.decode
     again = await chain.ask(x_session_token=answer.headers["x-session-token"])
     assert again.headers["x-session-token"] == answer.headers["x-session-token"]
+
+
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_media_are_encoded_elsewhere(start: StartChain, transport: str) -> None:
+    chain = await start(MEDIA, "full-duplex", transport)
+    answer = await chain.ask({"model": "m", "messages": [{"role": "user", "content": [IMAGE]}]})
+    assert {name: answer.upstream.get(name) for name in FORGED} == {
+        "x-prefiller-host-port": chain.prefill,
+        "mif-prefill-endpoint": chain.prefill,
+        "x-encoder-hosts-ports": chain.encode,
+        "mif-encode-endpoints": chain.encode,
+        "x-data-parallel-host-port": None,
+    }
+    text = await chain.ask({"model": "m", "messages": [{"role": "user", "content": "no image"}]})
+    assert not {"x-encoder-hosts-ports", "mif-encode-endpoints"} & text.upstream.keys()
+    assert text.headers["x-decoder-host-port"] == chain.decode
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
