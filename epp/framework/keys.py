@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from epp.framework.data import DataKey, Scope
@@ -43,12 +43,23 @@ class MediaFeature:
 
 @dataclass(frozen=True, slots=True)
 class TokenizedPrompt:
-    """The prompt as tokens."""
+    """The prompt as tokens. Read-only, also where a sequence could be changed: long ones are arrays."""
 
-    token_ids: tuple[int, ...]
+    token_ids: Sequence[int]
+    """Each fits 32 bits, unsigned."""
     is_exact: bool
     """False: pseudo-tokens that are good for counting and approximate matching only."""
     media: tuple[MediaFeature, ...] = ()
+    """In the order of the prompt."""
+    model: str = ""
+    """Whose tokens they are; "" if the client sent them, or if they are estimates."""
+    further: tuple[Sequence[int], ...] = ()
+    """The other prompts of a request with several: each has a prefix of its own."""
+
+    @property
+    def count(self) -> int:
+        """Tokens of all prompts together."""
+        return len(self.token_ids) + sum(map(len, self.further))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +126,7 @@ PREFIX_CACHE_MATCH: DataKey[dict[EndpointId, PrefixMatch]] = DataKey(
 """Over all candidates of the pool, whatever the filters of a profile keep. An endpoint without an entry holds nothing."""
 
 TOKENIZED_PROMPT: DataKey[TokenizedPrompt] = DataKey("TokenizedPrompt", TokenizedPrompt, "token-producer")
+"""Every producer writes it under its own name; the first one that has tokens also under this very key, for who only counts."""
 
 IN_FLIGHT_LOAD: DataKey[dict[EndpointId, InFlightLoad]] = DataKey(
     "InFlightLoad", dict, "inflight-load-producer", Scope.ENDPOINT

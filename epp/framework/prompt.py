@@ -40,7 +40,7 @@ def prompt_tokens(request: InferenceRequest) -> int:
 
 def _tokenized(data: RequestData) -> int:
     prompt = data.get(TOKENIZED_PROMPT)
-    return len(prompt.token_ids) if prompt is not None else 0
+    return prompt.count if prompt is not None else 0
 
 
 def _token_ids(body: ParsedBody) -> list[Json] | None:

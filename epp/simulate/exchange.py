@@ -143,7 +143,7 @@ class Exchange:
             raise bad_request("the body must be a JSON object")
         return body
 
-    async def reply(self, body: Json, status: int = HTTPStatus.OK) -> web.StreamResponse:
+    async def reply(self, body: Json | list[Json], status: int = HTTPStatus.OK) -> web.StreamResponse:
         """Answer with JSON."""
         return await self.reply_bytes(orjson.dumps(body), _JSON, status)
 

@@ -13,7 +13,7 @@ from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from epp.simulate import anthropic_api, openai_api, responses_api
+from epp.simulate import anthropic_api, openai_api, render_api, responses_api
 from epp.simulate.driver import EngineDriver, EngineStoppedError
 from epp.simulate.engine import Engine
 from epp.simulate.exchange import ApiError, ApiFamily, Exchange, reset_connection
@@ -34,6 +34,8 @@ _Api = Callable[[Service, Exchange], Awaitable[web.StreamResponse]]
 _APIS: Mapping[str, _Api] = {
     "/v1/chat/completions": openai_api.chat_completions,
     "/v1/completions": openai_api.completions,
+    "/v1/chat/completions/render": render_api.chat_completions,
+    "/v1/completions/render": render_api.completions,
     "/v1/embeddings": openai_api.embeddings,
     "/v1/responses": responses_api.responses,
     "/v1/messages": anthropic_api.messages,

@@ -74,7 +74,7 @@ class PrefixBasedPdDecider:
 
     def _length_tokens(self, request: InferenceRequest) -> int:
         tokenized = request.data.get(self._prompt_key)
-        return len(tokenized.token_ids) if tokenized is not None else token_estimate(request.body)
+        return tokenized.count if tokenized is not None else token_estimate(request.body)
 
     def _warn_once(self, endpoint: Endpoint) -> None:
         if not self._has_warned:

@@ -2,201 +2,230 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+import logging
+from array import array
+from collections.abc import Callable
+from typing import Any
 
-from pydantic import AfterValidator, Field, model_validator
-
-from epp.framework.interfaces import Role
-from epp.framework.keys import TOKENIZED_PROMPT
-from epp.framework.params import DurationS, Int, Params, exclusive
+from epp.framework.candidates import Candidates
+from epp.framework.data import DataKey
+from epp.framework.handle import PluginContext
+from epp.framework.interfaces import DataProducer, Role
+from epp.framework.keys import TOKENIZED_PROMPT, TokenizedPrompt
 from epp.framework.registry import Gate, PluginType, Reads
+from epp.framework.types import InferenceRequest
+from plugins.tokenization import parameters as settings
+from plugins.tokenization.backend import BackEnd, TokenizationError
+from plugins.tokenization.chat import client_tokens
+from plugins.tokenization.estimate import Estimate
+from plugins.tokenization.in_process import InProcess, require_libraries
+from plugins.tokenization.media_size import VIDEO_HEADERS, MediaSizes, VideoFacts
+from plugins.tokenization.parameters import BackEnds, TokenizerParams, TokenProducerParams
+from plugins.tokenization.render_http import RenderHttp
+from plugins.tokenization.render_uds import RenderUds
 
-VIDEO_HEADERS = frozenset({"x-llm-d-video-duration-seconds", "x-llm-d-video-resolution", "x-llm-d-video-fps"})
+logger = logging.getLogger(__name__)
 
-
-def _check_socket(path: str) -> str:
-    if not path:
-        raise ValueError("socketFile must not be empty")
-    return path
-
-
-class Resolution(Params):
-    """A size in pixels."""
-
-    width: Int = Field(default=640, gt=0, description="Pixels.")
-    height: Int = Field(default=360, gt=0, description="Pixels.")
-
-
-class DynamicTokens(Params):
-    """Tokens from the number of pixels."""
-
-    factor: float = Field(default=1024, gt=0, description="Pixels per token.")
+LOG_PAUSE_S = 60.0
+"""At most one line about prompts that could not be tokenized in this time."""
 
 
-class StaticImageTokens(Params):
-    """A fixed number of tokens per image."""
+class _Results:
+    """Puts tokens where consumers look for them.
 
-    static_token: Int = Field(default=0, ge=0, description="Tokens per image, at least 1 is counted.")
+    Args:
+        name: of the instance.
+    """
 
+    def __init__(self, name: str) -> None:
+        self._own: DataKey[TokenizedPrompt] = TOKENIZED_PROMPT.by(name)
 
-class ImageEstimate(Params):
-    """Tokens of an image."""
+    def known(self, request: InferenceRequest, is_enough: Callable[[TokenizedPrompt], bool]) -> bool:
+        """The request is tokenized already: by its client, or by an earlier producer if that is enough."""
+        earlier = request.data.get(TOKENIZED_PROMPT)
+        if earlier is None and (prompts := client_tokens(request.body)):
+            first, *more = [array("I", ids) for ids in prompts]
+            earlier = TokenizedPrompt(first, is_exact=True, further=tuple(more))
+        elif earlier is None or not is_enough(earlier):
+            return False
+        self.write(request, earlier)
+        return True
 
-    mode: Literal["dynamic", "static"] = Field(default="dynamic", description="From the pixels, or fixed.")
-    default_resolution: Resolution = Field(default_factory=Resolution, description="Of images whose size is unknown.")
-    dynamic: DynamicTokens = Field(default_factory=DynamicTokens, description="Options of `dynamic`.")
-    static: StaticImageTokens = Field(default_factory=StaticImageTokens, description="Options of `static`.")
-
-
-class StaticFrameTokens(Params):
-    """A fixed number of tokens per frame."""
-
-    num_tokens_per_frame: Int = Field(default=0, ge=0, description="Tokens per frame.")
-
-
-class FrameTokens(Params):
-    """Tokens of a frame."""
-
-    mode: Literal["dynamic", "static"] = Field(default="dynamic", description="From the pixels, or fixed.")
-    dynamic: DynamicTokens = Field(default_factory=DynamicTokens, description="Options of `dynamic`.")
-    static: StaticFrameTokens = Field(default_factory=StaticFrameTokens, description="Options of `static`.")
-
-
-class SampledFrames(Params):
-    """Frames at a fixed rate."""
-
-    sample_fps: float = Field(default=1, gt=0, alias="sampleFPS", description="Frames per second.")
-    temporal_patch_size: Int = Field(default=0, ge=0, description="Frames that are merged into one; 0 = none.")
+    def write(self, request: InferenceRequest, prompt: TokenizedPrompt) -> None:
+        """Write the tokens, unless there are none."""
+        if not prompt.count:
+            return
+        for key in dict.fromkeys((self._own, TOKENIZED_PROMPT)):
+            if request.data.get(key) is None:
+                request.data.set(key, prompt)
 
 
-class StridedFrames(Params):
-    """Every n-th frame of the source."""
+class TokenEstimator:
+    """Turn prompts into pseudo-tokens of four bytes, without a model.
 
-    default_source_fps: float = Field(default=24, gt=0, alias="defaultSourceFPS", description="Frames per second there.")
-    frame_stride: Int = Field(default=1, gt=0, description="Source frames per used frame.")
+    Good for counting and for finding equal beginnings; precise-prefix-cache-scorer cannot use them, as no engine knows them.
+    Images take a token for each 1024 pixels, 225 where their size is not known; videos, frames times tokens of a frame; sounds,
+    a quarter of their data. Headers tell of videos: `x-llm-d-video-duration-seconds`, `x-llm-d-video-resolution` (such as
+    `1280x720`), `x-llm-d-video-fps`. Tokens that the client sent itself are taken as they are.
 
+    Writes: TokenizedPrompt, with the places of media.
+    Missing data: a body without a prompt gets none.
+    Source: llm-d-router: pkg/epp/framework/plugins/requestcontrol/dataproducer/tokenizer/estimate.go
+    """
 
-class FrameCount(Params):
-    """How many frames of a video are used."""
+    def __init__(self, name: str, params: settings.Estimate) -> None:
+        self._results = _Results(name)
+        self._estimate = Estimate(MediaSizes(params))
 
-    mode: Literal["sampled", "strided"] = Field(default="sampled", description="At a fixed rate, or every n-th.")
-    min_frames: Int = Field(default=0, ge=0, description="Fewest frames; 0 = no limit.")
-    max_frames: Int = Field(default=0, ge=0, description="Most frames; 0 = no limit.")
-    sampled: SampledFrames = Field(default_factory=SampledFrames, description="Options of `sampled`.")
-    strided: StridedFrames = Field(default_factory=StridedFrames, description="Options of `strided`.")
-
-
-class VideoEstimate(Params):
-    """Tokens of a video: frames times tokens per frame."""
-
-    tokens_per_frame: FrameTokens = Field(default_factory=FrameTokens, description="Tokens of a frame.")
-    frames: FrameCount = Field(default_factory=FrameCount, description="Frames of a video.")
-    default_resolution: Resolution = Field(default_factory=Resolution, description="Of videos whose size is unknown.")
-    default_duration: float = Field(default=10, gt=0, description="Seconds of videos whose length is unknown.")
-    max_video_tokens: Int = Field(default=0, ge=0, description="Most tokens of a video; 0 = no limit.")
-
-
-class StaticAudioTokens(Params):
-    """A fixed number of tokens per sound."""
-
-    num_tokens: Int = Field(default=0, ge=0, description="Tokens per sound, at least 1 is counted.")
+    def produce(self, request: InferenceRequest, candidates: Candidates) -> None:
+        """Write the pseudo-tokens, unless there are tokens already."""
+        if self._results.known(request, lambda _: True):
+            return
+        prompt = self._estimate.tokenize(request.body, VideoFacts.of(request.headers))
+        if prompt is not None:
+            self._results.write(request, prompt)
 
 
-class DynamicAudioTokens(Params):
-    """Tokens from the length of a sound."""
+class Tokenizer:
+    """Turn prompts into the tokens of the model.
 
-    tokens_per_second: float = Field(default=12.5, gt=0, description="Tokens per second.")
-    overhead_tokens: Int = Field(default=14, gt=0, description="Tokens around each sound.")
-    bytes_per_second: Int = Field(default=16000, gt=0, description="Bytes per second where only the size is known.")
+    Back ends: none given, the model's own tokenizer runs in threads of this process (type `tokenizer` only). It is loaded while
+    requests are served already, from a directory, a `tokenizer.json`, the cache of the Hugging Face hub, or the hub; needs the
+    extra `tokenizer`. Prompts with images, videos or sounds are left to the other back ends: only an engine knows their tokens.
+    `vllm`: a vLLM server renders, `vllm serve` or the GPU-less `vllm launch render`; plain HTTP. `udsTokenizerConfig`: llm-d's
+    tokenizer service beside the picker, over gRPC on a Unix socket. `estimate`: no model, four bytes a token, with placeholders
+    for media; the default of `token-producer`.
+    Chats: the model's chat template is applied as transformers does it; Anthropic messages and the Responses API are converted
+    to a chat first, as vLLM converts them. Completions: with the special tokens around them, each prompt of a list by itself.
+    Tokens that the client sent itself are taken as they are.
+    Needs: the picker must read the body. Nothing is cached.
+
+    Writes: TokenizedPrompt, with the places of media where the back end tells them.
+    Missing data: whatever fails, the request goes on without tokens: consumers estimate, or find no prefix. What failed is
+        logged once a minute and counted in `/debug/plugins/state`. A client's own chat template is not run in this process.
+    Source: llm-d-router: pkg/epp/framework/plugins/requestcontrol/dataproducer/tokenizer/tokenizer.go
+    """
+
+    def __init__(self, name: str, model: str, back_end: BackEnd, clock: Callable[[], float]) -> None:
+        self._results = _Results(name)
+        self._name = name
+        self._model = model
+        self._back_end = back_end
+        self._clock = clock
+        self._next_line_s = float("-inf")
+        self._failures = 0
+        self._last_error = ""
+
+    async def start(self) -> None:
+        """Let the back end prepare what it needs."""
+        await self._back_end.start()
+
+    async def stop(self) -> None:
+        """Let the back end give up what it holds."""
+        await self._back_end.stop()
+
+    async def produce(self, request: InferenceRequest, candidates: Candidates) -> None:
+        """Write the tokens, unless these are there already; where they cannot be had, nothing."""
+        if self._results.known(request, self._is_enough):
+            return
+        try:
+            prompt = await self._back_end.tokenize(request.body)
+        except TokenizationError as error:
+            self._failed(str(error))
+            return
+        if prompt is not None:
+            self._results.write(request, prompt)
+
+    def debug_state(self) -> object:
+        """The back end, and what failed."""
+        return {**self._back_end.debug_state(), "model": self._model, "failures": self._failures, "lastError": self._last_error}
+
+    def _is_enough(self, earlier: TokenizedPrompt) -> bool:
+        return earlier.is_exact and earlier.model in ("", self._model)
+
+    def _failed(self, error: str) -> None:
+        self._failures += 1
+        self._last_error = error
+        now = self._clock()
+        if now >= self._next_line_s:
+            self._next_line_s = now + LOG_PAUSE_S
+            logger.warning("prompt not tokenized", extra={"plugin": self._name, "error": error, "failures": self._failures})
 
 
-class AudioEstimate(Params):
-    """Tokens of a sound."""
-
-    mode: Literal["dynamic", "static"] = Field(default="dynamic", description="From the length, or fixed.")
-    dynamic: DynamicAudioTokens = Field(default_factory=DynamicAudioTokens, description="Options of `dynamic`.")
-    static: StaticAudioTokens = Field(default_factory=StaticAudioTokens, description="Options of `static`.")
-    default_duration: float = Field(default=10, gt=0, description="Seconds of sounds whose length is unknown.")
-    max_audio_tokens: Int = Field(default=0, ge=0, description="Most tokens of a sound; 0 = no limit.")
-
-
-class Estimate(Params):
-    """No model: 4 bytes of text per token."""
-
-    image: ImageEstimate = Field(default_factory=ImageEstimate, description="Tokens of images.")
-    video: VideoEstimate = Field(default_factory=VideoEstimate, description="Tokens of videos.")
-    audio: AudioEstimate = Field(default_factory=AudioEstimate, description="Tokens of sounds.")
+def _create(context: PluginContext, params: BackEnds, model: str, *, estimates: bool) -> DataProducer:
+    if params.estimate is not None or (estimates and params.vllm is None and params.uds_tokenizer_config is None):
+        return TokenEstimator(context.name, params.estimate or settings.Estimate())
+    back_end: BackEnd
+    if params.vllm is not None:
+        service = params.vllm
+        back_end = RenderHttp(service.url, model, timeout_s=service.timeout, media_timeout_s=service.mm_timeout)
+    elif params.uds_tokenizer_config is not None:
+        back_end = RenderUds(params.uds_tokenizer_config.socket_file, model, context.runtime)
+    else:
+        require_libraries()
+        back_end = InProcess(model, context.runtime)
+    return Tokenizer(context.name, model, back_end, context.clock)
 
 
-class RenderService(Params):
-    """A vLLM server that renders and tokenizes prompts."""
-
-    url: str = Field(default="http://localhost:8000", min_length=1, description="Base URL, plain HTTP.")
-    timeout: DurationS = Field(default=5.0, gt=0, description="Deadline of a call.")
-    mm_timeout: DurationS = Field(default=30.0, gt=0, description="Deadline of a call with media.")
+def _create_tokenizer(context: PluginContext, params: TokenizerParams) -> DataProducer:
+    return _create(context, params, params.model_name, estimates=False)
 
 
-class TokenizerService(Params):
-    """A tokenizer service over a Unix socket."""
-
-    socket_file: Annotated[str, AfterValidator(_check_socket)] = Field(
-        default="/tmp/tokenizer/tokenizer-uds.socket", description="Path of the socket."
-    )
+def _create_producer(context: PluginContext, params: TokenProducerParams) -> DataProducer:
+    return _create(context, params, params.model_name, estimates=True)
 
 
-class _BackEnds(Params):
-    uds_tokenizer_config: TokenizerService | None = Field(default=None, description="Tokenize over a Unix socket.")
-    vllm: RenderService | None = Field(default=None, description="Let a vLLM server render and tokenize.")
-    estimate: Estimate | None = Field(default=None, description="Estimate, without a model.")
-
-    @model_validator(mode="after")
-    def _check_single(self) -> _BackEnds:
-        names = ("uds_tokenizer_config", "vllm", "estimate")
-        given = [type(self).model_fields[name].alias or name for name in names if getattr(self, name) is not None]
-        if len(given) > 1:
-            raise exclusive(f"at most one back end is allowed, given are {' and '.join(given)}")
-        return self
-
-
-class TokenizerParams(_BackEnds):
-    """Parameters of tokenizer; without a back end the model's tokenizer is loaded into this process."""
-
-    model_name: str = Field(min_length=1, description="Tokenizer or model id of the base model.")
-
-
-class TokenProducerParams(_BackEnds):
-    """Parameters of token-producer; without a back end tokens are estimated."""
-
-    model_name: str = Field(default="", description="Tokenizer or model id of the base model; the two services need it.")
-
-    @model_validator(mode="after")
-    def _check_model(self) -> TokenProducerParams:
-        if not self.model_name and (self.vllm is not None or self.uds_tokenizer_config is not None):
-            raise ValueError("modelName is required with vllm and udsTokenizerConfig")
-        return self
-
+_COMMON: dict[str, Any] = {
+    "roles": frozenset({Role.DATA_PRODUCER}),
+    "produces": (TOKENIZED_PROMPT,),
+    "reads": Reads(request_headers=VIDEO_HEADERS),
+}
 
 TOKENIZER = PluginType(
     type="tokenizer",
-    roles=frozenset({Role.DATA_PRODUCER}),
     summary="Turns prompts into the model's tokens.",
     params=TokenizerParams,
-    produces=(TOKENIZED_PROMPT,),
-    reads=Reads(request_headers=VIDEO_HEADERS),
+    factory=_create_tokenizer,
     gate=Gate.PREPARE_DATA,
-    wait="tokenization",
-    example="modelName: Qwen/Qwen3-8B",
+    example="""
+        featureGates: [prepareDataPlugins]
+        plugins:
+        - type: tokenizer
+          parameters:
+            modelName: Qwen/Qwen3-8B
+        - type: context-length-aware
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: default
+          plugins:
+          - pluginRef: context-length-aware
+          - pluginRef: max-score-picker
+    """,
+    **_COMMON,
 )
 
 # Not an alias: without a back end the one loads a tokenizer, and so needs a model, while the other estimates.
 TOKEN_PRODUCER = PluginType(
     type="token-producer",
-    roles=frozenset({Role.DATA_PRODUCER}),
     summary="Turns prompts into tokens, by estimate unless a back end is given.",
     params=TokenProducerParams,
-    produces=(TOKENIZED_PROMPT,),
-    reads=Reads(request_headers=VIDEO_HEADERS),
-    wait="tokenization",
+    factory=_create_producer,
+    example="""
+        plugins:
+        - type: token-producer
+          parameters:
+            modelName: Qwen/Qwen3-8B
+            vllm:
+              url: http://vllm-render:8000
+        - type: context-length-aware
+        - type: max-score-picker
+        schedulingProfiles:
+        - name: default
+          plugins:
+          - pluginRef: context-length-aware
+          - pluginRef: max-score-picker
+    """,
+    **_COMMON,
 )
 
 PLUGINS = (TOKENIZER, TOKEN_PRODUCER)

@@ -238,3 +238,28 @@ async def test_metrics_count_what_was_served(base: str, client: aiohttp.ClientSe
         page = await response.text()
     assert f'vllm:generation_tokens_total{{engine="0",model_name="{MODEL}"}} 20.0\n' in page
     assert "\nvllm:lora_requests_info{" in page
+
+
+# ── rendering ──
+
+
+async def test_a_rendered_chat_has_as_many_tokens_as_the_chat(base: str, client: aiohttp.ClientSession) -> None:
+    _, answer = await post(client, f"{base}/v1/chat/completions", CHAT)
+    status, rendered = await post(client, f"{base}/v1/chat/completions/render", CHAT)
+    assert status == 200
+    assert len(rendered["token_ids"]) == answer["usage"]["prompt_tokens"]
+
+
+async def test_rendered_prompts_are_apart_and_begin_alike(base: str, client: aiohttp.ClientSession) -> None:
+    async with client.post(f"{base}/v1/completions/render", json={"prompt": ["hello wo", "hello world"]}) as response:
+        short, long = [prompt["token_ids"] for prompt in await response.json()]
+    assert (len(short), len(long)) == (2, 3)
+    assert long[:2] == short
+
+
+async def test_rendering_is_not_inference(pool: SimulatedPool, base: str, client: aiohttp.ClientSession) -> None:
+    await post(client, f"{base}/v1/chat/completions/render", CHAT)
+    _, answer = await post(client, f"{base}/v1/chat/completions", CHAT)
+    assert answer["usage"]["prompt_tokens_details"] == {"cached_tokens": 0}
+    status, body = await post(client, f"{base}/v1/completions/render", {"model": "other", "prompt": "x"})
+    assert (status, body["error"]["param"]) == (404, "model")

@@ -266,6 +266,7 @@ MINIMAL: dict[str, dict[str, object]] = {
     "endpoint-attribute-scorer": {"attributeKey": "WaitingQueueSize", "algorithm": {"type": "linear_lower_is_better"}},
     "header-label-affinity-scorer": {"headerName": "x-zone", "labelKey": "zone"},
     "session-id-producer": {"headerName": "x-session-id"},
+    "tokenizer": {"modelName": "acme/tiny"},
     "utilization-filter": {"conditions": [{"metric": "waiting-queue", "maxValue": 5}]},
     "file-discovery": {"path": "/nonexistent/endpoints.yaml"},
     "request-attribute-reporter": {"attributes": [{"key": {"name": "cost"}, "expression": "usage.total_tokens"}]},
