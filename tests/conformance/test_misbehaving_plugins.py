@@ -94,6 +94,14 @@ class Waits(Misbehaves):
         self.calls += 1
         await asyncio.Event().wait()
 
+    async def admit(self, *_: object) -> None:
+        self.calls += 1
+        await asyncio.Event().wait()
+
+    async def pre_request(self, *_: object) -> None:
+        self.calls += 1
+        await asyncio.Event().wait()
+
     async def response_streaming(self, *_: object) -> None:
         self.calls += 1
         await asyncio.Event().wait()
@@ -274,6 +282,17 @@ async def test_a_coroutine_that_never_ends_is_left_out(
     assert plugin.calls == guard.OVERRUNS
     assert by_point(picker, "plugin_errors_total") == {point: guard.OVERRUNS}
     assert by_point(picker, "plugin_skipped") == {point: 1}
+
+
+@each_level
+@pytest.mark.parametrize("role", [Role.ADMITTER, Role.PRE_REQUEST])
+async def test_a_coroutine_that_may_refuse_and_never_ends_refuses(
+    start: StartPicker, level: type[AtDirector | AtWire], role: Role, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "HOOK_DEADLINE_S", 0.01)
+    picker = await start(*ONE_BUSY, doubles=[double(Waits(sleeps), role, name="bad")])
+    assert await send(level, picker, 2) == {(500, "")}
+    assert by_point(picker, "plugin_errors_total") == {EXTENSION_POINTS[role]: 2}
 
 
 @each_level

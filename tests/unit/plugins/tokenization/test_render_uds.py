@@ -23,6 +23,8 @@ from plugins.tokenization.render_uds import RenderUds
 from tests.unit.plugins.tokenization.bodies import anthropic, chat, completion, image, responses
 from tests.unit.plugins.tokenization.service import Service, serving
 
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+"""One event loop for all: grpc's poller outlives a test, and would call into a closed one."""
 IDS = [1, 127, 128, 70_000, 2**32 - 1]
 
 
