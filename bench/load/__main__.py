@@ -6,12 +6,12 @@ import argparse
 import asyncio
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.load import machine, report
-from bench.load.pickers import Picker, parse_picker
+from bench.load.pickers import Picker, parse_picker, with_bare_reader
 from bench.load.process import ProcessFailed
 from bench.load.run import Plan, measure
 from bench.load.workloads import WORKLOADS, Workload
@@ -28,16 +28,21 @@ placeholders in a picker's command:
 
 def main() -> int:
     """Parse the command line, measure, print; returns the exit code."""
-    args = _parser().parse_args()
+    parser = _parser()
+    args = parser.parse_args()
     workload = _workload(args)
+    if args.rate_of_weakest and (workload.connections == 0 or args.rate is not None):
+        parser.error("--rate-of-weakest chooses the rate itself: not with --rate, and not where nothing is sent")
+    pickers = args.picker if workload.connections else with_bare_reader(args.picker)
     plan = Plan(
-        pickers=args.picker,
+        pickers=pickers,
         workload=workload,
         mode=args.mode,
         segments=args.segments,
         seconds=args.seconds,
         chunk_interval_ms=args.chunk_interval_ms,
         config=args.config,
+        rate_of_weakest=args.rate_of_weakest,
     )
     facts = machine.describe()
     print("\n".join(f"{name:12} {value}" for name, value in facts.items()))
@@ -45,16 +50,16 @@ def main() -> int:
         f"{'workload':12} {args.workload} ({workload.summary}), Envoy {args.mode}, {args.segments} x {args.seconds:g} s each\n"
     )
     try:
-        results = asyncio.run(measure(plan))
+        measured = asyncio.run(measure(plan))
     except (EnvoyError, ProcessFailed) as exc:
         print(f"error: {exc}", file=sys.stderr)
         return 1
-    print(report.as_text(results, workload))
+    print(report.as_text(measured))
     if args.output is not None:
         setting = {"workload": args.workload, "mode": args.mode, "segments": args.segments, "seconds": args.seconds}
-        commands = {picker.name: picker.command for picker in args.picker}
-        document = {"machine": facts, **setting, "load": asdict(workload), "pickers": commands}
-        args.output.write_text(json.dumps(document | report.as_document(results, workload), indent=2) + "\n")
+        commands = {picker.name: picker.command for picker in pickers}
+        document = {"machine": facts, **setting, "pickers": commands}
+        args.output.write_text(json.dumps(document | report.as_document(measured), indent=2) + "\n")
     return 0
 
 
@@ -86,6 +91,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=5.0, metavar="S", help="length of a segment (default: %(default)s)")
     add("--connections", type=int, metavar="N", help="requests at the same time in a closed loop")
     add("--rate", type=float, metavar="R", help="requests per second of an open loop; 0 for a closed loop")
+    add(
+        "--rate-of-weakest",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="an open loop at this part of the requests per second that the weakest picker answers in a closed one",
+    )
     add("--endpoints", type=int, metavar="N", help="number of model servers")
     add("--page", choices=("small", "full"), help="size of a model server's metrics page")
     add("--chunk-interval-ms", type=float, default=5.0, metavar="MS", help="pace of a streamed response (default: %(default)s)")

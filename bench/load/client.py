@@ -2,7 +2,8 @@
 
 Started by `bench.load.worker.Worker`. Each command is one segment: ``{"port", "seconds", "connections", "rate", "seed"}``.
 A rate makes it an open loop: arrivals are fixed beforehand (Poisson) and a response's time counts from its arrival, whether
-or not a connection was free, so a slow server cannot hide behind requests that were sent late.
+or not a connection was free, so a slow server cannot hide behind requests that were sent late. How late they were sent is told,
+too: where that is much, the generator itself is what is measured.
 """
 
 from __future__ import annotations
@@ -36,6 +37,8 @@ class Segment:
         self.port = port
         self.latencies_s = array("d")
         self.firsts_s = array("d")
+        self.lates_s = array("d")
+        """Between a request's arrival and its sending."""
         self.errors = 0
         self.finished_s = 0.0
         self._payloads = itertools.cycle(payloads[seed % len(payloads) :] + payloads[: seed % len(payloads)])
@@ -60,6 +63,7 @@ class Segment:
             "errors": self.errors,
             "latencies_us": [round(value * 1e6) for value in self.latencies_s],
             "firsts_us": [round(value * 1e6) for value in self.firsts_s],
+            "lates_us": [round(value * 1e6) for value in self.lates_s],
         }
 
 
@@ -87,6 +91,7 @@ class Connection(asyncio.Protocol):
         self._busy, self._in_body, self._head = True, False, b""
         self._due_s, self._first_s = due_s, 0.0
         self._transport.write(payload)
+        self._owner.segment.lates_s.append(time.monotonic() - due_s)
 
     def close(self) -> None:
         """Close without reporting a failure."""
@@ -175,10 +180,15 @@ class ClosedLoop:
 
 
 class OpenLoop:
-    """Arrivals at fixed times, however long the responses take."""
+    """Arrivals at fixed times, however long the responses take.
 
-    def __init__(self, segment: Segment, *, rate: float, seconds: float, seed: int) -> None:
+    Args:
+        connections: opened before the first arrival; more follow as they are needed.
+    """
+
+    def __init__(self, segment: Segment, *, rate: float, seconds: float, seed: int, connections: int = 0) -> None:
         self.segment = segment
+        self._connections = min(connections, _MAX_CONNECTIONS)
         self._arrivals = _poisson(rate, seconds, seed)
         self._left = len(self._arrivals)
         self._idle: list[Connection] = []
@@ -189,6 +199,8 @@ class OpenLoop:
 
     async def run(self) -> float:
         """Run to the end; returns when it started."""
+        for _ in range(self._connections):
+            await self._open()
         start = time.monotonic() + 0.01
         due = deque(start + offset for offset in self._arrivals)
 
@@ -236,8 +248,9 @@ class OpenLoop:
         try:
             _, link = await loop.create_connection(lambda: Connection(self), "127.0.0.1", self.segment.port)
         except OSError:
-            self.segment.record(self._waiting.popleft(), 0.0, ok=False)
-            self._count_down()
+            if self._waiting:
+                self.segment.record(self._waiting.popleft(), 0.0, ok=False)
+                self._count_down()
             return
         self._links.add(link)
         self._serve(link)
@@ -272,7 +285,7 @@ async def serve(args: argparse.Namespace) -> None:
         seconds, rate = command["seconds"], command["rate"]
         loop: ClosedLoop | OpenLoop
         if rate:
-            loop = OpenLoop(segment, rate=rate, seconds=seconds, seed=command["seed"])
+            loop = OpenLoop(segment, rate=rate, seconds=seconds, seed=command["seed"], connections=command["connections"])
         else:
             loop = ClosedLoop(segment, connections=command["connections"], seconds=seconds)
         return segment.result(await loop.run())

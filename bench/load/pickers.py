@@ -11,6 +11,9 @@ import yaml
 
 from bench.load.process import ServerProcess, expand, free_port
 
+BARE_READER = "bare"
+"""What reads metrics pages and does nothing with them: the least that scraping costs."""
+
 
 @dataclass(frozen=True, slots=True)
 class Picker:
@@ -30,6 +33,12 @@ def parse_picker(text: str) -> Picker:
     if not name.isidentifier() or not command.strip():
         raise ValueError(f"{text!r} is not of the form name=command, with a name of letters, digits and underscores")
     return Picker(name, command)
+
+
+def with_bare_reader(pickers: Sequence[Picker]) -> list[Picker]:
+    """The pickers, and the bare reader unless one of them has its name."""
+    bare = Picker(BARE_READER, "python -m bench.bare_reader --port {port} --endpoints {endpoints}")
+    return [*pickers, *([] if any(picker.name == BARE_READER for picker in pickers) else [bare])]
 
 
 def write_files(folder: Path, endpoints: Sequence[str], config: Path | None) -> dict[str, str]:

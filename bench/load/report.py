@@ -7,8 +7,9 @@ from dataclasses import asdict
 from itertools import combinations
 
 from bench.load.payload import SSE_CHUNKS
+from bench.load.pickers import BARE_READER
 from bench.load.proxy import DIRECT
-from bench.load.run import Results, Segment
+from bench.load.run import Measured, Results, Segment
 from bench.load.stats import Estimate, estimate, ratio
 from bench.load.workloads import Workload
 
@@ -25,6 +26,11 @@ _COST: dict[str, Figure] = {
     "picker us/req": lambda s: _per_request_us(s, s.picker_cpu_s),
     "envoy us/req": lambda s: _per_request_us(s, s.envoy_cpu_s),
 }
+_OPEN: dict[str, Figure] = {
+    "client late p99 ms": lambda s: s.late_p99_ms,
+    "client cores": lambda s: s.client_cpu_s / s.elapsed_s,
+}
+"""Whether the client kept its times; if not, its own slowness is in the latencies."""
 _STREAM: dict[str, Figure] = {
     "first byte ms": lambda s: s.first_p50_ms,
     "picker us/chunk": lambda s: _per_request_us(s, s.picker_cpu_s) / SSE_CHUNKS,
@@ -35,6 +41,8 @@ _IDLE: dict[str, Figure] = {
     "picker us/scrape": lambda s: s.picker_cpu_s / max(1, s.scrapes) * 1e6,
 }
 _MEMORY: dict[str, Figure] = {"resident MiB": lambda s: s.picker_resident_bytes / _MIB}
+_BUSY_CLIENT_CORES = 0.8
+"""The client has one thread; above this it queues requests itself."""
 _OF_PICKER = ("picker us/req", "picker us/chunk", "resident MiB")
 """What makes no sense without a picker."""
 _COMPARED = ("requests/s", "p50 ms", "p99 ms", "picker us/req", "envoy us/req", "picker cores", "resident MiB")
@@ -53,6 +61,8 @@ def summarize(results: Results, workload: Workload) -> Summary:
         }
         if name != DIRECT and DIRECT in results:
             summary[name] |= _added(segments, results[DIRECT])
+        if name != BARE_READER and BARE_READER in results:
+            summary[name] |= _added_cores(segments, results[BARE_READER])
     return summary
 
 
@@ -71,16 +81,21 @@ def errors(results: Results) -> dict[str, int]:
     return {name: sum(segment.errors for segment in segments) for name, segments in results.items()}
 
 
-def as_text(results: Results, workload: Workload) -> str:
-    """Tables: one for the pickers, one for their ratios."""
+def as_text(measured: Measured) -> str:
+    """Tables: one for the pickers, one for their ratios; and what a reader should know of the load."""
+    results, workload = measured.results, measured.workload
     tables = [_table("picker", summarize(results, workload)), _table("ratio", ratios(results, workload))]
     failed = ", ".join(f"{name} {count}" for name, count in errors(results).items())
-    return "\n\n".join([table for table in tables if table] + [f"errors: {failed}"])
+    notes = [*_rate(measured), *_too_slow(results, workload), f"errors: {failed}"]
+    return "\n\n".join([*(table for table in tables if table), "\n".join(notes)])
 
 
-def as_document(results: Results, workload: Workload) -> dict[str, object]:
+def as_document(measured: Measured) -> dict[str, object]:
     """The same for JSON, with every segment."""
+    results, workload = measured.results, measured.workload
     return {
+        "load": asdict(workload),
+        "held": measured.held,
         "summary": _plain(summarize(results, workload)),
         "ratios": _plain(ratios(results, workload)),
         "errors": errors(results),
@@ -92,6 +107,8 @@ def _series(segments: Sequence[Segment], workload: Workload) -> dict[str, list[f
     figures = dict(_IDLE) if workload.connections == 0 else _TRAFFIC | _COST
     if workload.response == "sse":
         figures |= _STREAM
+    if workload.connections and workload.rate:
+        figures |= _OPEN
     return {label: [figure(segment) for segment in segments] for label, figure in (figures | _MEMORY).items()}
 
 
@@ -102,6 +119,40 @@ def _added(segments: Sequence[Segment], direct: Sequence[Segment]) -> dict[str, 
         "added p50 ms": estimate([segment.p50_ms - other.p50_ms for segment, other in pairs]),
         "added p99 ms": estimate([segment.p99_ms - other.p99_ms for segment, other in pairs]),
     }
+
+
+def _added_cores(segments: Sequence[Segment], bare: Sequence[Segment]) -> dict[str, Estimate]:
+    """Cores beyond those of the bare reader in the same round."""
+    cores = _IDLE["picker cores"]
+    return {"added cores": estimate([cores(segment) - cores(other) for segment, other in zip(segments, bare, strict=True)])}
+
+
+def _rate(measured: Measured) -> list[str]:
+    """The rate of an open loop, and what it was chosen by."""
+    workload, held = measured.workload, measured.held
+    if not (workload.connections and workload.rate):
+        return []
+    line = f"rate: {workload.rate:.0f} requests/s in an open loop, the same for all"
+    if held:
+        weakest = min(held, key=held.__getitem__)
+        closed = ", ".join(f"{name} {rate:.0f}" for name, rate in held.items())
+        line += f"; {workload.rate / held[weakest]:.2f} of what {weakest} holds in a closed one ({closed})"
+    return [line]
+
+
+def _too_slow(results: Results, workload: Workload) -> list[str]:
+    """Warnings of an open loop that somebody did not keep up with."""
+    if not (workload.connections and workload.rate):
+        return []
+    lines = []
+    for name, segments in results.items():
+        behind = sum(segment.is_behind for segment in segments)
+        cores = estimate([_OPEN["client cores"](segment) for segment in segments]).median
+        if behind:
+            lines.append(f"warning: {name} could not keep the rate in {behind} of {len(segments)} segments")
+        if cores > _BUSY_CLIENT_CORES:
+            lines.append(f"warning: the client needed {cores:.2f} cores beside {name}; its own slowness is in the latencies")
+    return lines
 
 
 def _per_request_us(segment: Segment, cpu_s: float) -> float:

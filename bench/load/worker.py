@@ -60,6 +60,12 @@ class Worker:
             self._process.kill()
         await self._process.wait()
 
+    @property
+    def pid(self) -> int:
+        """Process id of the helper."""
+        assert self._process is not None
+        return self._process.pid
+
     async def call(self, command: dict[str, object]) -> dict[str, Any]:
         """Send one command and wait for its answer.
 

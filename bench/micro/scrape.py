@@ -18,7 +18,8 @@ from typing import cast
 import uvloop
 
 from bench.calibration import calibrate
-from epp.datalayer.collector import Collector, ExtractorBinding, SourceBinding
+from epp.datalayer.collector import Collector
+from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.datalayer.store import EndpointStore
 from epp.framework.interfaces import Extractor
 from epp.framework.testing import make_plugin

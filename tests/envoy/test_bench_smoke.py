@@ -56,8 +56,31 @@ async def test_two_pickers_are_compared_when_nothing_is_sent(envoy_binary: Path,
     assert code == 0, text
     document: dict[str, Any] = json.loads(output.read_text())
     assert document["load"]["endpoints"] == 100
-    assert list(document["segments"]) == ["naive", "twin"]
+    assert list(document["segments"]) == ["naive", "twin", "bare"]
     assert "resident MiB" in document["ratios"]["naive / twin"]
+    assert "added cores" in document["summary"]["naive"]
+    (bare,) = document["segments"]["bare"]
+    assert bare["scrapes"] >= 100
+
+
+async def test_pickers_are_compared_at_a_rate_that_both_hold(envoy_binary: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.json"
+    twin = NAIVE.replace("naive=", "twin=")
+    code, text = await bench("--picker", NAIVE, "--picker", twin, "--rate-of-weakest", "0.4", "--output", str(output))
+    assert code == 0, text
+    document: dict[str, Any] = json.loads(output.read_text())
+    assert document["load"]["rate"] == pytest.approx(0.4 * min(document["held"].values()))
+    assert set(document["held"]) == {"naive", "twin"}
+    direct, naive, other = (document["segments"][name][0] for name in ("direct", "naive", "twin"))
+    assert direct["requests"] == naive["requests"] == other["requests"] > 0  # the same arrivals
+    assert f"rate: {document['load']['rate']:.0f} requests/s" in text
+
+
+@pytest.mark.parametrize("args", [["--rate", "5"], ["--workload", "idle"]], ids=["a rate", "nothing sent"])
+async def test_a_rate_is_chosen_only_where_it_is_open(args: list[str]) -> None:
+    code, text = await bench("--picker", NAIVE, "--rate-of-weakest", "0.6", *args)
+    assert code == 2
+    assert "chooses the rate itself" in text
 
 
 async def test_a_picker_that_does_not_start_is_shown_with_what_it_said(envoy_binary: Path) -> None:
