@@ -25,8 +25,9 @@ from epp.build import PipelineBuilder, PluginDefects, data_sources
 from epp.candidates import CandidateFinder
 from epp.config.instantiate import instantiate
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
-from epp.datalayer.collector import Collector
+from epp.datalayer.collector import TIMEOUT_S, Collector
 from epp.datalayer.objects import ObjectStore, PoolIdentity
+from epp.datalayer.page_rounds import make_page_reader
 from epp.datalayer.store import EndpointStore
 from epp.director import Director, DirectorOptions
 from epp.discovery.objects_file import ObjectsFiles
@@ -36,6 +37,7 @@ from epp.extproc.handler import Port, total
 from epp.framework.file_watch import watch_files
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import EndpointDiscovery, HasLifecycle, HasReadiness
+from epp.framework.prometheus_text import MAX_PAGE_BYTES
 from epp.health import Health
 from epp.options import Options
 from epp.pool_state import PoolNumbers
@@ -119,7 +121,11 @@ class App:
         self.instances: Instances = instantiate(config, self._context)
         self.discovery = self._discovery()
         self.collector = Collector(
-            self.store, data_sources(self.instances), self.metrics, refresh_interval_s=options.refresh_metrics_interval_s
+            self.store,
+            data_sources(self.instances),
+            self.metrics,
+            refresh_interval_s=options.refresh_metrics_interval_s,
+            pages=make_page_reader(MAX_PAGE_BYTES, TIMEOUT_S),
         )
         self.director = self._director()
         self.http = self._http()

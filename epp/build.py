@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
-from epp.datalayer.collector import ExtractorBinding, SourceBinding
+from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.director import Pipeline
 from epp.errors import EppError
 from epp.framework.interfaces import (

@@ -1,7 +1,8 @@
 """Collector: reads every endpoint at an interval and writes what it learned into the store.
 
-One long-lived task for each endpoint and source, so that a slow or dead server delays nobody else and is never asked twice at
-once. The moments of different endpoints are spread over the interval.
+A plain page is read by native code, where that is installed; every other source by one long-lived task for each endpoint.
+Either way a slow or dead server delays nobody else and is never asked twice at once, and the moments of different endpoints
+are spread over the interval.
 """
 
 from __future__ import annotations
@@ -9,68 +10,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import zlib
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
+from epp.datalayer.page_rounds import CallLater, PageReader, PageRounds
+from epp.datalayer.scrape import LOG_PAUSE_S, CollectorCounters, Scrape, ScrapeState, SourceBinding, Target
 from epp.datalayer.store import EndpointStore
-from epp.framework.interfaces import ChoosesPath, DataSource, Extractor, TakesPaths
-from epp.framework.types import Endpoint, EndpointId, EndpointMetrics
+from epp.framework.interfaces import ChoosesPath, TakesPaths
+from epp.framework.types import Endpoint, EndpointId
 
 logger = logging.getLogger(__name__)
 
 MIN_INTERVAL_S = 0.05
 """Model servers render their page on the loop that streams tokens: more often than this costs them too much."""
-MAX_BACKOFF_S = 5.0
 TIMEOUT_S = 1.0
-LOG_PAUSE_S = 30.0
-"""At most one line about an endpoint's health in this time."""
-
-
-class CollectorCounters(Protocol):
-    """The metrics that the collector moves."""
-
-    def datalayer_poll_error(self, source_type: str) -> None: ...
-    def datalayer_extract_error(self, source_type: str, extractor_type: str) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ExtractorBinding:
-    """An extractor of a source."""
-
-    type: str
-    extractor: Extractor
-
-
-@dataclass(frozen=True, slots=True)
-class SourceBinding:
-    """A source with all its extractors, in the order of the configuration."""
-
-    name: str
-    type: str
-    source: DataSource
-    extractors: tuple[ExtractorBinding, ...] = ()
-
-
-@dataclass(slots=True)
-class ScrapeState:
-    """How the scraping of one endpoint by one source goes."""
-
-    endpoint_id: EndpointId
-    source: str
-    is_failing: bool = False
-    """The last attempt gave nothing."""
-    last_success_s: float | None = None
-    """Monotonic time of the last attempt that gave something."""
-    failures: int = 0
-    """Attempts that gave nothing, since the endpoint is known."""
-    consecutive_failures: int = 0
-    """Fetches that failed since the last one that did not."""
-    last_error: str = ""
-    """Of the last failure; stays for those who look later."""
-    problems: tuple[str, ...] = ()
-    """Values that the last page did not give."""
 
 
 def effective_interval_s(requested_s: float) -> float:
@@ -89,7 +41,8 @@ class Collector:
         counters: told of failures.
         refresh_interval_s: interval of sources that have none of their own.
         timeout_s: time of one fetch.
-        clock, sleep: replaced in tests.
+        pages: reads plain pages; None = tasks read them too.
+        clock, sleep, call_later: replaced in tests.
     """
 
     def __init__(
@@ -100,16 +53,20 @@ class Collector:
         *,
         refresh_interval_s: float = MIN_INTERVAL_S,
         timeout_s: float = TIMEOUT_S,
+        pages: PageReader | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        call_later: CallLater | None = None,
     ) -> None:
         self.counters = counters
         self.store = store
-        self.timeout_s = timeout_s
         self.clock = clock
-        self.sleep = sleep
+        self._timeout_s = timeout_s
+        self._sleep = sleep
+        self._rounds = PageRounds(pages, self._read_by_tasks, clock, call_later) if pages is not None else None
         self._intervals = [(binding, _interval(binding, refresh_interval_s)) for binding in sources]
-        self._targets: dict[EndpointId, _Target] = {}
+        self._targets: dict[EndpointId, Target] = {}
+        self._tasks: dict[Scrape, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._reported_defects: dict[str, float] = {}
         for binding in sources:
@@ -125,6 +82,8 @@ class Collector:
         for target in self._targets.values():
             self._end(target)
         self._targets.clear()
+        if self._rounds is not None:
+            self._rounds.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
         for binding, _ in self._intervals:
             await binding.source.close()
@@ -132,25 +91,35 @@ class Collector:
     def states(self) -> Iterator[ScrapeState]:
         """The state of each endpoint and source."""
         for target in self._targets.values():
-            for scraper in target.scrapers:
-                yield scraper.state
+            for scrape in target.scrapes:
+                yield scrape.state
 
     def state(self, endpoint_id: EndpointId) -> ScrapeState | None:
         """The state of an endpoint with its first source; None if it is not scraped."""
         target = self._targets.get(endpoint_id)
-        return target.scrapers[0].state if target is not None and target.scrapers else None
+        return target.scrapes[0].state if target is not None and target.scrapes else None
 
     # ── StoreListener ──
 
     def endpoint_added(self, endpoint: Endpoint) -> None:
         """Begin to read it."""
-        target = self._targets[endpoint.id] = _Target(endpoint)
+        target = self._targets[endpoint.id] = Target(endpoint)
         for binding, interval_s in self._intervals:
-            target.scrapers.append(_Scraper(self, target, binding, interval_s))
+            scrape = Scrape(self, target, binding, interval_s)
+            target.scrapes.append(scrape)
+            self._begin(scrape)
 
     def endpoint_updated(self, endpoint: Endpoint) -> None:
-        """Go on with the new labels."""
-        self._targets[endpoint.id].endpoint = endpoint
+        """Go on with the new labels, which may say that its page is elsewhere."""
+        target = self._targets[endpoint.id]
+        target.endpoint = endpoint
+        if self._rounds is None:
+            return
+        for scrape in target.scrapes:
+            if self._rounds.follow(scrape):
+                self._stop_task(scrape)
+            elif scrape not in self._tasks:
+                self._start_task(scrape)
 
     def endpoint_removed(self, endpoint: Endpoint) -> None:
         """Stop reading it; what is under way is thrown away."""
@@ -158,15 +127,7 @@ class Collector:
         if target is not None:
             self._end(target)
 
-    # ── inside ──
-
-    def _end(self, target: _Target) -> None:
-        target.is_gone = True
-        for scraper in target.scrapers:
-            scraper.task.cancel()
-            # The loop holds tasks only weakly.
-            self._ending.add(scraper.task)
-            scraper.task.add_done_callback(self._ending.discard)
+    # ── Books ──
 
     def report_defect(self, culprit: str, error: Exception) -> None:
         """Log an exception that is a plugin's bug; one line per culprit and 30 s."""
@@ -175,132 +136,55 @@ class Collector:
             self._reported_defects[culprit] = now + LOG_PAUSE_S
             logger.error("plugin failed while endpoints are read", exc_info=error, extra={"plugin": culprit})
 
+    # ── inside ──
 
-class _Target:
-    """An endpoint that is scraped, and what was last said about it."""
+    def _begin(self, scrape: Scrape) -> None:
+        if self._rounds is None or not self._rounds.follow(scrape):
+            self._start_task(scrape)
 
-    __slots__ = ("endpoint", "is_gone", "next_line_s", "said_failing", "scrapers")
+    def _end(self, target: Target) -> None:
+        target.is_gone = True
+        for scrape in target.scrapes:
+            if self._rounds is not None:
+                self._rounds.forget(scrape)
+            self._stop_task(scrape)
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.is_gone = False
-        self.scrapers: list[_Scraper] = []
-        self.said_failing = False
-        self.next_line_s = float("-inf")
+    def _read_by_tasks(self, scrapes: Sequence[Scrape]) -> None:
+        """Native code cannot read these."""
+        for scrape in scrapes:
+            if not scrape.target.is_gone:
+                self._start_task(scrape)
 
-    def report(self, now_s: float) -> None:
-        """Say so when the endpoint began or ceased to fail, at most once in 30 s."""
-        failing = next((scraper.state for scraper in self.scrapers if scraper.state.is_failing), None)
-        if (failing is not None) == self.said_failing or now_s < self.next_line_s:
-            return
-        self.said_failing = failing is not None
-        self.next_line_s = now_s + LOG_PAUSE_S
-        if failing is None:
-            logger.info("endpoint can be scraped again", extra={"endpoint": self.endpoint.id})
-        else:
-            details = {"endpoint": self.endpoint.id, "source": failing.source, "error": failing.last_error}
-            logger.warning("endpoint cannot be scraped, its last metrics stay", extra=details)
+    def _start_task(self, scrape: Scrape) -> None:
+        name = f"scrape {scrape.state.endpoint_id} {scrape.binding.name}"
+        self._tasks[scrape] = asyncio.create_task(self._run(scrape), name=name)
 
+    def _stop_task(self, scrape: Scrape) -> None:
+        task = self._tasks.pop(scrape, None)
+        if task is not None:
+            task.cancel()
+            # The loop holds tasks only weakly.
+            self._ending.add(task)
+            task.add_done_callback(self._ending.discard)
 
-class _Scraper:
-    """Reads one endpoint with one source, again and again."""
-
-    __slots__ = ("_binding", "_collector", "_interval_s", "_phase_s", "_target", "state", "task")
-
-    def __init__(self, collector: Collector, target: _Target, binding: SourceBinding, interval_s: float) -> None:
-        self._collector = collector
-        self._target = target
-        self._binding = binding
-        self._interval_s = interval_s
-        endpoint_id = target.endpoint.id
-        self._phase_s = interval_s * zlib.crc32(f"{endpoint_id} {binding.name}".encode()) / 2**32
-        self.state = ScrapeState(endpoint_id, binding.name)
-        self.task = asyncio.create_task(self._run(), name=f"scrape {endpoint_id} {binding.name}")
-
-    async def _run(self) -> None:
-        collector = self._collector
+    async def _run(self, scrape: Scrape) -> None:
         while True:
-            await self._scrape()
-            now = collector.clock()
-            if self.state.is_failing or self._target.said_failing:
-                self._target.report(now)
-            await collector.sleep(self._due_s(now) - now)
+            await self._fetch(scrape)
+            now = self.clock()
+            await self._sleep(scrape.due_s(now) - now)
 
-    def _due_s(self, now_s: float) -> float:
-        """When to read next: on this endpoint's own grid, later and later while it fails. What was missed is dropped."""
-        interval = self._interval_s
-        if self.state.consecutive_failures:
-            backoff = min(interval * 2.0 ** min(self.state.consecutive_failures, 16), MAX_BACKOFF_S)
-            return now_s + max(interval, backoff)
-        left = interval - (now_s - self._phase_s) % interval
-        # A timer that fires a little early must not make two attempts of one.
-        return now_s + (left if left > interval / 4 else left + interval)
-
-    async def _scrape(self) -> None:
-        collector, binding = self._collector, self._binding
+    async def _fetch(self, scrape: Scrape) -> None:
         try:
-            async with asyncio.timeout(collector.timeout_s):
-                payload = await binding.source.fetch(self._target.endpoint)
+            async with asyncio.timeout(self._timeout_s):
+                payload = await scrape.binding.source.fetch(scrape.target.endpoint)
         except TimeoutError as error:
-            self._fetch_failed(str(error) or f"no answer within {collector.timeout_s:g} s")
+            scrape.failed(str(error) or f"no answer within {self._timeout_s:g} s")
         except OSError as error:
-            self._fetch_failed(str(error) or type(error).__name__)
+            scrape.failed(str(error) or type(error).__name__)
         except Exception as error:  # noqa: BLE001 — a plugin's bug must not end the scraping
-            collector.report_defect(binding.type, error)
-            self._fetch_failed(f"{type(error).__name__}: {error}")
+            scrape.crashed(error)
         else:
-            if not self._target.is_gone:
-                self._extract(payload, collector.clock())
-
-    def _extract(self, payload: bytes, now_s: float) -> None:
-        store, endpoint = self._collector.store, self._target.endpoint
-        previous = metrics = store.metrics(endpoint.id)
-        problems: list[str] = []
-        for binding in self._binding.extractors:
-            metrics, found = self._run_extractor(binding, payload, metrics, now_s)
-            problems += found
-        if metrics is not previous:
-            store.set_metrics(endpoint.id, metrics)
-        state = self.state
-        state.consecutive_failures = 0
-        state.problems = tuple(problems)
-        if problems and metrics is previous:
-            state.is_failing = True
-            state.failures += 1
-            state.last_error = problems[0]
-        else:
-            state.is_failing = False
-            state.last_success_s = now_s
-
-    def _run_extractor(
-        self, binding: ExtractorBinding, payload: bytes, metrics: EndpointMetrics, now_s: float
-    ) -> tuple[EndpointMetrics, Sequence[str]]:
-        collector = self._collector
-        problems: Sequence[str]
-        try:
-            metrics, problems = binding.extractor.extract(payload, self._target.endpoint, metrics, now_s)
-        except Exception as error:  # noqa: BLE001 — a plugin's bug must not end the scraping
-            collector.report_defect(binding.type, error)
-            problems = (f"{binding.type} failed: {type(error).__name__}: {error}",)
-        if problems:
-            collector.counters.datalayer_extract_error(self._binding.type, binding.type)
-            if logger.isEnabledFor(logging.DEBUG):
-                details = {"endpoint": self.state.endpoint_id, "extractor": binding.type, "problems": list(problems)}
-                logger.debug("metrics incomplete", extra=details)
-        return metrics, problems
-
-    def _fetch_failed(self, error: str) -> None:
-        if self._target.is_gone:
-            return
-        state = self.state
-        state.is_failing = True
-        state.failures += 1
-        state.consecutive_failures += 1
-        state.last_error = error
-        self._collector.counters.datalayer_poll_error(self._binding.type)
-        if logger.isEnabledFor(logging.DEBUG):
-            details = {"endpoint": state.endpoint_id, "source": state.source, "error": error}
-            logger.debug("scrape failed", extra=details)
+            scrape.fetched(payload, self.clock())
 
 
 def _interval(binding: SourceBinding, refresh_interval_s: float) -> float:

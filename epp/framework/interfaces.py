@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from epp.framework.candidates import Candidates
 from epp.framework.keys import Topology
@@ -309,6 +309,38 @@ class Extractor(Protocol):
         self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
     ) -> tuple[EndpointMetrics, Sequence[str]]:
         """The new metrics, and one sentence for each value that could not be read (it keeps its previous value)."""
+        ...
+
+
+class PageAddress(NamedTuple):
+    """Where a page is read with a plain GET."""
+
+    url: str
+    """For messages."""
+    address: str
+    """An IP address, without brackets."""
+    port: int
+    host: str
+    """Value of the header ``Host``."""
+    path: str
+    """With the query."""
+
+
+@runtime_checkable
+class ServesPages(Protocol):
+    """A DataSource whose payload is a plain page, so that native code may read it in its place."""
+
+    def page(self, endpoint: Endpoint) -> PageAddress | None:
+        """Where the page of an endpoint is; None = only ``fetch`` can read it."""
+        ...
+
+
+@runtime_checkable
+class ReadsFamilies(Protocol):
+    """An Extractor that looks only at some families of a metrics page, so that it may be given those lines alone."""
+
+    def families(self, endpoint: Endpoint) -> frozenset[str]:
+        """Names of the samples that it reads with ``FamilyReader``."""
         ...
 
 

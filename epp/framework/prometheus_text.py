@@ -13,6 +13,9 @@ from functools import lru_cache
 from types import MappingProxyType
 from typing import NamedTuple
 
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+"""A page of eight engines has 0.34 MB; more than this is no metrics page."""
+
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _NAME_END = frozenset((b"{", b" ", b"\t", b"\n"))
 _FIRST_BYTE = re.compile(rb"\s*[#a-zA-Z_:]")

@@ -102,6 +102,21 @@ class EndpointMetrics:
     attributes: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
     """What other extractors read, by their key: model lists, topology, custom scalars."""
 
+    def read_again(self, now_s: float) -> EndpointMetrics:
+        """The same, as read now."""
+        return EndpointMetrics(
+            self.waiting_queue,
+            self.running_requests,
+            self.kv_cache_usage,
+            self.active_models,
+            self.waiting_models,
+            self.max_active_models,
+            self.cache_block_size,
+            self.cache_num_blocks,
+            now_s,
+            self.attributes,
+        )
+
 
 UNSCRAPED = EndpointMetrics()
 """The metrics of an endpoint that was never read."""

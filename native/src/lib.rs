@@ -1,10 +1,11 @@
 //! The fast twins of a few modules of the endpoint picker. Python decides, this crate moves bytes.
 //!
-//! `wire` and `bodies` know bytes, `machine` one stream without I/O, `net` sockets, `py` Python.
+//! `wire` and `bodies` know bytes, `machine` one stream without I/O, `net` sockets, `pages` metrics of model servers, `py` Python.
 
 pub mod bodies;
 pub mod machine;
 pub mod net;
+pub mod pages;
 #[cfg(feature = "python")]
 pub mod py;
 pub mod wire;

@@ -76,6 +76,10 @@ class CoreMetricsExtractor:
         """The metrics of a page; ``previous`` itself if nothing could be read."""
         return self._reader(endpoint).read(payload, previous, now_s)
 
+    def families(self, endpoint: Endpoint) -> frozenset[str]:
+        """The names that the mapping of its engine has."""
+        return self._reader(endpoint).families
+
     def path_for(self, endpoint: Endpoint, configured: str | None) -> str | None:
         """The engine's path: a configured one always, a built-in one unless the source was given its own."""
         engine = self._reader(endpoint).engine

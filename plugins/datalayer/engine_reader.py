@@ -29,6 +29,8 @@ class EngineReader:
         specs = (engine.queued, engine.running, *engine.kv_usage, engine.lora, engine.cache_info, engine.block_size)
         specs = (*specs, engine.num_blocks, *(spec for _, spec in engine.custom))
         self._families = {spec.name: FamilyReader(spec.name) for spec in specs if spec is not None}
+        self.families = frozenset(self._families)
+        """Names of the samples that are looked at."""
         self._warned_block_sizes = False
 
     def read(self, page: bytes, previous: EndpointMetrics, now_s: float) -> tuple[EndpointMetrics, list[str]]:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import ipaddress
 from typing import Annotated
 
-import aiohttp
 from pydantic import AfterValidator, Field
 from yarl import URL
 
 from epp.framework.handle import PluginContext
-from epp.framework.interfaces import ChoosesPath, DataSource, Role
+from epp.framework.interfaces import ChoosesPath, DataSource, PageAddress, Role
 from epp.framework.params import Int, parse_duration
 from epp.framework.prometheus_text import check_page
 from epp.framework.registry import PluginType
 from epp.framework.types import Endpoint
 from plugins.datalayer.client_tls import ClientTls, TlsFiles
+from plugins.datalayer.http_fetch import TIMEOUT_S, HttpFetcher, endpoint_url
 from plugins.datalayer.http_source import Interval, TlsPaths
 
 TYPE = "metrics-data-source"
-MAX_PAGE_BYTES = 8 * 1024 * 1024
-"""A page of eight engines has 0.34 MB; more than this is no metrics page."""
-TIMEOUT_S = 1.0
 _SCHEMES = ("http", "https")
 
 
@@ -50,7 +47,7 @@ class MetricsSourceParams(TlsPaths):
 class MetricsSource:
     """Fetches pages over connections that are kept alive. An answer that is not 200 and a whole page is a failure.
 
-    Asks for identity encoding: compressing every page would cost the model server more than sending it.
+    Plain pages at IP addresses are read by native code where that is installed; this class then only says where they are.
     Source: llm-d-router: pkg/epp/framework/plugins/datalayer/source/metrics/datasource.go
     """
 
@@ -71,11 +68,9 @@ class MetricsSource:
         self._path = path
         self._default_path = path or default_path
         self._port = port
-        self._tls = tls
         self._interval_s = interval_s
-        self._timeout_s = timeout_s
         self._choosers: list[ChoosesPath] = []
-        self._session: aiohttp.ClientSession | None = None
+        self._fetcher = HttpFetcher(accept="text/plain; version=0.0.4", tls=tls, timeout_s=timeout_s)
 
     @property
     def interval_s(self) -> float | None:
@@ -92,7 +87,14 @@ class MetricsSource:
         for chooser in self._choosers:
             path = path or chooser.path_for(endpoint, self._path)
         host = _with_port(endpoint, self._port) if self._port else endpoint.metrics_host
-        return _url(self._scheme, host, path or self._default_path)
+        return endpoint_url(self._scheme, host, path or self._default_path)
+
+    def page(self, endpoint: Endpoint) -> PageAddress | None:
+        """The same for native code; None if the page needs TLS or the lookup of a name."""
+        url = self.url(endpoint)
+        if url.scheme != "http" or url.host is None or not _is_ip_address(url.host):
+            return None
+        return PageAddress(str(url), url.host, url.port or 80, url.raw_authority, url.raw_path_qs)
 
     async def fetch(self, endpoint: Endpoint) -> bytes:
         """The page.
@@ -100,52 +102,21 @@ class MetricsSource:
         Raises:
             OSError: it could not be read whole within a second.
         """
-        session = self._session or self._open()
-        tls = self._tls.context() if self._tls is not None else True
-        try:
-            async with session.get(self.url(endpoint), ssl=tls) as response:
-                if response.status != 200:
-                    raise OSError(f"status {response.status} from {response.url}")
-                page = await _body(response)
-        except TimeoutError:
-            raise TimeoutError(f"no whole answer within {self._timeout_s:g} s from {self.url(endpoint)}") from None
-        except aiohttp.ClientError as error:
-            raise OSError(f"{type(error).__name__}: {error}") from error
+        page = await self._fetcher.get(self.url(endpoint))
         check_page(page)
         return page
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-    def _open(self) -> aiohttp.ClientSession:
-        """The session belongs to the running loop, so it cannot exist before the first fetch."""
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=10.0),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept": "text/plain; version=0.0.4", "Accept-Encoding": "identity", "User-Agent": "endpoint-picker"},
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-            read_bufsize=256 * 1024,
-        )
-        return self._session
+        await self._fetcher.close()
 
 
-async def _body(response: aiohttp.ClientResponse) -> bytes:
-    pieces = []
-    size = 0
-    async for piece in response.content.iter_any():
-        size += len(piece)
-        if size > MAX_PAGE_BYTES:
-            raise OSError(f"the page of {response.url} is larger than {MAX_PAGE_BYTES} bytes")
-        pieces.append(piece)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-@lru_cache(maxsize=4096)
-def _url(scheme: str, host: str, path: str) -> URL:
-    return URL(f"{scheme}://{host}{path}")
+def _is_ip_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 def _with_port(endpoint: Endpoint, port: int) -> str:

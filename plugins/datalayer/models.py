@@ -19,7 +19,7 @@ from epp.framework.registry import Alias, Gate, PluginType
 from epp.framework.types import Endpoint, EndpointMetrics, Json
 from plugins.datalayer.client_headers import ClientHeaders
 from plugins.datalayer.client_tls import ClientTls, TlsFiles
-from plugins.datalayer.http_fetch import HttpFetcher
+from plugins.datalayer.http_fetch import HttpFetcher, endpoint_url
 from plugins.datalayer.http_source import Interval, Scheme, TlsPaths
 
 OUTPUT = "openai-model-list"
@@ -76,8 +76,12 @@ class ModelsSource:
 
     output = OUTPUT
 
-    def __init__(self, fetcher: HttpFetcher, interval_s: float | None) -> None:
+    def __init__(
+        self, fetcher: HttpFetcher, interval_s: float | None, *, scheme: str = "http", path: str = "/v1/models"
+    ) -> None:
         self._fetcher = fetcher
+        self._scheme = scheme
+        self._path = path
         self._interval_s = interval_s
 
     @property
@@ -91,7 +95,7 @@ class ModelsSource:
         Raises:
             OSError: it could not be read whole within a second, or is not JSON.
         """
-        body = await self._fetcher.get(endpoint.metrics_host)
+        body = await self._fetcher.get(endpoint_url(self._scheme, endpoint.metrics_host, self._path))
         try:
             orjson.loads(body)
         except ValueError as error:
@@ -164,8 +168,8 @@ def _create_source(context: PluginContext, params: ModelsDataSourceParams) -> Da
     if is_https and (serves or files == TlsFiles()):
         tls = ClientTls(files, verify=not params.insecure_skip_verify, clock=context.clock)
     headers = ClientHeaders(params.headers, params.bearer_token_file if serves else "", clock=context.clock)
-    fetcher = HttpFetcher(params.scheme, params.path, accept="application/json", tls=tls, headers=headers)
-    return ModelsSource(fetcher, _interval_s(context, params.interval))
+    fetcher = HttpFetcher(accept="application/json", tls=tls, headers=headers)
+    return ModelsSource(fetcher, _interval_s(context, params.interval), scheme=params.scheme, path=params.path)
 
 
 def _interval_s(context: PluginContext, written: str) -> float | None:

@@ -38,7 +38,7 @@ def _samples(draw: st.DrawFn, name: str) -> str:
 
 
 @st.composite
-def _pages(draw: st.DrawFn) -> str:
+def page_texts(draw: st.DrawFn) -> str:
     page = ""
     for name in draw(st.permutations(NAMES)):
         lines = draw(st.lists(_samples(name), max_size=4))
@@ -54,7 +54,7 @@ def _key(labels: dict[str, str], value: float, timestamp_ms: float) -> tuple[obj
     return sorted(labels.items()), "NaN" if math.isnan(value) else value, round(timestamp_ms)
 
 
-@given(_pages())
+@given(page_texts())
 def test_every_family_is_read_as_a_full_parser_reads_it(page: str) -> None:
     """For any legal page and any name: the same samples, in the same order."""
     expected: dict[str, list[tuple[object, ...]]] = {}
@@ -67,7 +67,7 @@ def test_every_family_is_read_as_a_full_parser_reads_it(page: str) -> None:
         assert read == expected.get(name, [])
 
 
-@given(_pages(), st.data())
+@given(page_texts(), st.data())
 def test_a_cut_page_is_refused(page: str, data: st.DataObject) -> None:
     """A prefix that does not end where a line ends is never taken for a whole page."""
     whole = page.encode()

@@ -3,6 +3,7 @@
 pub mod bare;
 pub mod bridge;
 pub mod metadata;
+pub mod pages;
 pub mod said;
 pub mod saying;
 pub mod stream;
@@ -18,6 +19,8 @@ pub mod epp_native {
     use super::bare::{Machine, Reader, Renamer};
     #[pymodule_export]
     use super::bridge::{Bridge, cipher_suites};
+    #[pymodule_export]
+    use super::pages::PageReader;
     #[pymodule_export]
     use super::stream::Stream;
     #[pymodule_export]

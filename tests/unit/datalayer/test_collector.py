@@ -12,7 +12,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 
 import pytest
 
-from epp.datalayer.collector import Collector, ExtractorBinding, SourceBinding, effective_interval_s
+from epp.datalayer.collector import Collector, effective_interval_s
+from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.datalayer.store import EndpointStore
 from epp.framework.testing import make_plugin
 from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
@@ -372,7 +373,7 @@ async def test_a_page_without_any_wanted_value_is_told_of(caplog: pytest.LogCapt
 async def test_details_are_debug_lines(caplog: pytest.LogCaptureFixture) -> None:
     bench = Bench(Extractor(problems=["kv is missing"]))
     bench.add("a")
-    with caplog.at_level(logging.DEBUG, "epp.datalayer.collector"):
+    with caplog.at_level(logging.DEBUG, "epp.datalayer.scrape"):
         async with bench.running():
             bench.source.error = OSError("down")
             await bench.time.run(0.1)

@@ -14,11 +14,12 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from epp.framework.handle import MetricsFlags
+from epp.framework.prometheus_text import MAX_PAGE_BYTES
 from epp.framework.testing import FakeClock, make_context, make_plugin
 from epp.framework.types import Endpoint
 from plugins.datalayer.client_tls import CHECK_INTERVAL_S
 from plugins.datalayer.core_metrics import PLUGIN as CORE_METRICS
-from plugins.datalayer.metrics_source import MAX_PAGE_BYTES, PLUGIN, MetricsSource
+from plugins.datalayer.metrics_source import PLUGIN, MetricsSource
 from tests.unit.datalayer.servers import PAGE, Respond, answer, certificate, dribble, hang, page, reset, serving, stop_half_way
 
 
@@ -95,15 +96,13 @@ async def test_pages_of_any_allowed_size(size: int) -> None:
         pytest.param(answer("", 500), "status 500", id="500"),
         pytest.param(answer("", 404), "status 404", id="404"),
         pytest.param(answer(PAGE, 203), "status 203", id="not quite 200"),
-        pytest.param(reset, "ServerDisconnected", id="reset"),
-        pytest.param(stop_half_way, "ClientPayloadError", id="half of the promised length"),
+        pytest.param(reset, "was lost before", id="reset"),
+        pytest.param(stop_half_way, "was lost before", id="half of the promised length"),
         pytest.param(answer("vllm:num_requests_wai"), "cut off", id="half a page"),
         pytest.param(answer(b"\x00\x8f\xff\n"), "no Prometheus text page", id="garbage"),
         pytest.param(answer('{"queue": 3}\n'), "no Prometheus text page", id="JSON"),
         pytest.param(answer(b"#" * MAX_PAGE_BYTES + b"\n"), "larger than", id="M22 too large"),
-        pytest.param(
-            answer(b"this is no gzip", headers={"Content-Encoding": "gzip"}), "ContentEncoding|ClientPayload", id="false gzip"
-        ),
+        pytest.param(answer(b"this is no gzip", headers={"Content-Encoding": "gzip"}), "cannot be unpacked", id="false gzip"),
     ],
 )
 async def test_answers_that_are_no_page(respond: Respond, message: str) -> None:
@@ -122,7 +121,7 @@ async def test_a_server_that_takes_too_long(respond: Respond) -> None:
 async def test_nobody_listens() -> None:
     async with serving() as server:
         gone = server.endpoint()
-    with pytest.raises(OSError, match="Cannot connect"):
+    with pytest.raises(OSError, match=r"cannot connect to .*: Connection refused"):
         await fetched(make(), gone)
 
 

@@ -16,7 +16,8 @@ from epp import debug_pages
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource
-from epp.datalayer.collector import Collector, ExtractorBinding, SourceBinding
+from epp.datalayer.collector import Collector
+from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.datalayer.store import EndpointStore
 from epp.errors import ConfigError
 from epp.framework.handle import MetricsFlags
@@ -27,7 +28,7 @@ from epp.framework.types import Endpoint, EndpointId, EndpointMetrics
 from epp.plugin_types import build_registry
 from plugins.datalayer.client_headers import CHECK_INTERVAL_S
 from plugins.datalayer.core_metrics import PLUGIN as CORE_METRICS
-from plugins.datalayer.http_fetch import MAX_BODY_BYTES, HttpFetcher
+from plugins.datalayer.http_fetch import MAX_BODY_BYTES, HttpFetcher, endpoint_url
 from plugins.datalayer.metrics_source import PLUGIN as METRICS_SOURCE
 from plugins.datalayer.models import EXTRACTOR, SOURCE, ModelsSource
 from tests.unit.datalayer.servers import PAGE, Respond, answer, certificate, dribble, hang, reset, serving, stop_half_way
@@ -93,8 +94,8 @@ async def test_the_connection_is_kept() -> None:
         pytest.param(answer("", 401), "status 401", id="401"),
         pytest.param(answer("", 500), "status 500", id="W15 500"),
         pytest.param(answer("", 404), "status 404", id="W15 404"),
-        pytest.param(reset, "ServerDisconnected", id="W15 reset"),
-        pytest.param(stop_half_way, "ClientPayloadError", id="half of the promised length"),
+        pytest.param(reset, "was lost before", id="W15 reset"),
+        pytest.param(stop_half_way, "was lost before", id="half of the promised length"),
         pytest.param(answer(b"\x00\x8f\xff\n"), "is not JSON", id="W15 garbage"),
         pytest.param(answer('{"data": ['), "is not JSON", id="M28 half a list"),
         pytest.param(answer(b" " * (MAX_BODY_BYTES + 1)), "larger than", id="too large"),
@@ -108,17 +109,17 @@ async def test_answers_that_are_no_list(respond: Respond, message: str) -> None:
 
 @pytest.mark.parametrize("respond", [hang, dribble])
 async def test_w14_a_server_that_takes_too_long(respond: Respond) -> None:
-    fetcher = HttpFetcher("http", "/v1/models", accept="application/json", timeout_s=0.05)
+    fetcher = HttpFetcher(accept="application/json", timeout_s=0.05)
     async with serving(respond) as server:
         with pytest.raises(TimeoutError, match=r"no whole answer within 0\.05 s from http://127\.0\.0\.1"):
-            await fetcher.get(server.endpoint().metrics_host)
+            await fetcher.get(endpoint_url("http", server.endpoint().metrics_host, "/v1/models"))
     await fetcher.close()
 
 
 async def test_w15_nobody_listens() -> None:
     async with serving() as server:
         gone = server.endpoint()
-    with pytest.raises(OSError, match="Cannot connect"):
+    with pytest.raises(OSError, match=r"cannot connect to .*: Connection refused"):
         await fetched(make(), gone)
 
 

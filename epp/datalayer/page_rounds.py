@@ -1,0 +1,210 @@
+"""PageRounds: has plain pages read by native code, many with one call.
+
+The clock ticks in slots of ``TICK_S``. A tick says which pages are due and takes all that came since the last one, so that the
+event loop is woken a hundred times a second at most, however many endpoints there are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+from collections.abc import Callable, Sequence
+from heapq import heappop, heappush
+from importlib import import_module
+from importlib.util import find_spec
+from math import ceil
+from typing import NamedTuple, Protocol
+
+from epp.datalayer.scrape import Scrape
+from epp.framework.interfaces import PageAddress, ReadsFamilies, ServesPages
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.01
+NATIVE_MODULE = "epp_native"
+_EARLY_S = 0.001
+"""So much early a timer may be."""
+
+CallLater = Callable[[float, Callable[[], None]], asyncio.Handle]
+Page = tuple[int, bytes | None, str | None]
+"""(key, page, error); neither = the reader cannot read this one, somebody else must."""
+
+
+class PageReader(Protocol):
+    """Reads pages elsewhere. A target that is being read already is not read a second time."""
+
+    def set_target(
+        self, key: int, address: str, port: int, host: str, path: str, url: str, families: Sequence[str] | None
+    ) -> None:
+        """Where a page is (as in ``PageAddress``), and the families that are read of it; None = the whole page."""
+        ...
+
+    def remove_target(self, key: int) -> None: ...
+    def exchange(self, keys: Sequence[int]) -> list[Page]:
+        """Begin to read these targets; take what came since the last call.
+
+        Raises:
+            RuntimeError: it reads nothing any more.
+        """
+        ...
+
+    def close(self) -> None: ...
+
+
+def make_page_reader(max_page_bytes: int, timeout_s: float) -> PageReader | None:
+    """The native reader; None where it is not installed."""
+    if find_spec(NATIVE_MODULE) is None:
+        return None
+    reader: PageReader = import_module(NATIVE_MODULE).PageReader(max_page_bytes, timeout_s)
+    return reader
+
+
+class _Place(NamedTuple):
+    key: int
+    page: PageAddress
+    families: tuple[str, ...] | None
+
+
+class PageRounds:
+    """Has the pages of scrapes read when they are due.
+
+    Args:
+        reader: reads them.
+        refused: takes scrapes that the reader cannot serve.
+        clock: seconds, monotonic.
+        call_later: of the event loop; None = the running one's.
+    """
+
+    def __init__(
+        self,
+        reader: PageReader,
+        refused: Callable[[Sequence[Scrape]], None],
+        clock: Callable[[], float],
+        call_later: CallLater | None = None,
+    ) -> None:
+        self._reader = reader
+        self._refused = refused
+        self._clock = clock
+        self._call_later = call_later
+        self._keys = itertools.count()
+        self._places: dict[Scrape, _Place] = {}
+        self._scrapes: dict[int, Scrape] = {}
+        self._due: list[tuple[float, int]] = []
+        self._under_way: set[int] = set()
+        self._timer: asyncio.Handle | None = None
+        self._ticks_at_s = 0.0
+        self._is_lost = False
+
+    def follow(self, scrape: Scrape) -> bool:
+        """Read this one from now on, or go on with what its endpoint says now; False if native code cannot."""
+        page = _page(scrape)
+        if page is None or self._is_lost:
+            self.forget(scrape)
+            return False
+        families = _families(scrape)
+        place = self._places.get(scrape)
+        if place is not None and place[1:] == (page, families):
+            return True
+        self.forget(scrape)
+        place = self._places[scrape] = _Place(next(self._keys), page, families)
+        self._scrapes[place.key] = scrape
+        self._reader.set_target(place.key, page.address, page.port, page.host, page.path, page.url, families)
+        now = self._clock()
+        heappush(self._due, (now, place.key))
+        self._tick_at(now)
+        return True
+
+    def forget(self, scrape: Scrape) -> None:
+        """Read it no more; what is under way is thrown away."""
+        place = self._places.pop(scrape, None)
+        if place is not None:
+            del self._scrapes[place.key]
+            self._under_way.discard(place.key)
+            self._reader.remove_target(place.key)
+
+    def close(self) -> None:
+        """End everything; no scrape is told anything any more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for scrape in tuple(self._places):
+            self.forget(scrape)
+        self._reader.close()
+
+    def _tick(self) -> None:
+        self._timer = None
+        now = self._clock()
+        try:
+            pages = self._reader.exchange(self._take_due(now))
+        except RuntimeError as error:
+            self._lost(error)
+            return
+        refused = []
+        for key, page, problem in pages:
+            scrape = self._scrapes.get(key)
+            if scrape is None:
+                continue
+            self._under_way.discard(key)
+            if page is not None:
+                scrape.fetched(page, now)
+            elif problem is not None:
+                scrape.failed(problem)
+            else:
+                refused.append(scrape)
+                continue
+            heappush(self._due, (scrape.due_s(now), key))
+        self._hand_over(refused)
+        self._tick_next(now)
+
+    def _take_due(self, now_s: float) -> list[int]:
+        due: list[int] = []
+        while self._due and self._due[0][0] <= now_s + _EARLY_S:
+            _, key = heappop(self._due)
+            if key in self._scrapes:
+                due.append(key)
+        self._under_way.update(due)
+        return due
+
+    def _tick_next(self, now_s: float) -> None:
+        if self._under_way:
+            self._tick_at(now_s + TICK_S / 2)
+        if self._due:
+            self._tick_at(self._due[0][0])
+
+    def _tick_at(self, at_s: float) -> None:
+        """Tick at the end of the slot in which this is, unless a tick comes before."""
+        now = self._clock()
+        at_s = ceil(at_s / TICK_S) * TICK_S if at_s > now else now
+        if self._timer is not None:
+            if self._ticks_at_s <= at_s:
+                return
+            self._timer.cancel()
+        later = self._call_later or asyncio.get_running_loop().call_later
+        self._ticks_at_s = at_s
+        self._timer = later(at_s - now, self._tick)
+
+    def _hand_over(self, scrapes: Sequence[Scrape]) -> None:
+        for scrape in scrapes:
+            self.forget(scrape)
+        if scrapes:
+            self._refused(scrapes)
+
+    def _lost(self, error: RuntimeError) -> None:
+        self._is_lost = True
+        logger.critical("pages are read by the event loop from now on, which costs more", exc_info=error)
+        self._hand_over(tuple(self._places))
+
+
+def _page(scrape: Scrape) -> PageAddress | None:
+    source = scrape.binding.source
+    return source.page(scrape.target.endpoint) if isinstance(source, ServesPages) else None
+
+
+def _families(scrape: Scrape) -> tuple[str, ...] | None:
+    """What all extractors of the source read; None if one of them wants the whole page."""
+    families: set[str] = set()
+    for entry in scrape.binding.extractors:
+        if not isinstance(entry.extractor, ReadsFamilies):
+            return None
+        families |= entry.extractor.families(scrape.target.endpoint)
+    return tuple(sorted(families))
