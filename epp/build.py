@@ -195,8 +195,14 @@ class PipelineBuilder:
             observe = self._observe(EXTENSION_POINTS[role], loaded)
             waits = is_async(instance, method)
             guard = self._guard(role, loaded, budget_s(is_async=waits))
-            hooks.append(Hook(name, loaded.type.type, instance, observe, waits, guard))
+            needs = self._needs(loaded) if role is Role.DATA_PRODUCER else frozenset()
+            hooks.append(Hook(name, loaded.type.type, instance, observe, waits, guard, needs))
         return hooks
+
+    def _needs(self, reader: LoadedPlugin) -> frozenset[str]:
+        """Names of the plugins that write something without which this one can do nothing."""
+        read = {needed.key.name for needed in reader.type.consumes if needed.required}
+        return frozenset(p.name for p in self._config.plugins if any(key.name in read for key in p.type.produces))
 
     def _observe(self, point: str, plugin: LoadedPlugin) -> Observe:
         return self._metrics.plugin_duration(PluginLabels(point, plugin.type.type, plugin.name)).observe

@@ -35,6 +35,8 @@ class Hook(Generic[T]):
     observe: Observe
     is_async: bool = False
     guard: Guard = UNGUARDED
+    needs: frozenset[str] = frozenset()
+    """Of a data producer: names of those without whose data it can do nothing."""
 
 
 def is_async(plugin: object, method: str) -> bool:

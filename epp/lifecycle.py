@@ -162,30 +162,32 @@ class HookRunner:
         return candidates.where([endpoint.id in common for endpoint in candidates.endpoints])
 
     def produce(self, request: InferenceRequest, candidates: Candidates) -> None:
-        """Run the producers; the first that fails ends the stage, the request goes on. One that is left out writes nothing."""
+        """Run the producers; one that fails takes those with it that need its data. One that is left out writes nothing."""
+        failed: set[str] = set()
         for hook in self.hooks.producers:
-            if hook.guard.is_out and hook.guard.refuses():
+            if (failed and _misses(hook, failed)) or (hook.guard.is_out and hook.guard.refuses()):
                 continue
             begun = self._clock()
             try:
                 hook.plugin.produce(request, candidates)
             except Exception as error:  # noqa: BLE001
                 self._defects.plugin_failed(Role.DATA_PRODUCER, hook.type, hook.name, error)
-                return
+                failed.add(hook.name)
             finally:
                 self._took(hook, begun)
 
     async def produce_async(self, request: InferenceRequest, candidates: Candidates) -> None:
         """The same, for coroutines."""
+        failed: set[str] = set()
         for hook in self.hooks.producers:
-            if hook.guard.is_out and hook.guard.refuses():
+            if (failed and _misses(hook, failed)) or (hook.guard.is_out and hook.guard.refuses()):
                 continue
             begun = self._clock()
             try:
                 await _settle(hook.plugin.produce(request, candidates))
             except Exception as error:  # noqa: BLE001
                 self._defects.plugin_failed(Role.DATA_PRODUCER, hook.type, hook.name, error)
-                return
+                failed.add(hook.name)
             finally:
                 self._took(hook, begun)
 
@@ -350,6 +352,14 @@ class HookRunner:
         hook.observe(elapsed := self._clock() - begun)
         if elapsed > hook.guard.limit_s:
             hook.guard.exceeded(elapsed)
+
+
+def _misses(hook: Hook[Any], failed: set[str]) -> bool:
+    """The producer needs what a failed one did not write; then it counts as failed itself."""
+    if failed.isdisjoint(hook.needs):
+        return False
+    failed.add(hook.name)
+    return True
 
 
 async def _settle(value: Awaitable[T] | T) -> T:

@@ -10,6 +10,7 @@ import plugins
 from epp.build import EXTENSION_POINTS, PipelineBuilder, PluginDefects
 from epp.config.loaded import ConfigSource, Instances
 from epp.director import Pipeline
+from epp.framework.data import Consumes, DataKey
 from epp.framework.interfaces import HOOK_ROLES, Role
 from epp.framework.registry import PluginType, Reads, Registry
 from epp.framework.testing import FakeClock, make_candidates, make_request
@@ -108,6 +109,18 @@ def test_a_plugin_is_in_the_slots_of_its_roles_only() -> None:
 def test_chunks_are_told_only_to_those_who_read_them(reads: Reads, expected: bool) -> None:
     pipeline = build("plugins: [{type: p}]\n", hook_type("p", Plugin, Role.RESPONSE_STREAMING, reads=reads))
     assert pipeline.hooks.hooks.every_chunk is expected
+
+
+def test_a_producer_needs_those_that_write_what_it_requires() -> None:
+    one, other = DataKey("one", int, "writer"), DataKey("other", int, "writer")
+    pipeline = build(
+        "plugins: [{type: reader}, {type: idler}, {type: writer}]\n",
+        hook_type("writer", Plugin, Role.DATA_PRODUCER, produces=(one, other)),
+        hook_type("reader", Plugin, Role.DATA_PRODUCER, consumes=(Consumes(one),)),
+        hook_type("idler", Plugin, Role.DATA_PRODUCER, consumes=(Consumes(other, required=False),)),
+    )
+    needs = {hook.name: set(hook.needs) for hook in pipeline.hooks.hooks.producers}
+    assert needs == {"writer": set(), "reader": {"writer"}, "idler": set()}
 
 
 def test_parsers_that_are_never_asked_are_logged(caplog: pytest.LogCaptureFixture) -> None:

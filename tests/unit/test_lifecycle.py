@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -117,8 +119,12 @@ def test_screeners_are_intersected(screens: Sequence[object], names: str, defect
 # ── data producers ──
 
 
-async def run_producers(kind: type[Plugin], plugins: list[Plugin], reports: Reports) -> None:
+async def run_producers(
+    kind: type[Plugin], plugins: list[Plugin], reports: Reports, needs: Mapping[str, set[str]] = MappingProxyType({})
+) -> None:
     hooks = runner(*plugins, reports=reports)
+    producers = [replace(hook, needs=frozenset(needs.get(hook.name, ()))) for hook in hooks.hooks.producers]
+    hooks.hooks = replace(hooks.hooks, producers=producers)
     if kind is AsyncPlugin:
         await hooks.produce_async(REQUEST, CANDIDATES)
     else:
@@ -126,12 +132,12 @@ async def run_producers(kind: type[Plugin], plugins: list[Plugin], reports: Repo
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_producers_in_order_until_one_fails(kind: type[Plugin]) -> None:
+async def test_a_producer_that_fails_takes_those_with_it_that_read_its_data(kind: type[Plugin]) -> None:
     journal: list[str] = []
     reports = Reports()
-    plugins = [kind("p0", journal), kind("p1", journal, produce=BUG), kind("p2", journal)]
-    await run_producers(kind, plugins, reports)
-    assert journal == ["p0.produce", "p1.produce"]
+    plugins = [kind(f"p{i}", journal, **({"produce": BUG} if i == 1 else {})) for i in range(5)]
+    await run_producers(kind, plugins, reports, {"p2": {"p1"}, "p3": {"p2"}, "p4": {"p0"}})
+    assert journal == ["p0.produce", "p1.produce", "p4.produce"]
     assert reports.seen == [(Role.DATA_PRODUCER, "p1", "secret")]
 
 
@@ -144,7 +150,7 @@ async def test_a_slow_producer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     journal: list[str] = []
     reports = Reports()
     await run_producers(AsyncPlugin, [AsyncPlugin("slow", journal, produce=for_ever), AsyncPlugin("next", journal)], reports)
-    assert journal == ["slow.produce"]
+    assert journal == ["slow.produce", "next.produce"]
     assert reports.seen == [(Role.DATA_PRODUCER, "slow", "took longer than 0.01 s")]
 
 
