@@ -1,8 +1,8 @@
-"""What reading metrics costs: one page scan, and the collector as a whole.
+"""What reading metrics costs: one page scan, and the collector as a whole, by the event loop and by native code.
 
-Run: ``python -m bench.micro.scrape [--endpoints 100] [--seconds 5]``. The page is that of a vLLM server with one engine, 62 KB;
-the collector reads it from every endpoint every 50 ms over loopback. The first line is the speed of the machine (see
-``bench.calibration``).
+Run: ``python -m bench.micro.scrape [--endpoints 100] [--seconds 5] [--page-bytes 62000]``. The page is that of a vLLM server
+with one engine; the collector reads it from every endpoint every 50 ms over loopback. The first line is the speed of the
+machine (see ``bench.calibration``).
 """
 
 from __future__ import annotations
@@ -11,19 +11,21 @@ import argparse
 import asyncio
 import multiprocessing
 import time
-from collections.abc import Sequence
 from multiprocessing.connection import Connection
+from multiprocessing.sharedctypes import Synchronized
 from typing import cast
 
 import uvloop
 
 from bench.calibration import calibrate
-from epp.datalayer.collector import Collector
+from epp.datalayer.collector import TIMEOUT_S, Collector
+from epp.datalayer.page_rounds import PageReader, make_page_reader
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.datalayer.store import EndpointStore
 from epp.framework.interfaces import Extractor
+from epp.framework.prometheus_text import MAX_PAGE_BYTES
 from epp.framework.testing import make_plugin
-from epp.framework.types import UNSCRAPED, Endpoint, EndpointMetrics
+from epp.framework.types import UNSCRAPED, Endpoint
 from plugins.datalayer import core_metrics, metrics_source
 
 PAGE_BYTES = 62_000
@@ -68,21 +70,24 @@ def scan_us(extractor: Extractor, page: bytes) -> float:
 
 
 class _PageServer(asyncio.Protocol):
-    """Answers every request with the page; parses nothing."""
+    """Answers every request with one of two pages in turn, so that each has news; parses nothing."""
 
-    answer = b""
+    answers: tuple[bytes, ...] = ()
+    served: Synchronized[int]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
 
     def data_received(self, _data: bytes) -> None:
-        self._transport.write(self.answer)
+        self._transport.write(self.answers[self.served.value % 2])
+        self.served.value += 1
 
 
-def _serve(ports: Connection) -> None:
+def _serve(ports: Connection, page: bytes, served: Synchronized[int]) -> None:
     async def main() -> None:
-        page = vllm_page()
-        _PageServer.answer = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(page) + page
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n" % len(page)
+        _PageServer.answers = (head + page, head + page.replace(b"} 2.0\n", b"} 3.0\n", 1))
+        _PageServer.served = served
         server = await asyncio.get_running_loop().create_server(_PageServer, "127.0.0.1", 0)
         ports.send(server.sockets[0].getsockname()[1])
         await server.serve_forever()
@@ -103,38 +108,29 @@ class _Failures:
         self.seen.append(f"{source_type} {extractor_type}")
 
 
-class _Counted:
-    """An extractor, with a count of its pages."""
+async def collect(
+    port: int, endpoints: int, seconds: float, pages: PageReader | None, served: Synchronized[int]
+) -> tuple[float, float, int]:
+    """(share of a core, scrapes per second, failures) of a collector that runs for some seconds.
 
-    input = "prometheus-text"
-
-    def __init__(self, extractor: Extractor) -> None:
-        self._extractor = extractor
-        self.pages = 0
-
-    def extract(
-        self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
-    ) -> tuple[EndpointMetrics, Sequence[str]]:
-        """As the extractor does."""
-        self.pages += 1
-        return self._extractor.extract(payload, endpoint, previous, now_s)
-
-
-async def collect(port: int, endpoints: int, seconds: float, extractor: Extractor) -> tuple[float, float, int]:
-    """(share of a core, scrapes per second, failures) of a collector that runs for some seconds."""
-    store, failures, counted = EndpointStore(), _Failures(), _Counted(extractor)
+    Args:
+        pages: native code that reads; None = the event loop does.
+        served: pages that the server has given.
+    """
+    store, failures = EndpointStore(), _Failures()
     store.replace_all([Endpoint.of(f"e{i}", "127.0.0.1", port) for i in range(endpoints)])
-    bound = (ExtractorBinding(core_metrics.TYPE, counted),)
+    bound = (ExtractorBinding(core_metrics.TYPE, make_plugin(core_metrics.PLUGIN)),)
     binding = SourceBinding("scrape", metrics_source.TYPE, make_plugin(metrics_source.PLUGIN), bound)
-    collector = Collector(store, [binding], failures)
+    collector = Collector(store, [binding], failures, pages=pages)
     await collector.start()
     await asyncio.sleep(1.0)
-    counted.pages, cpu, start = 0, time.process_time(), time.monotonic()
+    before, cpu, start = served.value, time.process_time(), time.monotonic()
     await asyncio.sleep(seconds)
     elapsed = time.monotonic() - start
     share = (time.process_time() - cpu) / elapsed
+    reads = served.value - before
     await collector.stop()
-    return share, counted.pages / elapsed, len(failures.seen)
+    return share, reads / elapsed, len(failures.seen)
 
 
 def main() -> None:
@@ -142,21 +138,29 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Cost of reading metrics.")
     parser.add_argument("--endpoints", type=int, default=100)
     parser.add_argument("--seconds", type=float, default=5.0)
+    parser.add_argument("--page-bytes", type=int, default=PAGE_BYTES)
     options = parser.parse_args()
     print(f"calibration: {calibrate():.1f} ns per step of a Python loop")
-    extractor, page = make_plugin(core_metrics.PLUGIN), vllm_page()
-    print(f"one scan of {len(page)} bytes: {min(scan_us(extractor, page) for _ in range(5)):.1f} us")
-    ours, theirs = multiprocessing.Pipe()
-    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,), daemon=True)
+    extractor, page = make_plugin(core_metrics.PLUGIN), vllm_page(options.page_bytes)
+    print(f"one scan of {len(page)} bytes in Python: {min(scan_us(extractor, page) for _ in range(5)):.1f} us")
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    served = context.Value("q", 0, lock=True)
+    server = context.Process(target=_serve, args=(theirs, page, served), daemon=True)
     server.start()
     try:
-        share, rate, failures = uvloop.run(collect(ours.recv(), options.endpoints, options.seconds, extractor))
+        port = ours.recv()
+        for name, pages in (("event loop", None), ("native", make_page_reader(MAX_PAGE_BYTES, TIMEOUT_S))):
+            if name == "native" and pages is None:
+                print("native: the extension is not built")
+                continue
+            share, rate, failures = uvloop.run(collect(port, options.endpoints, options.seconds, pages, served))
+            print(
+                f"{name}: {options.endpoints} endpoints every 50 ms: {share:.3f} core, {rate:.0f} scrapes/s, "
+                f"{share / rate * 1e6:.0f} us per scrape, {failures} failures"
+            )
     finally:
         server.terminate()
-    print(
-        f"{options.endpoints} endpoints every 50 ms: {share:.3f} core, {rate:.0f} scrapes/s, "
-        f"{share / rate * 1e6:.0f} us per scrape, {failures} failures"
-    )
 
 
 if __name__ == "__main__":
