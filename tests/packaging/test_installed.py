@@ -23,9 +23,10 @@ SERVE = [
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
+needs_more = ("epp.demo", "epp.__main__", "epp.transport.native", "plugins.tokenization.template")
 for package in sys.argv[1:]:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-        if not module.name.startswith(("epp.demo", "epp.__main__", "epp.transport.native")):
+        if not module.name.startswith(needs_more):
             importlib.import_module(module.name)
 """
 
@@ -68,7 +69,7 @@ def test_the_image_says_what_it_was_built_from(sandbox: Sandbox) -> None:
     assert told.stdout.startswith(f"epp {VERSION} (commit 0123abc")
 
 
-def test_all_but_the_demo_and_the_native_transport_needs_only_the_runtime_lock(image_tree: Tree, tmp_path: Path) -> None:
+def test_all_but_the_demo_the_native_transport_and_the_tokenizer_needs_only_the_runtime_lock(image_tree: Tree, tmp_path: Path) -> None:
     done = image_tree.run([image_tree.python, "-c", IMPORT_ALL, "epp", "plugins"], tmp_path)
     assert done.returncode == 0, done.stderr
 
