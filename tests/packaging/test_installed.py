@@ -69,7 +69,7 @@ def test_the_image_says_what_it_was_built_from(sandbox: Sandbox) -> None:
     assert told.stdout.startswith(f"epp {VERSION} (commit 0123abc")
 
 
-def test_all_but_the_demo_the_native_transport_and_the_tokenizer_needs_only_the_runtime_lock(image_tree: Tree, tmp_path: Path) -> None:
+def test_the_runtime_lock_is_enough_for_all_but_extras_and_the_extension(image_tree: Tree, tmp_path: Path) -> None:
     done = image_tree.run([image_tree.python, "-c", IMPORT_ALL, "epp", "plugins"], tmp_path)
     assert done.returncode == 0, done.stderr
 
