@@ -17,7 +17,7 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 """A page of eight engines has 0.34 MB; more than this is no metrics page."""
 
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
-_NAME_END = frozenset((b"{", b" ", b"\t", b"\n"))
+_NAME_ENDS = (b"{", b" ", b"\t", b"\n")
 _FIRST_BYTE = re.compile(rb"\s*[#a-zA-Z_:]")
 _LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*(?:,|$)')
 _ESCAPE = re.compile(r'\\([\\"n])')
@@ -64,6 +64,8 @@ class FamilyReader:
         self.name = name
         self._name = name.encode()
         self._line = b"\n" + self._name
+        self._starts = tuple(self._name + end for end in _NAME_ENDS)
+        """A longer name that begins like ours does not count."""
         self._type = b"# TYPE " + self._name + b" "
 
     def read(self, page: bytes) -> list[Sample]:
@@ -78,36 +80,39 @@ class FamilyReader:
         self._check_type(page, start)
         samples = []
         length = len(self._name)
-        while self._is_at(page, start):
+        while True:
             end = page.find(b"\n", start)
             if end < 0:
                 raise ValueError(f"{self.name}: the last line has no end")
             samples.append(_sample(self.name, page[start + length : end]))
             start = end + 1
-        return samples
+            if not page.startswith(self._starts, start):
+                return samples
 
     def _find(self, page: bytes) -> int:
         """Where the first line begins that is a sample of exactly this name; -1 if there is none."""
-        if self._is_at(page, 0):
+        if page.startswith(self._starts):
             return 0
         position = page.find(self._line)
-        while position >= 0 and not self._is_at(page, position + 1):
+        while position >= 0 and not page.startswith(self._starts, position + 1):
             position = page.find(self._line, position + 1)
         return position + 1 if position >= 0 else -1
 
-    def _is_at(self, page: bytes, start: int) -> bool:
-        """A sample begins at ``start``; a longer name that begins like ours does not count."""
-        end = start + len(self._name)
-        return page.startswith(self._name, start) and page[end : end + 1] in _NAME_END
-
     def _check_type(self, page: bytes, start: int) -> None:
-        line = page[page.rfind(b"\n", 0, max(start - 1, 0)) + 1 : start]
-        if line.startswith(self._type) and line[len(self._type) :].strip() in (b"summary", b"histogram"):
-            raise ValueError(f"{self.name} is a {line[len(self._type) :].strip().decode()}, which has no single value")
+        before = page.rfind(b"\n", 0, max(start - 1, 0)) + 1
+        if not page.startswith(self._type, before, start):
+            return
+        kind = page[before + len(self._type) : start].strip()
+        if kind in (b"summary", b"histogram"):
+            raise ValueError(f"{self.name} is a {kind.decode()}, which has no single value")
 
 
+@lru_cache(maxsize=4096)
 def _sample(name: str, rest: bytes) -> Sample:
-    """The sample of a line from behind its name to its end."""
+    """The sample of a line from behind its name to its end.
+
+    Remembered, as the servers of a pool have the same labels and small numbers of requests.
+    """
     labels = _NO_LABELS
     rest = rest.lstrip(b" \t")
     # The label set's brace is the last one of a line: values and timestamps have none.

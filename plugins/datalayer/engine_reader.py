@@ -226,8 +226,8 @@ class _Reading:
     def _finite(self, spec: SeriesSpec, samples: list[Sample]) -> list[float]:
         """The values; [] if one of them is no number."""
         values = [sample.value for sample in samples]
-        wrong = next((value for value in values if not math.isfinite(value)), None)
-        if wrong is not None:
+        if not all(map(math.isfinite, values)):
+            wrong = next(value for value in values if not math.isfinite(value))
             self.problems.append(f"{spec} is {wrong}, not a number")
             return []
         if values:
