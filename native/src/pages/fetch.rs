@@ -1,26 +1,35 @@
 //! One GET of a metrics page over a connection that is kept.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HOST, LOCATION, USER_AGENT};
 use http::{HeaderMap, HeaderValue, Request};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
+use super::buffers::Buffers;
 use super::check;
 use super::excerpt::{Families, excerpt};
 
 /// vLLM answers `/metrics` with a redirect to `/metrics/` in some versions.
 const MAX_REDIRECTS: usize = 3;
-/// A buffer that a huge page has made larger is not kept.
-const KEPT_BYTES: usize = 1024 * 1024;
+/// Nobody reads the body of a redirect, but it is in the way of the next answer.
+const MAX_REDIRECT_BYTES: usize = 64 * 1024;
+/// The part of a page that has come: so small for each connection, as there may be a thousand.
+const READ_BYTES: usize = 32 * 1024;
+/// A connection that was idle for longer may be forgotten by what is between, without a word.
+const MAX_IDLE: Duration = Duration::from_secs(10);
+/// Pages that are larger than this are read few at a time.
+const HUGE_BYTES: usize = 1024 * 1024;
+const HUGE_AT_ONCE: usize = 4;
 
 /// Why there is no page.
 #[derive(Debug, PartialEq, Eq)]
@@ -58,41 +67,59 @@ pub struct Limits {
     pub time: Duration,
 }
 
-/// A connection to a target, if one is open, and the buffer of its pages.
+/// What all fetches of a thread share.
+#[derive(Debug)]
+pub struct Means {
+    pub limits: Limits,
+    buffers: Buffers,
+    huge: Semaphore,
+}
+
+impl Means {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, buffers: Buffers::default(), huge: Semaphore::new(HUGE_AT_ONCE) }
+    }
+}
+
+/// A connection to a target, if one is open.
 #[derive(Default)]
 pub struct Line {
-    connection: Option<SendRequest<Empty<Bytes>>>,
-    page: Vec<u8>,
+    connection: Option<(Sender, Instant)>,
 }
+
+type Sender = SendRequest<Empty<Bytes>>;
 
 impl Line {
     /// The page, or what of it is wanted.
-    pub async fn fetch(&mut self, target: &Target, limits: Limits) -> Result<Vec<u8>, Failure> {
-        self.page.clear();
-        let read = timeout(limits.time, self.read(target, limits)).await;
+    pub async fn fetch(&mut self, target: &Target, means: &Means) -> Result<Vec<u8>, Failure> {
+        let mut page = means.buffers.take();
+        let limit = means.limits.time;
+        let read = timeout(limit, self.read(target, means, &mut page)).await;
         let read = read.unwrap_or_else(|_| {
-            Err(format!("no whole answer within {} s from {}", limits.time.as_secs_f64(), target.url).into())
+            Err(format!("no whole answer within {} s from {}", limit.as_secs_f64(), target.url).into())
         });
-        let found = read.and_then(|()| match check::problem(&self.page) {
+        let found = read.and_then(|()| match check::problem(&page) {
             Some(problem) => Err(problem.into()),
             None => Ok(match &target.families {
-                Some(families) => excerpt(&self.page, families),
-                None => self.page.clone(),
+                Some(families) => excerpt(&page, families),
+                None => std::mem::take(&mut page),
             }),
         });
-        if self.page.capacity() > KEPT_BYTES {
-            self.page = Vec::new();
-        }
+        means.buffers.give(page);
         found
     }
 
-    async fn read(&mut self, target: &Target, limits: Limits) -> Result<(), Failure> {
+    async fn read(&mut self, target: &Target, means: &Means, page: &mut Vec<u8>) -> Result<(), Failure> {
         let mut path = target.path.clone();
         for _ in 0..=MAX_REDIRECTS {
             let (sender, response) = self.answered(target, &path).await?;
             let (head, body) = response.into_parts();
             if let Some(location) = redirect(head.status.as_u16(), &head.headers) {
                 path = followed(target, &path, location).ok_or(Failure::Refused)?;
+                if collect(body, target, means, MAX_REDIRECT_BYTES, page).await.is_ok() {
+                    self.keep(sender);
+                }
+                page.clear();
                 continue;
             }
             if head.status != 200 {
@@ -101,21 +128,22 @@ impl Line {
             if head.headers.get(CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
                 return Err(Failure::Refused);
             }
-            self.collect(body, target, limits).await?;
-            // What cannot be used again says so when it is used.
-            self.connection = Some(sender);
+            collect(body, target, means, means.limits.page_bytes, page).await?;
+            self.keep(sender);
             return Ok(());
         }
         Err(Failure::Refused)
     }
 
+    /// For the next request; what cannot be used again says so then.
+    fn keep(&mut self, sender: Sender) {
+        self.connection = Some((sender, Instant::now()));
+    }
+
     /// Ask, on the kept connection if there is one. A server may have closed that one in the meantime; then a new one is used.
-    async fn answered(
-        &mut self,
-        target: &Target,
-        path: &str,
-    ) -> Result<(SendRequest<Empty<Bytes>>, http::Response<Incoming>), String> {
-        if let Some(mut sender) = self.connection.take()
+    async fn answered(&mut self, target: &Target, path: &str) -> Result<(Sender, http::Response<Incoming>), String> {
+        if let Some((mut sender, since)) = self.connection.take()
+            && since.elapsed() <= MAX_IDLE
             && sender.ready().await.is_ok()
         {
             match sender.send_request(request(target, path)?).await {
@@ -128,27 +156,42 @@ impl Line {
         let response = sender.send_request(request(target, path)?).await.map_err(|error| explained(&error, target))?;
         Ok((sender, response))
     }
-
-    async fn collect(&mut self, mut body: Incoming, target: &Target, limits: Limits) -> Result<(), String> {
-        while let Some(frame) = body.frame().await {
-            let frame = frame.map_err(|error| explained(&error, target))?;
-            let Some(data) = frame.data_ref() else {
-                continue;
-            };
-            if self.page.len() + data.len() > limits.page_bytes {
-                return Err(format!("the answer of {} is larger than {} bytes", target.url, limits.page_bytes));
-            }
-            self.page.extend_from_slice(data);
-        }
-        Ok(())
-    }
 }
 
-async fn connect(target: &Target) -> Result<SendRequest<Empty<Bytes>>, String> {
+/// Read a body to its end.
+async fn collect(
+    mut body: Incoming,
+    target: &Target,
+    means: &Means,
+    max_bytes: usize,
+    into: &mut Vec<u8>,
+) -> Result<(), String> {
+    let mut permit = None;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| explained(&error, target))?;
+        let Some(data) = frame.data_ref() else {
+            continue;
+        };
+        let size = into.len() + data.len();
+        if size > max_bytes {
+            return Err(format!("the answer of {} is larger than {max_bytes} bytes", target.url));
+        }
+        if size > HUGE_BYTES && permit.is_none() {
+            permit = means.huge.acquire().await.ok();
+        }
+        into.extend_from_slice(data);
+    }
+    Ok(())
+}
+
+async fn connect(target: &Target) -> Result<Sender, String> {
     let failed = |error: &std::io::Error| format!("cannot connect to {}: {}", target.url, reason(error));
     let tcp = TcpStream::connect(target.address).await.map_err(|error| failed(&error))?;
     tcp.set_nodelay(true).map_err(|error| failed(&error))?;
-    let (sender, connection) = handshake(TokioIo::new(tcp)).await.map_err(|error| explained(&error, target))?;
+    let mut builder = Builder::new();
+    builder.read_buf_exact_size(Some(READ_BYTES));
+    let opened = builder.handshake(TokioIo::new(tcp)).await;
+    let (sender, connection) = opened.map_err(|error| explained(&error, target))?;
     // Whoever waits for an answer is told of its failure.
     spawn_local(async move { drop(connection.await) });
     Ok(sender)

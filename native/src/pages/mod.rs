@@ -1,5 +1,6 @@
 //! Metrics pages of model servers: fetched by a thread of their own, cut down to the families that somebody reads.
 
+pub mod buffers;
 pub mod check;
 pub mod excerpt;
 pub mod fetch;

@@ -10,9 +10,9 @@ use std::thread::JoinHandle;
 
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::task::{AbortHandle, LocalSet, spawn_local};
 
-use super::fetch::{Failure, Limits, Line, Target};
+use super::fetch::{Failure, Limits, Line, Means, Target};
 
 /// What one fetch gave: a page, or an excerpt of it.
 pub type Page = (u32, Result<Vec<u8>, Failure>);
@@ -109,12 +109,23 @@ struct Slot {
     line: Option<Line>,
     /// Counts up, so that a fetch knows whether its target is still there.
     generation: u64,
+    /// The last fetch.
+    reading: Option<AbortHandle>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if let Some(reading) = &self.reading {
+            reading.abort();
+        }
+    }
 }
 
 type Slots = Rc<RefCell<HashMap<u32, Slot>>>;
 
 async fn run(mut said: UnboundedReceiver<Say>, shared: Arc<Shared>, limits: Limits) {
     let slots = Slots::default();
+    let means = Rc::new(Means::new(limits));
     let mut generation = 0;
     while let Some(say) = said.recv().await {
         match say {
@@ -125,7 +136,7 @@ async fn run(mut said: UnboundedReceiver<Say>, shared: Arc<Shared>, limits: Limi
             Say::Remove(key) => drop(slots.borrow_mut().remove(&key)),
             Say::Read(keys) => {
                 for key in keys {
-                    begin(&slots, key, &shared, limits);
+                    begin(&slots, key, &shared, &means);
                 }
             }
         }
@@ -134,12 +145,14 @@ async fn run(mut said: UnboundedReceiver<Say>, shared: Arc<Shared>, limits: Limi
 
 fn set(slots: &mut HashMap<u32, Slot>, key: u32, target: Target, generation: u64) {
     // A connection is kept if it leads to the same server; one in use is lost to the new target.
-    let kept = slots.remove(&key).filter(|old| old.target.address == target.address).and_then(|old| old.line);
-    slots.insert(key, Slot { target: Rc::new(target), line: Some(kept.unwrap_or_default()), generation });
+    let old = slots.remove(&key).filter(|old| old.target.address == target.address);
+    let kept = old.and_then(|mut old| old.line.take());
+    slots
+        .insert(key, Slot { target: Rc::new(target), line: Some(kept.unwrap_or_default()), generation, reading: None });
 }
 
 /// Fetch in a task of its own, unless that target is being fetched.
-fn begin(slots: &Slots, key: u32, shared: &Arc<Shared>, limits: Limits) {
+fn begin(slots: &Slots, key: u32, shared: &Arc<Shared>, means: &Rc<Means>) {
     let mut borrowed = slots.borrow_mut();
     let Some(slot) = borrowed.get_mut(&key) else {
         return;
@@ -147,13 +160,14 @@ fn begin(slots: &Slots, key: u32, shared: &Arc<Shared>, limits: Limits) {
     let Some(mut line) = slot.line.take() else {
         return;
     };
-    let (target, generation) = (slot.target.clone(), slot.generation);
+    let (target, generation, means) = (slot.target.clone(), slot.generation, means.clone());
     let ending = Ending { slots: slots.clone(), shared: shared.clone(), key, generation, line: None, result: None };
-    spawn_local(async move {
+    let reading = spawn_local(async move {
         let mut ending = ending;
-        ending.result = Some(line.fetch(&target, limits).await);
+        ending.result = Some(line.fetch(&target, &means).await);
         ending.line = Some(line);
     });
+    slot.reading = Some(reading.abort_handle());
 }
 
 /// Tells of a fetch when it is dropped, so that it does even if the fetch panics.

@@ -20,7 +20,7 @@ pub mod epp_native {
     #[pymodule_export]
     use super::bridge::{Bridge, cipher_suites};
     #[pymodule_export]
-    use super::pages::PageReader;
+    use super::pages::{PageReader, page_excerpt};
     #[pymodule_export]
     use super::stream::Stream;
     #[pymodule_export]

@@ -1,4 +1,4 @@
-//! Metrics pages for the event loop: used by `epp/datalayer/native_pages.py` only.
+//! Metrics pages for the event loop: used by `epp/datalayer/page_rounds.py` only.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -8,7 +8,8 @@ use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::pages::excerpt::Families;
+use crate::pages::check;
+use crate::pages::excerpt::{Families, excerpt};
 use crate::pages::fetch::{Failure, Limits, Target};
 use crate::pages::reader;
 
@@ -100,4 +101,16 @@ impl PageReader {
     fn open(&self) -> MutexGuard<'_, Option<reader::PageReader>> {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The lines of a page that the reader hands out, for tests and measurements.
+///
+/// Raises:
+///     ValueError: this is no whole page.
+#[pyfunction]
+pub fn page_excerpt<'py>(py: Python<'py>, page: &[u8], families: Vec<String>) -> PyResult<Bound<'py, PyBytes>> {
+    if let Some(problem) = check::problem(page) {
+        return Err(PyValueError::new_err(problem));
+    }
+    Ok(PyBytes::new(py, &excerpt(page, &Families::new(families))))
 }
