@@ -203,6 +203,7 @@ class App:
         for plugin in self.instances.by_name.values():
             if isinstance(plugin, HasLifecycle):
                 await plugin.start()
+        _logger.info("metrics pages", reader="native" if self.collector.has_reader else "event loop")
         await self.collector.start()
         await self._discover()
         self.health.set_ready("pool")

@@ -72,6 +72,11 @@ class Collector:
         for binding in sources:
             _bind_paths(binding)
 
+    @property
+    def has_reader(self) -> bool:
+        """Plain pages are not read by tasks."""
+        return self._rounds is not None
+
     async def start(self) -> None:
         """Begin: every endpoint is read at once, then at its interval."""
         self.store.subscribe(self)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
 from importlib import import_module
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 TICK_S = 0.01
 NATIVE_MODULE = "epp_native"
+BURST = 64
+"""So many pages are handled in one turn of the event loop: a millisecond, if all of them have changed."""
 _EARLY_S = 0.001
 """So much early a timer may be."""
 
@@ -92,26 +95,32 @@ class PageRounds:
         self._scrapes: dict[int, Scrape] = {}
         self._due: list[tuple[float, int]] = []
         self._under_way: set[int] = set()
+        self._came: deque[Page] = deque()
+        """Taken from the reader, not handled yet."""
         self._timer: asyncio.Handle | None = None
         self._ticks_at_s = 0.0
         self._is_lost = False
 
     def follow(self, scrape: Scrape) -> bool:
         """Read this one from now on, or go on with what its endpoint says now; False if native code cannot."""
-        page = _page(scrape)
-        if page is None or self._is_lost:
+        wanted = self._wanted(scrape)
+        if wanted is None:
             self.forget(scrape)
             return False
-        families = _families(scrape)
         place = self._places.get(scrape)
-        if place is not None and place[1:] == (page, families):
+        if place is not None and place[1:] == wanted:
             return True
         self.forget(scrape)
-        place = self._places[scrape] = _Place(next(self._keys), page, families)
-        self._scrapes[place.key] = scrape
-        self._reader.set_target(place.key, page.address, page.port, page.host, page.path, page.url, families)
+        key, (page, families) = next(self._keys), wanted
+        try:
+            self._reader.set_target(key, page.address, page.port, page.host, page.path, page.url, families)
+        except ValueError as error:
+            logger.info("page is left to the event loop", extra={"url": page.url, "error": str(error)})
+            return False
+        self._places[scrape] = _Place(key, page, families)
+        self._scrapes[key] = scrape
         now = self._clock()
-        heappush(self._due, (now, place.key))
+        heappush(self._due, (now, key))
         self._tick_at(now)
         return True
 
@@ -131,30 +140,48 @@ class PageRounds:
             self.forget(scrape)
         self._reader.close()
 
+    def _wanted(self, scrape: Scrape) -> tuple[PageAddress, tuple[str, ...] | None] | None:
+        if self._is_lost:
+            return None
+        try:
+            page = _page(scrape)
+            return (page, _families(scrape)) if page is not None else None
+        except Exception as error:  # noqa: BLE001 — a plugin's bug must not end the scraping
+            scrape.misbehaved(error)
+            return None
+
     def _tick(self) -> None:
         self._timer = None
         now = self._clock()
+        if not self._came:
+            self._exchange(now)
+        for _ in range(min(len(self._came), BURST)):
+            self._tell(*self._came.popleft(), now)
+        self._tick_next(now)
+
+    def _exchange(self, now_s: float) -> None:
         try:
-            pages = self._reader.exchange(self._take_due(now))
+            self._came.extend(self._reader.exchange(self._take_due(now_s)))
         except RuntimeError as error:
             self._lost(error)
+
+    def _tell(self, key: int, page: bytes | None, problem: str | None, now_s: float) -> None:
+        scrape = self._scrapes.get(key)
+        if scrape is None:
             return
-        refused = []
-        for key, page, problem in pages:
-            scrape = self._scrapes.get(key)
-            if scrape is None:
-                continue
-            self._under_way.discard(key)
+        self._under_way.discard(key)
+        try:
             if page is not None:
-                scrape.fetched(page, now)
+                scrape.fetched(page, now_s)
             elif problem is not None:
                 scrape.failed(problem)
             else:
-                refused.append(scrape)
-                continue
-            heappush(self._due, (scrape.due_s(now), key))
-        self._hand_over(refused)
-        self._tick_next(now)
+                self._hand_over((scrape,))
+                return
+        except Exception:
+            # The others, and this one's next page, are still to come.
+            logger.exception("page not handled", extra={"endpoint": scrape.state.endpoint_id})
+        heappush(self._due, (scrape.due_s(now_s), key))
 
     def _take_due(self, now_s: float) -> list[int]:
         due: list[int] = []
@@ -166,7 +193,9 @@ class PageRounds:
         return due
 
     def _tick_next(self, now_s: float) -> None:
-        if self._under_way:
+        if self._came:
+            self._tick_at(now_s)
+        elif self._under_way:
             self._tick_at(now_s + TICK_S / 2)
         if self._due:
             self._tick_at(self._due[0][0])
@@ -191,6 +220,8 @@ class PageRounds:
 
     def _lost(self, error: RuntimeError) -> None:
         self._is_lost = True
+        self._due.clear()
+        self._under_way.clear()
         logger.critical("pages are read by the event loop from now on, which costs more", exc_info=error)
         self._hand_over(tuple(self._places))
 

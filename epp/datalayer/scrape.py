@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from epp.datalayer.store import EndpointStore
-from epp.framework.interfaces import DataSource, Extractor
+from epp.framework.interfaces import DataSource, Extractor, ReadsFamilies
 from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
 
 logger = logging.getLogger(__name__)
@@ -20,6 +20,8 @@ logger = logging.getLogger(__name__)
 MAX_BACKOFF_S = 5.0
 LOG_PAUSE_S = 30.0
 """At most one line about an endpoint's health in this time."""
+MAX_REMEMBERED_BYTES = 16 * 1024
+"""Excerpts are far smaller; a whole page is hardly ever the same twice, and would only fill the memory."""
 
 
 class CollectorCounters(Protocol):
@@ -120,7 +122,18 @@ class Scrape:
         interval_s: between two reads.
     """
 
-    __slots__ = ("_books", "_interval_s", "_payload", "_phase_s", "_seen", "_written", "binding", "state", "target")
+    __slots__ = (
+        "_books",
+        "_interval_s",
+        "_is_repeatable",
+        "_payload",
+        "_phase_s",
+        "_seen",
+        "_written",
+        "binding",
+        "state",
+        "target",
+    )
 
     def __init__(self, books: Books, target: Target, binding: SourceBinding, interval_s: float) -> None:
         self.target = target
@@ -129,8 +142,9 @@ class Scrape:
         self._books = books
         self._interval_s = interval_s
         self._phase_s = interval_s * zlib.crc32(f"{target.endpoint.id} {binding.name}".encode()) / 2**32
+        self._is_repeatable = all(isinstance(entry.extractor, ReadsFamilies) for entry in binding.extractors)
         self._payload: bytes | None = None
-        """The last one, if all was well with it: the same again says the same again."""
+        """The last one, if all was well with it: the same again says the same again, as ``ReadsFamilies`` promises."""
         self._seen = target.endpoint
         self._written = UNSCRAPED
         """What was stored for it."""
@@ -162,7 +176,8 @@ class Scrape:
         self._payload = None
         if metrics is not previous:
             self._store(metrics, now_s)
-            if not problems and metrics.updated_s == now_s:
+            is_well = not problems and metrics.updated_s == now_s
+            if is_well and self._is_repeatable and len(payload) <= MAX_REMEMBERED_BYTES:
                 self._payload, self._seen = payload, endpoint
         elif problems:
             state.is_failing = True
@@ -190,8 +205,12 @@ class Scrape:
 
     def crashed(self, error: Exception) -> None:
         """Nothing came, and that is the source's own fault."""
-        self._books.report_defect(self.binding.type, error)
+        self.misbehaved(error)
         self.failed(f"{type(error).__name__}: {error}")
+
+    def misbehaved(self, error: Exception) -> None:
+        """The source or one of its extractors has a bug."""
+        self._books.report_defect(self.binding.type, error)
 
     def _store(self, metrics: EndpointMetrics, now_s: float) -> None:
         state = self.state

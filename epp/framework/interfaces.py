@@ -337,7 +337,11 @@ class ServesPages(Protocol):
 
 @runtime_checkable
 class ReadsFamilies(Protocol):
-    """An Extractor that looks only at some families of a metrics page, so that it may be given those lines alone."""
+    """An Extractor that looks only at some families of a metrics page, so that it may be given those lines alone.
+
+    What it gives depends on these lines and the endpoint alone: while they stay the same it is not asked again, only
+    ``updated_s`` moves.
+    """
 
     def families(self, endpoint: Endpoint) -> frozenset[str]:
         """Names of the samples that it reads with ``FamilyReader``."""

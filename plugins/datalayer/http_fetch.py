@@ -115,6 +115,8 @@ def _explained(error: aiohttp.ClientError, url: URL) -> str:
         return f"the answer of {url} cannot be unpacked"
     if isinstance(error, aiohttp.ClientPayloadError | aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
         return f"the connection to {url} was lost before its whole answer came"
+    if isinstance(error, aiohttp.TooManyRedirects):
+        return f"too many redirects from {url}"
     if isinstance(error, aiohttp.ClientResponseError):
         return f"the answer of {url} is no HTTP"
     return f"{type(error).__name__}: {error}"

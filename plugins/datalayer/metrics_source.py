@@ -112,11 +112,12 @@ class MetricsSource:
 
 
 def _is_ip_address(host: str) -> bool:
+    """Without a zone, which is a name."""
     try:
         ipaddress.ip_address(host)
     except ValueError:
         return False
-    return True
+    return "%" not in host
 
 
 def _with_port(endpoint: Endpoint, port: int) -> str:
