@@ -2,7 +2,8 @@
 
 Run: ``python -m bench.micro.native_streams [--streams 40000] [--connections 4] [--transport native]``. Streams go straight to
 ``epp serve``, without Envoy: first all of them are routed and wait for their response, then each is in the middle of a streamed
-one, then all end. Resident memory of the picker is read at each step and divided by the streams.
+one, then all end. Resident memory of the picker is read at each step and divided by the streams; how many are open at once is
+the picker's own count, which must be all of them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import argparse
 import asyncio
 import struct
 import time
+import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +25,7 @@ _PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 _MAX_WINDOW = 2**31 - 1
+_OPEN = "llm_d_epp_extproc_streams_inflight "
 _BATCH = 500
 """Streams begun at a time on a connection, so that both sides keep up."""
 
@@ -46,8 +49,10 @@ class Connection:
         await self._writer.drain()
 
     async def until_received(self, messages_bytes: int) -> None:
-        """Wait until so many bytes of answers have come in all."""
+        """Wait until so many bytes of answers have come in all; no stream may end before."""
         while self.messages_bytes < messages_bytes:
+            if self.ended:
+                raise ConnectionError(f"the picker has ended {self.ended} streams")
             await self._until_changed()
 
     async def until_ended(self, count: int) -> None:
@@ -146,6 +151,18 @@ def resident_bytes(pid: int) -> int:
     return pages * 4096
 
 
+async def open_streams(metrics_port: int) -> int:
+    """How many streams the picker says are open now."""
+
+    def read() -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{metrics_port}/metrics", timeout=10) as response:
+            text: str = response.read().decode()
+            return text
+
+    lines = (await asyncio.to_thread(read)).splitlines()
+    return next(int(float(line.removeprefix(_OPEN))) for line in lines if line.startswith(_OPEN))
+
+
 async def _exchange(connections: Sequence[Connection], streams: int, payload: bytes, *, opens: bool = False) -> None:
     """Send the payload on each stream; return once every stream was answered."""
     numbers = [2 * number + 1 for number in range(streams // len(connections))]
@@ -168,7 +185,13 @@ async def _exchange(connections: Sequence[Connection], streams: int, payload: by
 
 async def measure(streams: int, connections: int, transport: str) -> list[str]:
     """Run it; returns lines to print."""
-    flags = ["--endpoint=127.0.0.1:9", "--secure-serving=false", f"--transport={transport}", "--v=0"]
+    flags = [
+        "--endpoint=127.0.0.1:9",
+        "--secure-serving=false",
+        f"--transport={transport}",
+        "--v=0",
+        "--enable-grpc-stream-metrics",
+    ]
     async with PickerProcess(flags) as picker:
         pid = picker.process.pid
         opened = [Connection(*await asyncio.open_connection("127.0.0.1", picker.grpc_port)) for _ in range(connections)]
@@ -181,12 +204,17 @@ async def measure(streams: int, connections: int, transport: str) -> list[str]:
             resident = resident_bytes(pid)
             per_stream = (resident - idle) / streams
             lines.append(f"{name:12} {resident / 2**20:8.1f} MiB, {per_stream:6.0f} bytes per stream, after {spent:.1f} s")
+            found = await open_streams(picker.metrics_port)
+            if found != streams:
+                raise RuntimeError(f"{found} streams are open instead of {streams}")
+            lines[-1] += f", {found} open at once"
         for connection in opened:
             numbers = range(1, 2 * (streams // connections), 2)
             await connection.send([_frame(_DATA, 0, number, _last()) for number in numbers])
             await connection.until_ended(len(numbers))
         await asyncio.sleep(1)
-        lines.append(f"{'all ended':12} {resident_bytes(pid) / 2**20:8.1f} MiB")
+        left = await open_streams(picker.metrics_port)
+        lines.append(f"{'all ended':12} {resident_bytes(pid) / 2**20:8.1f} MiB, {left} open")
         for connection in opened:
             connection.close()
     return lines
@@ -199,6 +227,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=4)
     parser.add_argument("--transport", choices=("native", "grpcio"), default="native")
     args = parser.parse_args()
+    args.streams -= args.streams % args.connections  # as many on each
     print(f"calibration {calibrate():.1f} ns")
     print(f"{args.streams} streams over {args.connections} connections, transport {args.transport}")
     for line in asyncio.run(measure(args.streams, args.connections, args.transport)):

@@ -141,6 +141,9 @@ class GrpcTransport:
                 ("grpc.max_send_message_length", settings.max_send_bytes),
                 # One stream per request in flight, all over few connections.
                 ("grpc.max_concurrent_streams", 2**31 - 1),
+                # New streams of a burst wait; by default some of them are refused above 1000, at random.
+                ("grpc.server.max_pending_requests", 2**31 - 1),
+                ("grpc.server.max_pending_requests_hard_limit", 2**31 - 1),
                 # The data plane's keepalive pings are welcome, also between requests.
                 ("grpc.keepalive_permit_without_calls", 1),
                 ("grpc.http2.min_ping_interval_without_data_ms", 1000),

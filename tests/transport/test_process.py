@@ -198,8 +198,8 @@ class Server:
 
 
 @contextlib.asynccontextmanager
-async def serving(transport: str, mischief: str) -> AsyncIterator[tuple[Server, list[Stream]]]:
-    """The server, and a hundred streams that have not begun."""
+async def serving(transport: str, mischief: str, streams: int = STREAMS) -> AsyncIterator[tuple[Server, list[Stream]]]:
+    """The server, and so many streams that have not begun."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "tests.transport.process_server", transport, mischief), stdin=pipe, stdout=pipe, stderr=pipe
@@ -208,7 +208,7 @@ async def serving(transport: str, mischief: str) -> AsyncIterator[tuple[Server, 
     try:
         server = Server(process, json.loads(await process.stdout.readline()))
         async with aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            yield server, [Stream(channel) for _ in range(STREAMS)]
+            yield server, [Stream(channel) for _ in range(streams)]
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
@@ -282,6 +282,16 @@ async def test_sigterm_while_a_call_blocks(transport: str, mischief: str) -> Non
         assert await codes_of(streams[::2]) <= {UNAVAILABLE, CANCELLED}  # grpc cancels what it had not handed over yet
         words = await server.ends()
         assert words["requests"] == words["finished"] >= 1
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_streams_that_begin_while_a_call_blocks_are_served_later(transport: str) -> None:
+    """More than the thousand above which grpc would refuse some of them, were it not told otherwise."""
+    async with serving(transport, "block", streams=1500) as (server, streams):
+        await ask(streams)
+        assert await server.says() == "blocked"
+        server.unblock()
+        await asyncio.gather(*(stream.routed() for stream in streams))
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
