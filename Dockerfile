@@ -1,6 +1,30 @@
 # The image of the service: `docker build --build-arg EPP_BUILD_COMMIT=$(git rev-parse HEAD) -t endpoint-picker .`
-# Pin the base by digest for a release: --build-arg PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:...
+# Pin the bases by digest for a release: --build-arg PYTHON_IMAGE=python:3.13-slim-bookworm@sha256:...
+# All are of one Debian release: the extension runs with the C library that it is linked with. Its Python may be another.
 ARG PYTHON_IMAGE=python:3.13-slim-bookworm
+# with a C compiler, which links
+ARG COMPILER_IMAGE=python:3.13-bookworm
+ARG RUST_IMAGE=rust:1.95-slim-bookworm
+
+FROM ${RUST_IMAGE} AS rust
+
+FROM ${COMPILER_IMAGE} AS native
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore \
+    RUSTUP_HOME=/usr/local/rustup CARGO_HOME=/usr/local/cargo PATH=/usr/local/cargo/bin:$PATH
+COPY --from=rust /usr/local/rustup /usr/local/rustup
+COPY --from=rust /usr/local/cargo /usr/local/cargo
+WORKDIR /src
+COPY requirements-build.lock ./
+RUN python -m pip install --require-hashes -r requirements-build.lock
+WORKDIR /src/native
+# the pinned crates first, below an empty crate: this layer is built again only when they change
+COPY native/Cargo.toml native/crates.txt native/crates.py native/pyproject.toml ./
+RUN mkdir src && touch src/lib.rs && python crates.py pin \
+ && maturin build --release --strip --locked --interpreter python --out /empty
+COPY native/epp_native.pyi ./
+COPY native/src ./src
+# cargo goes by times, and those of the sources may be before that of the empty crate
+RUN touch src/lib.rs && maturin build --release --strip --locked --interpreter python --out /dist
 
 FROM ${PYTHON_IMAGE} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
@@ -16,6 +40,8 @@ COPY plugins ./plugins
 COPY epp ./epp
 RUN python -m pip wheel --no-deps --no-build-isolation --wheel-dir /dist . \
  && python -m pip --python /opt/epp/bin/python install --no-deps --no-index /dist/*.whl
+COPY --from=native /dist /dist/native
+RUN python -m pip --python /opt/epp/bin/python install --no-deps --no-index /dist/native/*.whl
 COPY docker/prune_protos.py ./docker/
 # pip has compiled everything, so nothing is written when the service runs
 RUN PYTHONDONTWRITEBYTECODE=1 /opt/epp/bin/python docker/prune_protos.py

@@ -76,7 +76,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 lock:
 	$(COMPILE) --extra test pyproject.toml --output-file requirements.lock
 	$(COMPILE) --constraint requirements.lock pyproject.toml --output-file requirements-runtime.lock
-	echo hatchling | $(COMPILE) --constraint requirements.lock - --output-file requirements-build.lock
+	printf 'hatchling\nmaturin\n' | $(COMPILE) --constraint requirements.lock - --output-file requirements-build.lock
 
 wheel: setup
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .

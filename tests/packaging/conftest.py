@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -20,6 +21,8 @@ from epp.demo.envoy import EnvoyError, find_envoy
 from tests.packaging.sandbox import Sandbox, why_impossible
 
 CHECKOUT = Path(__file__).parents[2]
+NATIVE = CHECKOUT / "native"
+NATIVE_BUILD = ("maturin", "build", "--release", "--strip", "--locked", "--offline", "--interpreter", sys.executable)
 SITE = Path(sysconfig.get_path("purelib"))
 
 
@@ -57,11 +60,26 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def image_tree(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Tree:
-    """What the image holds: the wheel and the packages of the runtime lock, pruned as in the Dockerfile."""
+def native_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """The extension's wheel as `make native` built it, or built now by the command of the Dockerfile; None without cargo."""
+    sources = [path for path in NATIVE.rglob("*") if path.is_file() and "target" not in path.parts]
+    changed_s = max(path.stat().st_mtime for path in sources if path.suffix in {".rs", ".toml", ".txt", ".pyi"})
+    built = [path for path in (CHECKOUT / "dist" / "native").glob("*.whl") if path.stat().st_mtime >= changed_s]
+    if not built and shutil.which("cargo") and (NATIVE / "Cargo.lock").exists():
+        folder = tmp_path_factory.mktemp("native")
+        subprocess.run([*NATIVE_BUILD, "--out", folder], cwd=NATIVE, check=True, capture_output=True, timeout=100)
+        built = list(folder.glob("*.whl"))
+    return built[0] if built else None
+
+
+@pytest.fixture(scope="session")
+def image_tree(wheel: Path, native_wheel: Path | None, tmp_path_factory: pytest.TempPathFactory) -> Tree:
+    """What the image holds: both wheels and the packages of the runtime lock, pruned as in the Dockerfile."""
     tree = _new_tree(tmp_path_factory.mktemp("image") / "epp", wheel)
     for name in locked("requirements-runtime.lock"):
         _link(metadata.distribution(name), tree.site)
+    if native_wheel is not None:
+        _pip("--python", tree.python, "install", "--no-deps", "--no-index", native_wheel)
     subprocess.run([tree.python, CHECKOUT / "docker" / "prune_protos.py"], check=True, capture_output=True, timeout=60)
     return tree
 
@@ -74,6 +92,16 @@ def user_tree(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Tree:
     with contextlib.suppress(EnvoyError):
         (tree.path / "bin" / "envoy").symlink_to(find_envoy())
     return tree
+
+
+@pytest.fixture
+def native_sandbox(sandbox: Sandbox, native_wheel: Path | None, request: pytest.FixtureRequest) -> Sandbox:
+    """The same where the tree holds the extension."""
+    if native_wheel is None:
+        if "native" in request.config.getoption("--require").split(","):
+            pytest.fail("--require native, but there is no wheel of the extension, and no cargo to build one")
+        pytest.skip("needs the wheel of the extension, or cargo")
+    return sandbox
 
 
 @pytest.fixture

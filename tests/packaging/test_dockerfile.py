@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+import tomllib
 from dataclasses import dataclass
 from fnmatch import fnmatch
 
 import pytest
 
 from epp.options import Options
-from tests.packaging.conftest import CHECKOUT
+from tests.packaging.conftest import CHECKOUT, NATIVE_BUILD
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,56 @@ def test_what_the_image_does_not_need_stays_outside(path: str) -> None:
     assert not sent_to_the_builder(path)
 
 
-def test_both_stages_start_from_one_pinned_base() -> None:
-    [base] = [i.rest for i in instructions() if i.word == "ARG" and i.rest.startswith("PYTHON_IMAGE=")]
-    assert re.fullmatch(r"PYTHON_IMAGE=python:3\.13[.\d]*-slim-[a-z]+", base)
-    assert [i.rest for i in instructions() if i.word == "FROM"] == ["${PYTHON_IMAGE} AS build", "${PYTHON_IMAGE}"]
+def test_all_stages_start_from_pinned_bases_of_one_release() -> None:
+    bases = dict(i.rest.split("=") for i in instructions() if i.word == "ARG" and "_IMAGE=" in i.rest)
+    patterns = {
+        "PYTHON_IMAGE": r"python:3\.13[.\d]*-slim-bookworm",
+        "COMPILER_IMAGE": r"python:3\.13[.\d]*-bookworm",
+        "RUST_IMAGE": r"rust:1\.\d+[.\d]*-slim-bookworm",
+    }
+    assert bases.keys() == patterns.keys()
+    assert all(re.fullmatch(pattern, bases[name]) for name, pattern in patterns.items()), bases
+    stages = ["RUST_IMAGE} AS rust", "COMPILER_IMAGE} AS native", "PYTHON_IMAGE} AS build", "PYTHON_IMAGE}"]
+    assert [i.rest for i in instructions() if i.word == "FROM"] == [f"${{{stage}" for stage in stages]
+
+
+def test_rust_is_new_enough_for_the_crate() -> None:
+    [image] = [i.rest for i in instructions() if i.word == "ARG" and i.rest.startswith("RUST_IMAGE=")]
+    crate = tomllib.loads((CHECKOUT / "native" / "Cargo.toml").read_text())["package"]
+    have, want = (tuple(map(int, re.findall(r"\d+", text)[:2])) for text in (image, crate["rust-version"]))
+    assert have >= want
+
+
+def stage(name: str) -> list[Instruction]:
+    """The instructions of a named stage."""
+    found = instructions()
+    start = next(
+        i for i, instruction in enumerate(found) if instruction.word == "FROM" and instruction.rest.endswith(f"AS {name}")
+    )
+    end = next(i for i, instruction in enumerate(found[start + 1 :], start + 1) if instruction.word == "FROM")
+    return found[start:end]
+
+
+def test_crates_are_pinned_and_built_before_the_sources_come() -> None:
+    """So that a change of the sources builds one crate, not all."""
+    words = [f"{instruction.word} {instruction.rest}" for instruction in stage("native")]
+    pinning, building = (next(i for i, line in enumerate(words) if what in line) for what in ("crates.py pin", "--out /dist"))
+    sources = words.index("COPY native/src ./src")
+    assert pinning < sources < building
+    flags = " ".join(NATIVE_BUILD).replace(" --offline", "").replace(sys.executable, "python")
+    assert flags in words[pinning]
+    assert flags in words[building]
+
+
+def test_the_image_holds_the_extension_but_no_compiler() -> None:
+    assert "COPY --from=native /dist /dist/native" in [f"{i.word} {i.rest}" for i in stage("build")]
+    assert [i.rest for i in last_stage() if i.word == "COPY"] == ["--from=build /opt/epp /opt/epp"]
+
+
+@pytest.mark.parametrize("path", ["native/target", "native/Cargo.lock"])
+def test_no_build_of_the_checkout_reaches_the_builder(path: str) -> None:
+    lines = (CHECKOUT / ".dockerignore").read_text().splitlines()
+    assert lines.index(path) > lines.index("!native")
 
 
 def test_it_runs_as_a_numbered_user_without_privileges() -> None:
@@ -106,5 +154,8 @@ def test_only_locked_packages_are_installed() -> None:
     commands = "&&".join(i.rest for i in instructions() if i.word == "RUN").split("&&")
     installs = [command.split() for command in commands if " install " in command]
     locks = [words[words.index("-r") + 1] for words in installs if "--require-hashes" in words]
-    assert locks == ["requirements-build.lock", "requirements-runtime.lock"]
-    assert [words[-3:] for words in installs if "--require-hashes" not in words] == [["--no-deps", "--no-index", "/dist/*.whl"]]
+    assert locks == ["requirements-build.lock", "requirements-build.lock", "requirements-runtime.lock"]
+    wheels = ["/dist/*.whl", "/dist/native/*.whl"]
+    assert [words[-3:] for words in installs if "--require-hashes" not in words] == [
+        ["--no-deps", "--no-index", wheel] for wheel in wheels
+    ]

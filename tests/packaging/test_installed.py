@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
@@ -10,8 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from grpc import aio
 
 from epp.version import VERSION
+from tests.conformance.wire import Stream, request_body, request_headers, see_response, std_body
 from tests.packaging.conftest import Tree
 from tests.packaging.sandbox import Sandbox
 
@@ -56,6 +59,22 @@ def test_the_image_serves_as_another_user_and_writes_nothing_but_the_ready_file(
     assert [record["msg"] for record in records if record["level"] == "error"] == []
     assert records[-1]["msg"] == "stopped"
     assert [path for path in sandbox.scratch.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize("transport", ["auto", "native"])
+async def test_the_image_serves_through_the_extension(transport: str, native_sandbox: Sandbox) -> None:
+    with native_sandbox.start([*SERVE, "--secure-serving=false", f"--transport={transport}"]) as process:
+        ready = await asyncio.to_thread(read_ready_file, native_sandbox.scratch / "ready.json", process)
+        async with aio.insecure_channel(f"127.0.0.1:{ready['grpc_port']}") as channel:
+            stream = await Stream(channel).send(request_headers(), request_body(std_body("m", "p")))
+            assert (await stream.routed()).target == "127.0.0.1:1"
+            await see_response(stream)
+        process.send_signal(signal.SIGTERM)
+        output, _ = await asyncio.to_thread(process.communicate, timeout=30)
+    assert process.returncode == 0, output
+    records = [json.loads(line) for line in output.splitlines()]
+    assert [record["name"] for record in records if record["msg"] == "transport"] == ["native"]
+    assert [path for path in native_sandbox.scratch.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize("folder", ["/", "/opt/epp", "/opt/epp/lib", "/etc"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 import zipfile
 from email import message_from_string
@@ -55,6 +56,14 @@ def test_the_metadata_is_right(about: Message) -> None:
     fields = ("Name", "Version", "License-Expression", "Requires-Python", "Description-Content-Type")
     assert [about[field] for field in fields] == ["endpoint-picker", VERSION, "Apache-2.0", ">=3.11", "text/markdown"]
     assert set(about.get_all("Provides-Extra", [])) == {"demo", "latency", "mongodb", "redis", "test", "tokenizer"}
+
+
+def test_the_extension_is_one_wheel_for_all_pythons(native_wheel: Path | None) -> None:
+    if native_wheel is None:
+        pytest.skip("needs the wheel of the extension, or cargo")
+    assert re.fullmatch(r"epp_native-[\d.]+-cp311-abi3-manylinux_\w+\.whl", native_wheel.name)
+    with zipfile.ZipFile(native_wheel) as archive:
+        assert [name for name in archive.namelist() if name.endswith(".so")] == ["epp_native/epp_native.abi3.so"]
 
 
 @pytest.mark.parametrize("lock", ["requirements-runtime.lock", "requirements-build.lock"])
