@@ -1,7 +1,7 @@
 """PageRounds: has plain pages read by native code, many with one call.
 
-The clock ticks in slots of ``TICK_S``. A tick says which pages are due and takes all that came since the last one, so that the
-event loop is woken a hundred times a second at most, however many endpoints there are.
+Pages that are due in one slot of time are read together, a tick later all that came is taken, so that the event loop is woken a
+hundred times a second at most, however many endpoints there are. Slots are as long as their pages are few.
 """
 
 from __future__ import annotations
@@ -26,6 +26,12 @@ TICK_S = 0.01
 NATIVE_MODULE = "epp_native"
 BURST = 64
 """So many pages are handled in one turn of the event loop: a millisecond, if all of them have changed."""
+SLOT_PAGES = 16
+"""So many pages are read together before slots get shorter."""
+MAX_SLOT_TICKS = 5
+_AT_ONCE = 0.0
+_SAME_SLOT = 1e-6
+"""Part of a slot that is nothing but rounding."""
 _EARLY_S = 0.001
 """So much early a timer may be."""
 
@@ -94,9 +100,11 @@ class PageRounds:
         self._places: dict[Scrape, _Place] = {}
         self._scrapes: dict[int, Scrape] = {}
         self._due: list[tuple[float, int]] = []
-        self._under_way: set[int] = set()
+        self._under_way: dict[int, float] = {}
+        """Keys that are being read, and when they were due."""
         self._came: deque[Page] = deque()
         """Taken from the reader, not handled yet."""
+        self._slot_s = TICK_S
         self._timer: asyncio.Handle | None = None
         self._ticks_at_s = 0.0
         self._is_lost = False
@@ -120,7 +128,8 @@ class PageRounds:
         self._places[scrape] = _Place(key, page, families)
         self._scrapes[key] = scrape
         now = self._clock()
-        heappush(self._due, (now, key))
+        self._measure_slots()
+        heappush(self._due, (_AT_ONCE, key))
         self._tick_at(now)
         return True
 
@@ -129,8 +138,9 @@ class PageRounds:
         place = self._places.pop(scrape, None)
         if place is not None:
             del self._scrapes[place.key]
-            self._under_way.discard(place.key)
+            self._under_way.pop(place.key, None)
             self._reader.remove_target(place.key)
+            self._measure_slots()
 
     def close(self) -> None:
         """End everything; no scrape is told anything any more."""
@@ -169,7 +179,7 @@ class PageRounds:
         scrape = self._scrapes.get(key)
         if scrape is None:
             return
-        self._under_way.discard(key)
+        due_s = self._under_way.pop(key, _AT_ONCE)
         try:
             if page is not None:
                 scrape.fetched(page, now_s)
@@ -181,29 +191,44 @@ class PageRounds:
         except Exception:
             # The others, and this one's next page, are still to come.
             logger.exception("page not handled", extra={"endpoint": scrape.state.endpoint_id})
-        heappush(self._due, (scrape.due_s(now_s), key))
+        heappush(self._due, (self._next_s(scrape, due_s, now_s), key))
+
+    def _next_s(self, scrape: Scrape, due_s: float, now_s: float) -> float:
+        """When to read next. That a slot ends late for this scrape must not cost its next moment."""
+        next_s = due_s + scrape.interval_s
+        is_missed = self._slot_end_s(next_s) <= now_s
+        return scrape.due_s(now_s) if is_missed or scrape.state.consecutive_failures else next_s
 
     def _take_due(self, now_s: float) -> list[int]:
         due: list[int] = []
-        while self._due and self._due[0][0] <= now_s + _EARLY_S:
-            _, key = heappop(self._due)
+        while self._due and self._slot_end_s(self._due[0][0]) <= now_s + _EARLY_S:
+            due_s, key = heappop(self._due)
             if key in self._scrapes:
+                self._under_way[key] = due_s
                 due.append(key)
-        self._under_way.update(due)
         return due
 
     def _tick_next(self, now_s: float) -> None:
         if self._came:
             self._tick_at(now_s)
         elif self._under_way:
-            self._tick_at(now_s + TICK_S / 2)
+            self._tick_at(now_s + TICK_S)
         if self._due:
-            self._tick_at(self._due[0][0])
+            self._tick_at(self._slot_end_s(self._due[0][0]))
+
+    def _measure_slots(self) -> None:
+        """Few pages share long slots, which wake the process less often; many have short ones, so that no slot is crowded."""
+        pages_per_tick = TICK_S * sum(1 / scrape.interval_s for scrape in self._places)
+        self._slot_s = TICK_S * min(max(int(SLOT_PAGES / pages_per_tick), 1), MAX_SLOT_TICKS) if pages_per_tick else TICK_S
+
+    def _slot_end_s(self, due_s: float) -> float:
+        """When what is due then is read: all that is due in one slot together."""
+        return ceil(due_s / self._slot_s - _SAME_SLOT) * self._slot_s
 
     def _tick_at(self, at_s: float) -> None:
-        """Tick at the end of the slot in which this is, unless a tick comes before."""
+        """Tick then, unless a tick comes before."""
         now = self._clock()
-        at_s = ceil(at_s / TICK_S) * TICK_S if at_s > now else now
+        at_s = max(at_s, now)
         if self._timer is not None:
             if self._ticks_at_s <= at_s:
                 return

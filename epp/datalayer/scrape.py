@@ -124,13 +124,13 @@ class Scrape:
 
     __slots__ = (
         "_books",
-        "_interval_s",
         "_is_repeatable",
         "_payload",
         "_phase_s",
         "_seen",
         "_written",
         "binding",
+        "interval_s",
         "state",
         "target",
     )
@@ -140,7 +140,7 @@ class Scrape:
         self.binding = binding
         self.state = ScrapeState(target.endpoint.id, binding.name)
         self._books = books
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._phase_s = interval_s * zlib.crc32(f"{target.endpoint.id} {binding.name}".encode()) / 2**32
         self._is_repeatable = all(isinstance(entry.extractor, ReadsFamilies) for entry in binding.extractors)
         self._payload: bytes | None = None
@@ -151,7 +151,7 @@ class Scrape:
 
     def due_s(self, now_s: float) -> float:
         """When to read next: on this endpoint's own grid, later and later while it fails. What was missed is dropped."""
-        interval = self._interval_s
+        interval = self.interval_s
         if self.state.consecutive_failures:
             backoff = min(interval * 2.0 ** min(self.state.consecutive_failures, 16), MAX_BACKOFF_S)
             return now_s + max(interval, backoff)
