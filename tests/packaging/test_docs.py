@@ -16,7 +16,9 @@ from epp.telemetry.catalogue import CATALOGUE, PREFIX, REQUEST_LABELS
 from tests.packaging.conftest import CHECKOUT
 
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
-_OTHER_PROGRAMS = re.compile(r"^.*(pip install|py-spy|pytest|ruff|lint-imports|docker build|bench\.load|--picker).*$", re.MULTILINE)
+_OTHER_PROGRAMS = re.compile(
+    r"^.*(pip install|py-spy|pytest|ruff|lint-imports|docker build|bench\.load|--picker).*$", re.MULTILINE
+)
 
 
 def pages(pattern: str, *, skip: re.Pattern[str] | None = None) -> list[tuple[str, str]]:
