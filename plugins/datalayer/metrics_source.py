@@ -14,9 +14,9 @@ from epp.framework.params import Int, parse_duration
 from epp.framework.prometheus_text import check_page
 from epp.framework.registry import PluginType
 from epp.framework.types import Endpoint
-from plugins.datalayer.client_tls import ClientTls, TlsFiles
+from plugins.datalayer.client_tls import ClientTls
 from plugins.datalayer.http_fetch import TIMEOUT_S, HttpFetcher, endpoint_url
-from plugins.datalayer.http_source import Interval, TlsPaths
+from plugins.datalayer.http_source import Interval, TlsPaths, source_tls
 
 TYPE = "metrics-data-source"
 _SCHEMES = ("http", "https")
@@ -129,19 +129,12 @@ def _create(context: PluginContext, params: MetricsSourceParams) -> DataSource:
     flags = context.metrics_flags
     scheme = params.scheme or flags.scheme
     skip_verify = flags.insecure_skip_verify if params.insecure_skip_verify is None else params.insecure_skip_verify
-    files = TlsFiles(params.ca_cert_path, params.client_cert_path, params.client_key_path)
-    if params.ca_cert_path and (skip_verify or scheme != "https"):
-        needed = "insecureSkipVerify: false" if scheme == "https" else "scheme: https"
-        context.warn("caCertPath", f"not used without {needed}")
-    # Files are those of the machine that serves: a mere check does not look for them.
-    has_files = context.runtime is not None or files == TlsFiles()
-    tls = ClientTls(files, verify=not skip_verify, clock=context.clock) if scheme == "https" and has_files else None
     is_default_path = flags.path == "/metrics"
     return MetricsSource(
         scheme=scheme,
         path=params.path or (None if is_default_path else flags.path),
         port=params.port or flags.port,
-        tls=tls,
+        tls=source_tls(context, params, scheme=scheme, verify=not skip_verify),
         interval_s=parse_duration(params.interval) if params.interval else None,
     )
 

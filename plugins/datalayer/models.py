@@ -18,9 +18,8 @@ from epp.framework.params import NoParams, parse_duration
 from epp.framework.registry import Alias, Gate, PluginType
 from epp.framework.types import Endpoint, EndpointMetrics, Json
 from plugins.datalayer.client_headers import ClientHeaders
-from plugins.datalayer.client_tls import ClientTls, TlsFiles
 from plugins.datalayer.http_fetch import HttpFetcher, endpoint_url
-from plugins.datalayer.http_source import Interval, Scheme, TlsPaths
+from plugins.datalayer.http_source import Interval, Scheme, TlsPaths, source_tls
 
 OUTPUT = "openai-model-list"
 DEFAULT_INTERVAL_S = 5.0
@@ -158,16 +157,10 @@ def _text(entry: Mapping[str, Json], name: str) -> str:
 
 
 def _create_source(context: PluginContext, params: ModelsDataSourceParams) -> DataSource:
-    is_https = params.scheme == "https"
-    files = TlsFiles(params.ca_cert_path, params.client_cert_path, params.client_key_path)
-    if params.ca_cert_path and (params.insecure_skip_verify or not is_https):
-        context.warn("caCertPath", f"not used without {'insecureSkipVerify: false' if is_https else 'scheme: https'}")
-    # Files are those of the machine that serves: a mere check does not look for them.
-    serves = context.runtime is not None
-    tls = None
-    if is_https and (serves or files == TlsFiles()):
-        tls = ClientTls(files, verify=not params.insecure_skip_verify, clock=context.clock)
-    headers = ClientHeaders(params.headers, params.bearer_token_file if serves else "", clock=context.clock)
+    tls = source_tls(context, params, scheme=params.scheme, verify=not params.insecure_skip_verify)
+    # As with the files of TLS, a mere check does not look for the token.
+    token_file = params.bearer_token_file if context.runtime is not None else ""
+    headers = ClientHeaders(params.headers, token_file, clock=context.clock)
     fetcher = HttpFetcher(accept="application/json", tls=tls, headers=headers)
     return ModelsSource(fetcher, _interval_s(context, params.interval), scheme=params.scheme, path=params.path)
 
