@@ -33,7 +33,6 @@ from epp.director import Director, DirectorOptions
 from epp.discovery.objects_file import ObjectsFiles
 from epp.discovery.static import StaticDiscovery, parse_endpoints
 from epp.errors import UsageError
-from epp.extproc.handler import Port, total
 from epp.framework.file_watch import watch_files
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import EndpointDiscovery, HasLifecycle, HasReadiness
@@ -45,6 +44,7 @@ from epp.ready_file import remove_ready_file, write_ready_file
 from epp.response import ResponseSide
 from epp.runtime import TaskRuntime
 from epp.scheduling.decision_log import LoggedDecisions
+from epp.seam import Port, total
 from epp.startup import check_discovery, log_configuration, metrics_flags
 from epp.telemetry import log
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from epp.extproc.handler import BodyState, Reply, Request
 from epp.framework.direct import DirectRequest, DirectResponder
 from epp.hooks import Hook
 from epp.lifecycle import HookRunner
 from epp.request.headers import FAIRNESS_ID, METHOD, lookup, request_query
+from epp.seam import BodyState, Reply, Request
 
 _SEEN = (BodyState.COMPLETE, BodyState.ABSENT)
 

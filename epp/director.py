@@ -20,21 +20,6 @@ from uuid import uuid4
 from epp import direct
 from epp.candidates import CandidateFinder
 from epp.errors import DropReason, ErrorCode, RequestError, SchedulingError
-from epp.extproc.handler import (
-    BodyState,
-    Chunk,
-    Edits,
-    Metadata,
-    Outcome,
-    Pairs,
-    Plan,
-    Rename,
-    Reply,
-    Request,
-    ResponseHead,
-    Route,
-    Stream,
-)
 from epp.framework.candidates import Candidates
 from epp.framework.data import RequestData
 from epp.framework.direct import DirectResponder
@@ -63,6 +48,21 @@ from epp.response import Flight, ResponseSide
 from epp.scheduling.cached_prefix import MatchKey, has_cached_prefix
 from epp.scheduling.record import DecisionRecord
 from epp.scheduling.scheduler import Scheduler
+from epp.seam import (
+    BodyState,
+    Chunk,
+    Edits,
+    Metadata,
+    Outcome,
+    Pairs,
+    Plan,
+    Rename,
+    Reply,
+    Request,
+    ResponseHead,
+    Route,
+    Stream,
+)
 from epp.telemetry import log
 from epp.telemetry.metrics import AttemptLabels, Metrics, RewriteLabels
 from epp.telemetry.requests import RequestLabels

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from epp.extproc.handler import HealthStatus, HealthTable
+from epp.seam import HealthStatus, HealthTable
 
 LIVENESS = "liveness"
 READINESS_SERVICES = ("", "readiness", "envoy.service.ext_proc.v3.ExternalProcessor")

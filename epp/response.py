@@ -12,7 +12,6 @@ from functools import lru_cache
 from typing import Protocol
 
 from epp.errors import ErrorCode
-from epp.extproc.handler import Chunk, Edits, End, Headers, Metadata, Observe, Outcome, Plan, ResponseHead
 from epp.framework.types import (
     Cause,
     Completion,
@@ -28,6 +27,7 @@ from epp.lifecycle import HookRunner
 from epp.request.edits import EditList
 from epp.request.headers import DESTINATION_SERVED, LB_NAMESPACE
 from epp.request.rewrite import Splices
+from epp.seam import Chunk, Edits, End, Headers, Metadata, Observe, Outcome, Plan, ResponseHead
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestFacts, RequestLabels
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from epp.config.loaded import LoadedConfig
-from epp.extproc.handler import Settings, Tls
 from epp.options import Options
 from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
+from epp.seam import Settings, Tls
 from epp.telemetry.catalogue import ITL_S
 from epp.transport.tls_settings import parse_cipher_suites, parse_min_version
 

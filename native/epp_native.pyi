@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from epp.extproc.handler import BodyState, Edits, End, Metadata, Port, Rename, Reply, Route, Settings
+from epp.seam import BodyState, Edits, End, Metadata, Port, Rename, Reply, Route, Settings
 
 class Headers:
     def get(self, name: str) -> str | None: ...

@@ -12,9 +12,9 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from bench.calibration import calibrate
-from epp.extproc.handler import Metadata, Rename
 from epp.extproc.readers import READERS, make_renamer
 from epp.request.rewrite import model_splices
+from epp.seam import Metadata, Rename
 
 _RUNS = 15
 _SSE = "text/event-stream"

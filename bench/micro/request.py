@@ -25,12 +25,12 @@ from epp.config.loaded import ConfigSource
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
 from epp.director import Director
-from epp.extproc.handler import BodyState, End, Metadata, Outcome, Reply, Route
 from epp.framework.types import Endpoint, EndpointMetrics, Usage
 from epp.plugin_types import build_registry
 from epp.response import ResponseSide
 from epp.runtime import TaskRuntime
 from epp.scheduling.decision_log import LoggedDecisions
+from epp.seam import BodyState, End, Metadata, Outcome, Reply, Route
 from epp.telemetry.metrics import Metrics
 
 _CONFIG = """

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from epp.extproc.body import MAX_PIECE_BYTES, Frame, pieces, splice, splice_frames
-from epp.extproc.handler import Edits, Metadata, Names, Pairs, Route, Settings
 from epp.extproc.messages import (
     BodyAnswer,
     Effect,
@@ -19,6 +18,7 @@ from epp.extproc.messages import (
     TrailersAnswer,
     WireHeaders,
 )
+from epp.seam import Edits, Metadata, Names, Pairs, Route, Settings
 
 REQUEST_HEADERS_PASS = HeadersAnswer(response=False)
 REQUEST_BODY_PASS = BodyAnswer(response=False)

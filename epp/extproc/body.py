@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from epp.extproc.handler import BodyState
+from epp.seam import BodyState
 
 MAX_PIECE_BYTES = 62_000
 """Longest ``StreamedBodyResponse.body``: some data planes cap a message at 64 KB, and Envoy advises the same.

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import orjson
 
-from epp.extproc.handler import ResponseHead
 from epp.extproc.media import is_encoded, is_event_stream, media_type
 from epp.extproc.sse import SseScanner
+from epp.seam import ResponseHead
 
 MAX_DOCUMENT_BYTES = 8 * 1024 * 1024
 """Longest document that is kept; several times what an answer of the largest models needs, images apart."""

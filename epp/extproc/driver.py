@@ -9,7 +9,6 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from epp.extproc.handler import Outcome, Reply, RequestHandler, Route
 from epp.extproc.machine import Machine
 from epp.extproc.messages import (
     Call,
@@ -25,6 +24,7 @@ from epp.extproc.messages import (
     Status,
     StreamedBody,
 )
+from epp.seam import Outcome, Reply, RequestHandler, Route
 
 _LOGGER = logging.getLogger(__name__)
 

@@ -51,7 +51,6 @@ from epp.extproc.answers import (
     with_metadata,
 )
 from epp.extproc.body import Budget
-from epp.extproc.handler import BodyState, Edits, End, Metadata, Observe, Plan, Reply, Route
 from epp.extproc.messages import (
     CallFinished,
     CallRequest,
@@ -74,6 +73,7 @@ from epp.extproc.messages import (
 )
 from epp.extproc.request import RequestSide
 from epp.extproc.response import ResponseSide
+from epp.seam import BodyState, Edits, End, Metadata, Observe, Plan, Reply, Route
 
 NOTHING: Sequence[Effect] = ()
 _DEFAULT_PLAN = Plan()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from epp.extproc.handler import ResponseHead
+from epp.seam import ResponseHead
 
 
 def media_type(head: ResponseHead) -> str:

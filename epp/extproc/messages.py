@@ -10,7 +10,7 @@ from collections.abc import Set as AbstractSet
 from enum import Enum, IntEnum
 from typing import NamedTuple, Protocol
 
-from epp.extproc.handler import Chunk, Headers, Metadata, Outcome, Pairs, Reply, Request, ResponseHead
+from epp.seam import Chunk, Headers, Metadata, Outcome, Pairs, Reply, Request, ResponseHead
 
 
 class Mode(IntEnum):

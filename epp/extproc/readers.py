@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
 from epp.extproc.document import openai_response
-from epp.extproc.handler import ResponseHead
 from epp.extproc.rename import Renamer, make_renamer
 from epp.extproc.usage import anthropic_usage, openai_usage
 from epp.extproc.usage_grpc import vertexai_usage, vllm_embed_usage, vllm_generate_usage
 from epp.extproc.usage_sglang import sglang_usage
 from epp.framework.types import Usage
+from epp.seam import ResponseHead
 
 __all__ = ["MAX_COPY_BYTES", "READERS", "BodyCopy", "Reader", "Renamer", "Usage", "make_renamer"]
 

@@ -14,8 +14,8 @@ import re
 from codecs import getincrementaldecoder
 from typing import NamedTuple
 
-from epp.extproc.handler import Rename, ResponseHead
 from epp.extproc.media import is_encoded, is_event_stream, is_json, media_type
+from epp.seam import Rename, ResponseHead
 
 _MAX_BLANKS = 256
 """White space accepted on each side of the colon: bounds what is held back. No writer of JSON indents within a member."""

@@ -13,10 +13,10 @@ from epp.extproc.answers import (
     routed_body,
 )
 from epp.extproc.body import NO_BODY, Body, Budget, Frame
-from epp.extproc.handler import BodyState, Metadata, Route
 from epp.extproc.messages import Effect, Mode, RequestBody, RequestHeaders, WireHeaders
 from epp.extproc.readers import READERS, Reader
 from epp.extproc.response import NO_METADATA, Head
+from epp.seam import BodyState, Metadata, Route
 
 
 class IncomingRequest:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from epp.extproc.handler import Chunk, End, Headers, Metadata, Observe, Outcome, Plan
 from epp.extproc.media import is_encoded
 from epp.extproc.messages import WireHeaders
 from epp.extproc.readers import READERS, Reader, Renamer, make_renamer
+from epp.seam import Chunk, End, Headers, Metadata, Observe, Outcome, Plan
 
 NO_METADATA: Metadata = {}
 

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import orjson
 
-from epp.extproc.handler import ResponseHead
 from epp.extproc.media import is_encoded, is_event_stream, is_json, media_type
 from epp.extproc.sse import SseScanner
 from epp.framework.types import Usage
+from epp.seam import ResponseHead
 
 MAX_JSON_BYTES = 1024 * 1024
 """Longest JSON body that is kept whole. Of a longer one (embeddings, images) only the tail is kept: servers write ``usage``

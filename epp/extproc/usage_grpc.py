@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from epp.extproc.handler import ResponseHead
 from epp.extproc.usage import OPENAI, Block, UsageReader, merge
 from epp.framework.grpc_wire import FrameReader, WireError, fields
 from epp.framework.types import Usage
+from epp.seam import ResponseHead
 
 _CHUNK, _COMPLETE = 1, 2
 """Fields of GenerateResponse, of which one is set; both hold prompt, completion and cached tokens, in this order."""

@@ -5,8 +5,8 @@ Source: llm-d-router: pkg/epp/framework/plugins/requesthandling/parsers/sglanght
 
 from __future__ import annotations
 
-from epp.extproc.handler import ResponseHead
 from epp.extproc.usage import Block, Dialect, NoUsage, UsageReader, number, usage_reader
+from epp.seam import ResponseHead
 
 
 def sglang_usage(head: ResponseHead) -> UsageReader | NoUsage:

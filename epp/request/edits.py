@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from epp.extproc.handler import Edits, Pairs
 from epp.framework.types import Json
 from epp.request.headers import SYSTEM_OWNED, clean_value
 from epp.request.rewrite import Splices, member_splices, member_value
+from epp.seam import Edits, Pairs
 from epp.telemetry import log
 
 _logger = log.get("epp.request")

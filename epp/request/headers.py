@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from epp.extproc.handler import Headers, Names
+from epp.seam import Headers, Names
 
 
 class Aliased(NamedTuple):

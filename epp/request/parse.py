@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from epp.errors import ErrorCode, RequestError
-from epp.extproc.handler import BodyState, Request
 from epp.framework.interfaces import Parser
 from epp.framework.types import RAW_BODY, ParsedBody
 from epp.request.headers import MODEL_REWRITE, lookup
+from epp.seam import BodyState, Request
 
 _CACHE_LIMIT = 1024
 """Distinct paths remembered; paths are chosen by clients."""

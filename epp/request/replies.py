@@ -10,9 +10,9 @@ import re
 import orjson
 
 from epp.errors import ErrorCode, RequestError
-from epp.extproc.handler import Headers, Reply
 from epp.framework.types import ErrorShape
 from epp.request.headers import CONTENT_TYPE, DROPPED_REASON, clean_value
+from epp.seam import Headers, Reply
 
 _OPENAI_TYPE = {
     ErrorCode.BAD_REQUEST: "invalid_request_error",

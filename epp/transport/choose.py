@@ -6,7 +6,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from epp.errors import UsageError
-from epp.extproc.handler import Transport
+from epp.seam import Transport
 
 AUTO = "auto"
 TRANSPORTS = {

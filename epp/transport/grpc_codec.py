@@ -20,7 +20,6 @@ from epp.extproc.answers import (
     RESPONSE_TRAILERS_PASS,
     Rules,
 )
-from epp.extproc.handler import Metadata, Pairs, Reply
 from epp.extproc.messages import (
     BodyAnswer,
     HeadersAnswer,
@@ -39,6 +38,7 @@ from epp.extproc.messages import (
     StreamedBody,
     TrailersAnswer,
 )
+from epp.seam import Metadata, Pairs, Reply
 
 _MODES = frozenset(Mode)
 

@@ -12,7 +12,7 @@ import grpc
 from grpc import aio
 from grpc_health.v1 import health_pb2 as pb
 
-from epp.extproc.handler import HealthStatus, HealthTable
+from epp.seam import HealthStatus, HealthTable
 
 SERVICE = "grpc.health.v1.Health"
 

@@ -19,9 +19,9 @@ from grpc import aio
 from epp.errors import UsageError
 from epp.extproc.answers import Rules
 from epp.extproc.body import Budget
-from epp.extproc.handler import HealthTable, Port, RequestHandler, Settings, Tls, TlsVersion, TransportStats
 from epp.extproc.machine import Machine
 from epp.extproc.messages import Close, Status
+from epp.seam import HealthTable, Port, RequestHandler, Settings, Tls, TlsVersion, TransportStats
 from epp.telemetry.catalogue import STREAM_S
 from epp.transport import grpc_health
 from epp.transport.grpc_codec import Encoder

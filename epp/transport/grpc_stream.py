@@ -13,9 +13,9 @@ from typing import Any
 from grpc import aio
 
 from epp.extproc.driver import Session
-from epp.extproc.handler import RequestHandler
 from epp.extproc.machine import Machine
 from epp.extproc.messages import Close, Lost, Status
+from epp.seam import RequestHandler
 from epp.transport import grpc_codec
 from epp.transport.grpc_codec import Encoder
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from epp.errors import UsageError
-from epp.extproc.handler import HealthTable, Port, RequestHandler, Settings, TransportStats
+from epp.seam import HealthTable, Port, RequestHandler, Settings, TransportStats
 from epp.telemetry.catalogue import STREAM_S
 
 try:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from epp.errors import UsageError
-from epp.extproc.handler import Tls
+from epp.seam import Tls
 
 CERTIFICATE_FILE = "tls.crt"
 KEY_FILE = "tls.key"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from epp.errors import UsageError
-from epp.extproc.handler import TlsVersion
+from epp.seam import TlsVersion
 
 CIPHER_SUITES = {
     "TLS_RSA_WITH_AES_128_CBC_SHA": "AES128-SHA",

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import pytest
 import pytest_asyncio
 
-from epp.extproc.handler import Transport
+from epp.seam import Transport
 from tests.conformance.picker import TRANSPORTS, Picker, Server
 
 HERE = Path(__file__).parent

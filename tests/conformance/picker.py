@@ -37,7 +37,6 @@ from epp.datalayer.objects import (
 )
 from epp.datalayer.store import EndpointStore
 from epp.director import Director, DirectorOptions
-from epp.extproc.handler import Port, Settings, Transport, TransportStats, total
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HasState, Role
 from epp.framework.registry import PluginType, Registry
@@ -48,6 +47,7 @@ from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONS
 from epp.response import ResponseSide
 from epp.runtime import TaskRuntime
 from epp.scheduling.decision_log import LoggedDecisions
+from epp.seam import Port, Settings, Transport, TransportStats, total
 from epp.telemetry.catalogue import ITL_S, PREFIX
 from epp.telemetry.metrics import Metrics
 from tests.conformance.doubles import Recorder

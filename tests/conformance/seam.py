@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from epp.extproc.handler import Chunk, Edits, Metadata, Outcome, Request, RequestHandler, ResponseHead, Stream
+from epp.seam import Chunk, Edits, Metadata, Outcome, Request, RequestHandler, ResponseHead, Stream
 
 
 class Seam:

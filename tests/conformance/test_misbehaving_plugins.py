@@ -13,11 +13,11 @@ import pytest
 from epp import lifecycle
 from epp.build import EXTENSION_POINTS
 from epp.director import Director
-from epp.extproc.handler import End, Route
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role
 from epp.framework.types import InferenceRequest
 from epp.scheduling import guard
+from epp.seam import End, Route
 from tests.conformance.conftest import StartPicker
 from tests.conformance.doubles import double
 from tests.conformance.exchanges import pass_chunks

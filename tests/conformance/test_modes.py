@@ -6,8 +6,8 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from epp.extproc.handler import HealthStatus
 from epp.framework.types import Cause
+from epp.seam import HealthStatus
 from tests.conformance.conftest import StartPicker
 from tests.conformance.exchanges import start_watched
 from tests.conformance.picker import A_ADDRESS, A, B, Picker, rewrite

@@ -7,9 +7,9 @@ from collections import Counter
 
 import pytest
 
-from epp.extproc.handler import Edits, Reply, Route
-from epp.extproc.handler import Stream as SeamStream
 from epp.framework.interfaces import Role
+from epp.seam import Edits, Reply, Route
+from epp.seam import Stream as SeamStream
 from tests.conformance.conftest import StartPicker
 from tests.conformance.doubles import Recorder, Waits, double
 from tests.conformance.picker import A_ADDRESS, B_ADDRESS, C_ADDRESS, A, B, C, Picker

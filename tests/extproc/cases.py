@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from epp.extproc.handler import BodyState, Edits, Observe, Plan, Rename
 from epp.extproc.messages import (
     BodyAnswer,
     HeadersAnswer,
@@ -21,6 +20,7 @@ from epp.extproc.messages import (
     StreamedBody,
     TrailersAnswer,
 )
+from epp.seam import BodyState, Edits, Observe, Plan, Rename
 from tests.extproc.transcripts import (
     DESTINATION,
     DISCONNECTED,

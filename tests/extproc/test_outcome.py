@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from epp.extproc.body import Body, Budget, Frame, pieces, splice, splice_frames
-from epp.extproc.handler import BodyState, Edits, End, Outcome, Plan
 from epp.extproc.messages import Lost, Mode, Opening, RequestBody, RequestHeaders, ResponseBody, ResponseHeaders, Status
 from epp.extproc.readers import BodyCopy
+from epp.seam import BodyState, Edits, End, Outcome, Plan
 from tests.extproc.transcripts import SETTINGS, Bare, Case, PlainHeaders, Script, routed
 
 HEADERS = PlainHeaders((":path", "/v1/chat/completions"))

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from epp.extproc.handler import Edits, Observe, Plan, Route
 from epp.extproc.messages import (
     BodyAnswer,
     HeadersAnswer,
@@ -28,6 +27,7 @@ from epp.extproc.messages import (
     StreamedBody,
     TrailersAnswer,
 )
+from epp.seam import Edits, Observe, Plan, Route
 from tests.extproc.machines import MACHINES
 from tests.extproc.transcripts import (
     EVICTED,

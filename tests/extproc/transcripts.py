@@ -14,7 +14,9 @@ from typing import NamedTuple
 from epp.extproc.answers import Rules
 from epp.extproc.body import Budget
 from epp.extproc.driver import Session
-from epp.extproc.handler import (
+from epp.extproc.machine import Machine
+from epp.extproc.messages import Incoming, Opening, Outgoing, Status
+from epp.seam import (
     BodyState,
     Chunk,
     Edits,
@@ -29,8 +31,6 @@ from epp.extproc.handler import (
     Settings,
     Stream,
 )
-from epp.extproc.machine import Machine
-from epp.extproc.messages import Incoming, Opening, Outgoing, Status
 
 DESTINATION = "x-gateway-destination-endpoint"
 PICKED = "10.0.0.1:8000"

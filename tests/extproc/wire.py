@@ -12,7 +12,6 @@ from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 from google.protobuf import json_format
 from grpc import aio
 
-from epp.extproc.handler import Metadata, Port, Reply, Request, RequestHandler, ResponseHead, Settings, Stream, Transport
 from epp.extproc.messages import (
     BodyAnswer,
     HeadersAnswer,
@@ -29,6 +28,7 @@ from epp.extproc.messages import (
     StreamedBody,
     TrailersAnswer,
 )
+from epp.seam import Metadata, Port, Reply, Request, RequestHandler, ResponseHead, Settings, Stream, Transport
 from tests.extproc.transcripts import Case, Does, Late, Recorder, Wait
 
 METHOD = "/envoy.service.ext_proc.v3.ExternalProcessor/Process"

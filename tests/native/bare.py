@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from epp_native import Machine
 
 from epp.extproc.driver import Session
-from epp.extproc.handler import Edits, Metadata, Outcome, Reply, Route
 from epp.extproc.messages import (
     CallFinished,
     CallRequest,
@@ -21,6 +20,7 @@ from epp.extproc.messages import (
     Opening,
     Status,
 )
+from epp.seam import Edits, Metadata, Outcome, Reply, Route
 from tests.extproc.transcripts import Bare, Case, Recorder
 from tests.extproc.wire import from_wire, to_wire
 

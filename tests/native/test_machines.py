@@ -6,8 +6,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from epp.extproc.handler import Plan, Rename
 from epp.extproc.messages import Invalid, Lost, Opening, RequestBody, RequestHeaders, ResponseBody, ResponseHeaders, Status
+from epp.seam import Plan, Rename
 from tests.extproc.test_properties import HEADERS, OPENINGS, SCRIPTS, conversations
 from tests.extproc.transcripts import SETTINGS, Bare, Case, Does, Late, PlainHeaders, Script, Wait, routed
 from tests.native.bare import TwinBare

@@ -7,7 +7,7 @@ import sys
 
 _FORKS = """
 import asyncio, os, sys
-from epp.extproc.handler import Port
+from epp.seam import Port
 from epp.transport.native import NativeTransport
 from tests.extproc.transcripts import SETTINGS, Recorder, Script
 from tests.extproc.wire import Dispatcher

@@ -17,7 +17,6 @@ import pytest
 from grpc import aio
 
 from epp.errors import UsageError
-from epp.extproc.handler import Chunk, Observe, Outcome, Plan, Port, Request, Settings, Stream, TlsVersion
 from epp.extproc.messages import (
     HeadersAnswer,
     RequestBody,
@@ -27,6 +26,7 @@ from epp.extproc.messages import (
     Status,
     StreamedBody,
 )
+from epp.seam import Chunk, Observe, Outcome, Plan, Port, Request, Settings, Stream, TlsVersion
 from epp.transport.native import HANDOVER_BOUNDS_S, MAX_EVENTS, NativeTransport
 from epp.transport.tls import self_signed
 from tests.extproc.transcripts import FULL_DUPLEX, SETTINGS, PlainHeaders, Recorder, Script, routed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from epp.extproc.handler import Transport
+from epp.seam import Transport
 from tests.transport.transports import TRANSPORTS
 
 

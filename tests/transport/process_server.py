@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 
 import uvloop
 
-from epp.extproc.handler import (
+from epp.seam import (
     Chunk,
     Edits,
     HealthStatus,

@@ -6,7 +6,6 @@ import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
 from epp.extproc.answers import Rules
-from epp.extproc.handler import Reply, Settings
 from epp.extproc.messages import (
     BodyAnswer,
     HeadersAnswer,
@@ -20,6 +19,7 @@ from epp.extproc.messages import (
     StreamedBody,
     TrailersAnswer,
 )
+from epp.seam import Reply, Settings
 from epp.transport import grpc_codec
 from tests.extproc.wire import from_wire
 

@@ -11,7 +11,7 @@ import pytest
 from grpc_health.v1 import health_pb2 as pb
 from grpc_health.v1 import health_pb2_grpc
 
-from epp.extproc.handler import HealthStatus, HealthTable
+from epp.seam import HealthStatus, HealthTable
 from tests.extproc.transcripts import SETTINGS
 from tests.extproc.wire import LIMIT_S, Dispatcher, Loopback, loopback
 from tests.transport.transports import MakeTransport

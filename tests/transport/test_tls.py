@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from epp.errors import UsageError
-from epp.extproc.handler import Port, Settings, Tls, TlsVersion
+from epp.seam import Port, Settings, Tls, TlsVersion
 from epp.transport.grpc_server import GrpcTransport
 from epp.transport.tls import load_pair, self_signed
 from epp.transport.tls_settings import CIPHER_SUITES, parse_cipher_suites, parse_min_version
@@ -155,7 +155,7 @@ _CIPHERS = """
 from epp.transport import grpc_environment
 assert grpc_environment.prepare(("ECDHE-ECDSA-AES256-GCM-SHA384",))
 import asyncio, ssl
-from epp.extproc.handler import Port, Settings
+from epp.seam import Port, Settings
 from epp.transport.grpc_server import GrpcTransport
 from epp.transport.tls import self_signed
 from tests.extproc.wire import Dispatcher

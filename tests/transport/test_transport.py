@@ -10,7 +10,6 @@ import pytest
 from grpc import aio
 
 from epp.errors import UsageError
-from epp.extproc.handler import BodyState, End, Plan, Port, Settings
 from epp.extproc.messages import (
     HeadersAnswer,
     Immediate,
@@ -22,6 +21,7 @@ from epp.extproc.messages import (
     StreamedBody,
 )
 from epp.extproc.readers import BodyCopy, Usage
+from epp.seam import BodyState, End, Plan, Port, Settings
 from epp.transport.grpc_server import HOLD_BOUNDS_S
 from tests.extproc.cases import NO_CONFIG
 from tests.extproc.transcripts import FULL_DUPLEX, REFUSED, SETTINGS, PlainHeaders, Recorder, Script, routed

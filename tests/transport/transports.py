@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from epp.extproc.handler import Transport
+from epp.seam import Transport
 from epp.transport.grpc_server import GrpcTransport
 
 MakeTransport = Callable[[], Transport]

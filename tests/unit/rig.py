@@ -12,7 +12,6 @@ from epp.candidates import CandidateFinder
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
 from epp.director import Director, DirectorOptions, Pipeline
-from epp.extproc.handler import BodyState, Chunk, End, Metadata, Outcome, Reply, Route
 from epp.framework.interfaces import SaturationDetector
 from epp.framework.testing import FakeClock, FakeHeaders, make_plugin
 from epp.framework.types import Endpoint
@@ -23,6 +22,7 @@ from epp.response import Flight, ResponseSide
 from epp.runtime import TaskRuntime
 from epp.scheduling.cached_prefix import MatchKey
 from epp.scheduling.record import DecisionRecord
+from epp.seam import BodyState, Chunk, End, Metadata, Outcome, Reply, Route
 from epp.telemetry.metrics import Metrics
 from plugins.parsers import anthropic, openai, passthrough
 from plugins.profile_handlers import single

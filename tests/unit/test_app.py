@@ -13,9 +13,9 @@ import pytest
 
 from epp import app as app_module
 from epp.app import App
-from epp.extproc.handler import HealthTable, Port, RequestHandler, Settings, TransportStats
 from epp.framework.interfaces import EndpointNotifier
 from epp.options import Options
+from epp.seam import HealthTable, Port, RequestHandler, Settings, TransportStats
 from epp.startup import load
 from epp.transport.tls import self_signed
 

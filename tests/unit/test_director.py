@@ -13,10 +13,10 @@ from epp import director as director_module
 from epp import lifecycle
 from epp.datalayer.objects import GROUP, InferenceModelRewrite, InferenceObjective, ObjectKey, RewriteRule, RewriteTarget
 from epp.errors import ErrorCode, RequestError
-from epp.extproc.handler import BodyState, Edits, End, Observe, Plan, Rename
 from epp.framework.candidates import Candidates
 from epp.framework.keys import AGENT_IDENTITY, PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.types import InferenceRequest
+from epp.seam import BodyState, Edits, End, Observe, Plan, Rename
 from tests.unit.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
 from tests.unit.scheduling.doubles import Best, Does, Handler, keep, make_profile
 

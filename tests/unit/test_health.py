@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from epp.extproc.handler import HealthStatus, HealthTable
 from epp.health import Health
+from epp.seam import HealthStatus, HealthTable
 
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"
 SERVING, NOT_SERVING, UNKNOWN = HealthStatus.SERVING, HealthStatus.NOT_SERVING, HealthStatus.SERVICE_UNKNOWN

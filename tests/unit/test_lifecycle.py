@@ -12,7 +12,6 @@ import pytest
 
 from epp import lifecycle
 from epp.errors import ErrorCode, RequestError
-from epp.extproc.handler import Edits
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role
 from epp.framework.testing import make_candidates, make_request
@@ -21,6 +20,7 @@ from epp.hooks import Hook, Hooks, is_async
 from epp.lifecycle import HookRunner
 from epp.request.edits import EditList
 from epp.runtime import TaskRuntime
+from epp.seam import Edits
 from tests.unit.rig import SLOTS, AsyncPlugin, FakeHead, Plugin, hooks
 from tests.unit.scheduling.doubles import Reports
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from epp.errors import ErrorCode, RequestError
-from epp.extproc.handler import Edits, End, Outcome
 from epp.framework.testing import FakeHeaders
 from epp.framework.types import Cause, Completion, Endpoint, ResponseInfo, SchedulingResult, StreamingChunk, Usage
+from epp.seam import Edits, End, Outcome
 from tests.unit.rig import FakeHead, FakeStream, Plugin, Rig, chunk, hooks, outcome, request
 
 LABELS = {"model_name": "m", "target_model_name": "m", "fairness_id": "default-flow", "priority": "0"}

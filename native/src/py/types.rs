@@ -34,7 +34,7 @@ impl Types {
     }
 
     fn find(py: Python<'_>) -> PyResult<Self> {
-        let handler = py.import("epp.extproc.handler")?;
+        let handler = py.import("epp.seam")?;
         let readers = py.import("epp.extproc.readers")?;
         let class = |name: &str| -> PyResult<Py<PyType>> { Ok(handler.getattr(name)?.cast_into::<PyType>()?.unbind()) };
         let states = handler.getattr("BodyState")?;

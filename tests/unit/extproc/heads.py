@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from epp.extproc.handler import Metadata
+from epp.seam import Metadata
 
 
 class PlainHeaders:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.extproc.handler import Rename
 from epp.extproc.readers import Renamer
+from epp.seam import Rename
 from tests.unit.extproc.heads import SSE, PlainHead, cut, every_cut, head, places
 from tests.unit.extproc.twins import make_both_renamers
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
-from epp.extproc.handler import Rename
 from epp.extproc.readers import READERS, Reader, Renamer, make_renamer
+from epp.seam import Rename
 from tests.unit.extproc.heads import PlainHead
 
 WITH_TWIN = frozenset({"anthropic-usage", "copy", "openai-usage"}) if find_spec("epp_native") is not None else frozenset()

@@ -6,10 +6,10 @@ import orjson
 import pytest
 
 from epp.errors import DropReason, ErrorCode, RequestError
-from epp.extproc.handler import Pairs
 from epp.framework.testing import FakeHeaders
 from epp.framework.types import ErrorShape
 from epp.request.replies import error_shape, is_grpc, refusal
+from epp.seam import Pairs
 
 JSON = ("content-type", "application/json")
 TEXT = ("content-type", "text/plain; charset=utf-8")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from epp.extproc.handler import TransportStats
+from epp.seam import TransportStats
 from epp.telemetry.catalogue import STREAM_S
 from epp.telemetry.metrics import Metrics, MetricsOptions
 from tests.unit.telemetry.scrape import value
