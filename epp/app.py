@@ -21,7 +21,7 @@ from typing import cast
 import uvloop
 
 from epp import debug_pages
-from epp.build import PipelineBuilder, PluginDefects, data_sources
+from epp.build import PipelineBuilder, data_sources
 from epp.candidates import CandidateFinder
 from epp.config.instantiate import instantiate
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
@@ -39,6 +39,7 @@ from epp.framework.interfaces import EndpointDiscovery, HasLifecycle, HasReadine
 from epp.framework.prometheus_text import MAX_PAGE_BYTES
 from epp.health import Health
 from epp.options import Options
+from epp.plugin_calls.defects import PluginDefects
 from epp.pool_state import PoolNumbers
 from epp.ready_file import remove_ready_file, write_ready_file
 from epp.response import ResponseSide

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
@@ -22,58 +20,31 @@ from epp.framework.interfaces import (
     Scorer,
 )
 from epp.framework.keys import PREFIX_CACHE_MATCH
-from epp.hooks import Hook, Hooks, is_async
-from epp.lifecycle import HookRunner, Spawn, budget_s
-from epp.plugin_watch import PluginWatch, may_skip
+from epp.hooks.runner import HookRunner, Spawn, budget_s
+from epp.hooks.slots import Hook, Hooks, is_async
+from epp.plugin_calls.defects import EXTENSION_POINTS, Defects
+from epp.plugin_calls.guard import BUDGET_S, Guard
+from epp.plugin_calls.watch import PluginWatch
 from epp.request.parse import NamedParser, ParserTable
-from epp.scheduling.guard import BUDGET_S, Guard
-from epp.scheduling.profile import Defects, FilterStep, Observe, PickerStep, Profile, ScorerStep
+from epp.scheduling.profile import FilterStep, Observe, PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
 from epp.telemetry import log
 from epp.telemetry.metrics import Metrics, PluginLabels
 
-EXTENSION_POINTS = {
-    Role.FILTER: "Filter",
-    Role.SCORER: "Scorer",
-    Role.PICKER: "Picker",
-    Role.PROFILE_HANDLER: "ProfilePicker",
-    Role.REQUEST_HEADER: "RequestHeader",
-    Role.DIRECT_RESPONDER: "DirectResponder",
-    Role.BODY_REWRITER: "BodyRewriter",
-    Role.SCREENER: "Screener",
-    Role.DATA_PRODUCER: "DataProducer",
-    Role.ADMITTER: "Admission",
-    Role.PRE_REQUEST: "PreRequest",
-    Role.RESPONSE_RECEIVED: "ResponseReceived",
-    Role.RESPONSE_STREAMING: "ResponseStreaming",
-    Role.RESPONSE_COMPLETE: "ResponseComplete",
-    Role.PARSER: "RequestParsing",
-}
-"""Role → value of the metrics label ``extension_point``."""
-_REPORT_EVERY_S = 10.0
-"""A plugin that fails at every request is counted each time and logged this often."""
-
+SKIPPABLE = frozenset(
+    {
+        Role.SCORER,
+        Role.SCREENER,
+        Role.DATA_PRODUCER,
+        Role.PRE_REQUEST,
+        Role.RESPONSE_RECEIVED,
+        Role.RESPONSE_STREAMING,
+        Role.RESPONSE_COMPLETE,
+    }
+)
+"""Roles without which a request can go on. The others may refuse it, choose its endpoint or read it: leaving a filter or an
+admitter out would let through what it is there to keep back."""
 _logger = log.get("epp.plugins")
-
-
-class PluginDefects:
-    """Logs and counts plugins that misbehave."""
-
-    def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
-        self._metrics = metrics
-        self._clock = clock
-        self._last_s: dict[tuple[str, Role], float] = {}
-
-    def plugin_failed(self, role: Role, type_name: str, name: str, problem: str | Exception) -> None:
-        """Count it; log it unless it was logged a moment ago."""
-        point = EXTENSION_POINTS.get(role, str(role))
-        self._metrics.plugin_error(PluginLabels(point, type_name, name))
-        now = self._clock()
-        if now - self._last_s.get((name, role), float("-inf")) < _REPORT_EVERY_S:
-            return
-        self._last_s[name, role] = now
-        error = problem if isinstance(problem, Exception) else None
-        _logger.error("plugin failed", exc=error, plugin=name, type=type_name, extension_point=point, problem=str(problem))
 
 
 class PipelineBuilder:
@@ -227,3 +198,14 @@ def data_sources(instances: Instances) -> list[SourceBinding]:
         )
         bindings.append(SourceBinding(source.name, config.plugin(source.name).type.type, instance, extractors))
     return bindings
+
+
+def may_skip(plugin: LoadedPlugin, role: Role) -> bool:
+    """Whether requests can do without this plugin in this role.
+
+    The hooks of a profile handler belong to its decision: headers for a second endpoint. The end of a request is never kept
+    from a plugin that was told of its beginning: its counts of running requests would stay wrong.
+    """
+    if role is Role.RESPONSE_COMPLETE and plugin.has(Role.PRE_REQUEST):
+        return False
+    return role in SKIPPABLE and not plugin.has(Role.PROFILE_HANDLER)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from epp.framework.direct import DirectRequest, DirectResponder
-from epp.hooks import Hook
-from epp.lifecycle import HookRunner
+from epp.hooks.runner import HookRunner
+from epp.hooks.slots import Hook
 from epp.request.headers import FAIRNESS_ID, METHOD, lookup, request_query
 from epp.seam import BodyState, Reply, Request
 

@@ -26,8 +26,8 @@ from epp.framework.direct import DirectResponder
 from epp.framework.interfaces import SaturationDetector
 from epp.framework.keys import AGENT_IDENTITY
 from epp.framework.types import Endpoint, InferenceRequest, ParsedBody, SchedulingResult
-from epp.hooks import Hook
-from epp.lifecycle import HookRunner, Spawn
+from epp.hooks.runner import HookRunner, Spawn
+from epp.hooks.slots import Hook
 from epp.request.edits import BodyEditList, EditList
 from epp.request.headers import (
     DESTINATION,

@@ -23,7 +23,7 @@ from epp.framework.types import (
     StreamingChunk,
     Usage,
 )
-from epp.lifecycle import HookRunner
+from epp.hooks.runner import HookRunner
 from epp.request.edits import EditList
 from epp.request.headers import DESTINATION_SERVED, LB_NAMESPACE
 from epp.request.rewrite import Splices

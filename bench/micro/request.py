@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from bench.calibration import calibrate
-from epp.build import PipelineBuilder, PluginDefects
+from epp.build import PipelineBuilder
 from epp.candidates import CandidateFinder
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
@@ -26,6 +26,7 @@ from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
 from epp.director import Director
 from epp.framework.types import Endpoint, EndpointMetrics, Usage
+from epp.plugin_calls.defects import PluginDefects
 from epp.plugin_types import build_registry
 from epp.response import ResponseSide
 from epp.runtime import TaskRuntime

@@ -10,23 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Protocol
 
 from epp.errors import DropReason, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Filter, Picker, Role, Scorer
 from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult
-from epp.scheduling.guard import LEFT_OUT, UNGUARDED, Guard
+from epp.plugin_calls.defects import Defects
+from epp.plugin_calls.guard import LEFT_OUT, UNGUARDED, Guard
 from epp.scheduling.record import FilterRecord, ProfileRecord, ScoreRecord
 
 Observe = Callable[[float], None]
 """Takes the seconds that a plugin took."""
-
-
-class Defects(Protocol):
-    """Where plugins that misbehave are reported; logs and counts."""
-
-    def plugin_failed(self, role: Role, type_name: str, name: str, problem: str | Exception) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from epp.errors import RequestError, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import ProfileHandler, Role
 from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
-from epp.scheduling.guard import UNGUARDED, Guard
-from epp.scheduling.profile import Defects, Observe, Profile
+from epp.plugin_calls.defects import Defects
+from epp.plugin_calls.guard import UNGUARDED, Guard
+from epp.scheduling.profile import Observe, Profile
 from epp.scheduling.record import DecisionRecord, ProfileRecord
 
 

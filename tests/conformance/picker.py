@@ -18,7 +18,7 @@ from grpc import aio
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp import debug_pages
-from epp.build import PipelineBuilder, PluginDefects
+from epp.build import PipelineBuilder
 from epp.candidates import CandidateFinder
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
@@ -42,6 +42,7 @@ from epp.framework.interfaces import HasState, Role
 from epp.framework.registry import PluginType, Registry
 from epp.framework.types import Endpoint, EndpointMetrics
 from epp.health import Health
+from epp.plugin_calls.defects import PluginDefects
 from epp.plugin_types import build_registry
 from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
 from epp.response import ResponseSide

@@ -15,8 +15,8 @@ from epp.director import Director, DirectorOptions, Pipeline
 from epp.framework.interfaces import SaturationDetector
 from epp.framework.testing import FakeClock, FakeHeaders, make_plugin
 from epp.framework.types import Endpoint
-from epp.hooks import Hook, Hooks, is_async
-from epp.lifecycle import HookRunner
+from epp.hooks.runner import HookRunner
+from epp.hooks.slots import Hook, Hooks, is_async
 from epp.request.parse import NamedParser, ParserTable
 from epp.response import Flight, ResponseSide
 from epp.runtime import TaskRuntime

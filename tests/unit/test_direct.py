@@ -15,7 +15,7 @@ from epp.extproc.body import splice
 from epp.framework.direct import DirectReply, DirectRequest
 from epp.framework.rewriting import BodyEdits
 from epp.framework.types import InferenceRequest
-from epp.hooks import Hook, Hooks
+from epp.hooks.slots import Hook, Hooks
 from epp.seam import BodyState, Outcome
 from tests.unit.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
 from tests.unit.scheduling.doubles import ignore

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from epp import director as director_module
-from epp import lifecycle
 from epp.datalayer.objects import GROUP, InferenceModelRewrite, InferenceObjective, ObjectKey, RewriteRule, RewriteTarget
 from epp.errors import ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.keys import AGENT_IDENTITY, PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.types import InferenceRequest
+from epp.hooks import runner
 from epp.seam import BodyState, Edits, End, Observe, Plan, Rename
 from tests.unit.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
 from tests.unit.scheduling.doubles import Best, Does, Handler, keep, make_profile
@@ -575,7 +575,7 @@ async def for_ever(*args: object) -> None:
 
 
 async def test_a_slow_producer_costs_only_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "HOOK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(runner, "HOOK_DEADLINE_S", 0.01)
     rig = Rig(hooks(AsyncPlugin("p", [], produce=for_ever), slots=["producers"]))
     assert (await rig.sent()).route, "C58"
 

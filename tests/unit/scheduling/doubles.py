@@ -8,7 +8,7 @@ from epp.errors import SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role, SchedulingProfile
 from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
-from epp.scheduling.guard import UNGUARDED, Guard
+from epp.plugin_calls.guard import UNGUARDED, Guard
 from epp.scheduling.profile import FilterStep, PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
 

@@ -6,7 +6,7 @@ import pytest
 
 from epp.errors import SchedulingError
 from epp.framework.testing import make_candidates, make_request
-from epp.scheduling.guard import Guard
+from epp.plugin_calls.guard import Guard
 from epp.scheduling.record import ProfileRecord
 from tests.unit.scheduling.doubles import Does, Reports, keep, make_profile
 

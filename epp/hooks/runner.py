@@ -25,9 +25,9 @@ from epp.framework.interfaces import (
 )
 from epp.framework.rewriting import BodyEdits
 from epp.framework.types import Completion, InferenceRequest, ResponseInfo, SchedulingResult, StreamingChunk
-from epp.hooks import Hook, Hooks
-from epp.scheduling.guard import BUDGET_S
-from epp.scheduling.profile import Defects
+from epp.hooks.slots import Hook, Hooks
+from epp.plugin_calls.defects import Defects
+from epp.plugin_calls.guard import BUDGET_S
 
 T = TypeVar("T")
 

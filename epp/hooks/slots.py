@@ -19,7 +19,7 @@ from epp.framework.interfaces import (
     Screener,
 )
 from epp.framework.rewriting import BodyRewriter
-from epp.scheduling.guard import UNGUARDED, Guard
+from epp.plugin_calls.guard import UNGUARDED, Guard
 from epp.scheduling.profile import Observe
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.framework.testing import FakeClock
-from epp.scheduling.guard import BUDGET_S, ONE_IN, OVERRUNS, SKIP_S, UNGUARDED, WINDOW_S, Guard
+from epp.plugin_calls.guard import BUDGET_S, ONE_IN, OVERRUNS, SKIP_S, UNGUARDED, WINDOW_S, Guard
 
 SLOW = 2 * BUDGET_S
 QUICK = BUDGET_S / 2

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from epp import lifecycle
 from epp.errors import ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role
 from epp.framework.testing import make_candidates, make_request
 from epp.framework.types import Cause, Completion, ProfileRunResult, ResponseInfo, SchedulingResult, StreamingChunk, Usage
-from epp.hooks import Hook, Hooks, is_async
-from epp.lifecycle import HookRunner
+from epp.hooks import runner as hook_runner
+from epp.hooks.runner import HookRunner
+from epp.hooks.slots import Hook, Hooks, is_async
 from epp.request.edits import EditList
 from epp.runtime import TaskRuntime
 from epp.seam import Edits
@@ -146,7 +146,7 @@ async def for_ever(*args: object) -> None:
 
 
 async def test_a_slow_producer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "HOOK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(hook_runner, "HOOK_DEADLINE_S", 0.01)
     journal: list[str] = []
     reports = Reports()
     await run_producers(AsyncPlugin, [AsyncPlugin("slow", journal, produce=for_ever), AsyncPlugin("next", journal)], reports)
@@ -197,7 +197,7 @@ async def test_the_first_denial_wins(kind: type[Plugin], outcome: object, refuse
 
 
 async def test_a_slow_admitter_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lifecycle, "HOOK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(hook_runner, "HOOK_DEADLINE_S", 0.01)
     reports = Reports()
     error = await later_refusal(runner(AsyncPlugin("p", [], admit=for_ever), reports=reports).admit_async(REQUEST, CANDIDATES))
     assert error == RequestError(ErrorCode.INTERNAL, "internal error")
@@ -320,7 +320,7 @@ async def test_coroutine_response_hooks_keep_the_order_of_their_request() -> Non
 async def test_a_coroutine_that_fails_does_not_stop_those_behind_it(
     outcome: object, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lifecycle, "HOOK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(hook_runner, "HOOK_DEADLINE_S", 0.01)
     journal: list[str] = []
     reports = Reports()
     spawned = Spawned()

@@ -1,45 +1,19 @@
-"""Guards of plugins, with what they tell in the log and the metrics; and which plugins may be left out."""
+"""Guards of plugins, with what they tell in the log and the metrics."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
-from epp.config.loaded import LoadedPlugin
-from epp.framework.interfaces import Role
-from epp.scheduling.guard import BUDGET_S, SKIP_S, Guard
+from epp.plugin_calls.guard import BUDGET_S, SKIP_S, Guard
 from epp.telemetry import log
 from epp.telemetry.accumulators import Histogram
 from epp.telemetry.catalogue import PREFIX
 from epp.telemetry.metrics import Metrics, PluginLabels
 
-SKIPPABLE = frozenset(
-    {
-        Role.SCORER,
-        Role.SCREENER,
-        Role.DATA_PRODUCER,
-        Role.PRE_REQUEST,
-        Role.RESPONSE_RECEIVED,
-        Role.RESPONSE_STREAMING,
-        Role.RESPONSE_COMPLETE,
-    }
-)
-"""Roles without which a request can go on. The others may refuse it, choose its endpoint or read it: leaving a filter or an
-admitter out would let through what it is there to keep back."""
 _REPORT_EVERY_S = 10.0
 
 _logger = log.get("epp.plugins")
-
-
-def may_skip(plugin: LoadedPlugin, role: Role) -> bool:
-    """Whether requests can do without this plugin in this role.
-
-    The hooks of a profile handler belong to its decision: headers for a second endpoint. The end of a request is never kept
-    from a plugin that was told of its beginning: its counts of running requests would stay wrong.
-    """
-    if role is Role.RESPONSE_COMPLETE and plugin.has(Role.PRE_REQUEST):
-        return False
-    return role in SKIPPABLE and not plugin.has(Role.PROFILE_HANDLER)
 
 
 class PluginWatch:
