@@ -22,14 +22,15 @@ import uvloop
 
 from epp import debug_pages
 from epp.build import PipelineBuilder, data_sources
-from epp.candidates import CandidateFinder
 from epp.config.instantiate import instantiate
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
 from epp.datalayer.collector import TIMEOUT_S, Collector
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.page_rounds import make_page_reader
 from epp.datalayer.store import EndpointStore
-from epp.director import Director, DirectorOptions
+from epp.decision.candidates import CandidateFinder
+from epp.decision.director import Director, DirectorOptions
+from epp.decision.response import ResponseObserver
 from epp.discovery.objects_file import ObjectsFiles
 from epp.discovery.static import StaticDiscovery, parse_endpoints
 from epp.errors import UsageError
@@ -42,7 +43,6 @@ from epp.options import Options
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool_state import PoolNumbers
 from epp.ready_file import remove_ready_file, write_ready_file
-from epp.response import ResponseSide
 from epp.runtime import TaskRuntime
 from epp.scheduling.decision_log import LoggedDecisions
 from epp.seam import Port, total
@@ -338,7 +338,7 @@ class App:
             finder,
             self.objects,
             self.metrics,
-            ResponseSide(self.store, self.metrics, self._on_defect),
+            ResponseObserver(self.store, self.metrics, self._on_defect),
             LoggedDecisions(),
             DirectorOptions(emit_scores=options.emit_endpoint_scores),
             choose=self._seeds.choice,

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
-from epp.director import Pipeline
+from epp.decision.director import Pipeline
 from epp.errors import EppError
 from epp.framework.interfaces import (
     DataSource,

@@ -18,17 +18,17 @@ from types import MappingProxyType
 
 from bench.calibration import calibrate
 from epp.build import PipelineBuilder
-from epp.candidates import CandidateFinder
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
-from epp.director import Director
+from epp.decision.candidates import CandidateFinder
+from epp.decision.director import Director
+from epp.decision.response import ResponseObserver
 from epp.framework.types import Endpoint, EndpointMetrics, Usage
 from epp.plugin_calls.defects import PluginDefects
 from epp.plugin_types import build_registry
-from epp.response import ResponseSide
 from epp.runtime import TaskRuntime
 from epp.scheduling.decision_log import LoggedDecisions
 from epp.seam import BodyState, End, Metadata, Outcome, Reply, Route
@@ -115,7 +115,7 @@ def _director(endpoints: int) -> tuple[Director, EndpointStore]:
         CandidateFinder(store),
         ObjectStore(PoolIdentity("pool")),
         metrics,
-        ResponseSide(store, metrics, lambda _place, error: print(error)),
+        ResponseObserver(store, metrics, lambda _place, error: print(error)),
         LoggedDecisions(),
         choose=rng.choice,
         spawn=runtime.spawn,

@@ -131,7 +131,7 @@ class Logger:
 
 
 def get(name: str) -> Logger:
-    """The logger of a module, such as ``epp.director``."""
+    """The logger of a module, such as ``epp.decision.director``."""
     return Logger(logging.getLogger(name))
 
 

@@ -19,7 +19,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from epp import debug_pages
 from epp.build import PipelineBuilder
-from epp.candidates import CandidateFinder
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, Instances, LoadedConfig, LoadedPlugin, LoadFlags
@@ -36,7 +35,9 @@ from epp.datalayer.objects import (
     RewriteTarget,
 )
 from epp.datalayer.store import EndpointStore
-from epp.director import Director, DirectorOptions
+from epp.decision.candidates import CandidateFinder
+from epp.decision.director import Director, DirectorOptions
+from epp.decision.response import ResponseObserver
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HasState, Role
 from epp.framework.registry import PluginType, Registry
@@ -45,7 +46,6 @@ from epp.health import Health
 from epp.plugin_calls.defects import PluginDefects
 from epp.plugin_types import build_registry
 from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
-from epp.response import ResponseSide
 from epp.runtime import TaskRuntime
 from epp.scheduling.decision_log import LoggedDecisions
 from epp.seam import Port, Settings, Transport, TransportStats, total
@@ -341,7 +341,7 @@ class Picker:
             CandidateFinder(self.store, use_subset=use_subset),
             self.objects,
             self.metrics,
-            ResponseSide(self.store, self.metrics, lambda place, error: self.defects.append((place, error))),
+            ResponseObserver(self.store, self.metrics, lambda place, error: self.defects.append((place, error))),
             LoggedDecisions(),
             DirectorOptions(emit_scores=emit_scores),
             choose=self._seeds.choice,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from epp.director import Director
+from epp.decision.director import Director
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role
 from epp.framework.types import InferenceRequest
@@ -23,7 +23,7 @@ from tests.conformance.doubles import double
 from tests.conformance.exchanges import pass_chunks
 from tests.conformance.picker import A_ADDRESS, B_ADDRESS, A, B, Picker
 from tests.conformance.wire import DESTINATION, request_body, request_headers, std_body
-from tests.unit.rig import FakeHead, FakeStream, chunk, outcome, request
+from tests.unit.decision.rig import FakeHead, FakeStream, chunk, outcome, request
 
 ONE_BUSY = (A(9, 0.9), B(0, 0.1))
 GOES_ON = (

@@ -221,7 +221,7 @@ async def test_c61_parser_raises(start: StartPicker) -> None:
 async def test_decision_takes_too_long(start: StartPicker, role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
     """All stages together have a deadline; what had been picked by then is completed."""
     monkeypatch.setattr("epp.hooks.runner.HOOK_DEADLINE_S", 60.0)
-    monkeypatch.setattr("epp.director.DECISION_DEADLINE_S", 0.05)
+    monkeypatch.setattr("epp.decision.director.DECISION_DEADLINE_S", 0.05)
     waits = Waits() if role is Role.DATA_PRODUCER else WaitsAsPreRequest()
     picker, recorder = await start_watched(start, doubles=[double(waits, role)])
     refusal = await picker.refuse(*STANDARD)

@@ -9,7 +9,7 @@ import pytest
 import plugins
 from epp.build import PipelineBuilder
 from epp.config.loaded import ConfigSource, Instances
-from epp.director import Pipeline
+from epp.decision.director import Pipeline
 from epp.framework.data import Consumes, DataKey
 from epp.framework.interfaces import HOOK_ROLES, Role
 from epp.framework.registry import PluginType, Reads, Registry
@@ -19,7 +19,7 @@ from epp.runtime import TaskRuntime
 from epp.telemetry.metrics import Metrics
 from tests.config.corpus import load
 from tests.config.doubles import HEADER, plugin_type
-from tests.unit.rig import AsyncPlugin, Plugin
+from tests.unit.decision.rig import AsyncPlugin, Plugin
 from tests.unit.scheduling.doubles import Reports
 from tests.unit.telemetry.scrape import value
 

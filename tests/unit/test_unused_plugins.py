@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import plugins
-from epp.director import Pipeline
+from epp.decision.director import Pipeline
 from epp.framework.interfaces import HOOK_ROLES, SCHEDULING_ROLES
 from epp.framework.testing import make_candidates, make_request
 from tests.unit.plugins.test_plugin_types import MINIMAL

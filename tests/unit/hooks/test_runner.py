@@ -21,7 +21,7 @@ from epp.hooks.slots import Hook, Hooks, is_async
 from epp.request.edits import EditList
 from epp.runtime import TaskRuntime
 from epp.seam import Edits
-from tests.unit.rig import SLOTS, AsyncPlugin, FakeHead, Plugin, hooks
+from tests.unit.decision.rig import SLOTS, AsyncPlugin, FakeHead, Plugin, hooks
 from tests.unit.scheduling.doubles import Reports
 
 REQUEST = make_request()

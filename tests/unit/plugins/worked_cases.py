@@ -29,7 +29,7 @@ _PLACES = [
     (_PROFILE, [*_cases("S", range(1, 8)), "S10", "S11", "S21", "S22"]),
     (_PROFILES, ["S12", "S13", "S23"]),
     (_SCHEDULER, ["S14", *_cases("S", range(16, 21))]),
-    ("unit/test_director.py", ["S15"]),
+    ("unit/decision/test_director.py", ["S15"]),
     # loading
     ("config/test_loading.py", _cases("L", range(1, 31))),
     # scorers

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from epp.candidates import CandidateFinder
 from epp.datalayer.store import EndpointStore
+from epp.decision.candidates import CandidateFinder
 from epp.errors import DropReason, ErrorCode, RequestError
 from epp.framework.testing import FakeClock
 from epp.framework.types import Endpoint, EndpointMetrics

@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from epp import director as director_module
 from epp.datalayer.objects import GROUP, InferenceModelRewrite, InferenceObjective, ObjectKey, RewriteRule, RewriteTarget
+from epp.decision import director as director_module
 from epp.errors import ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.keys import AGENT_IDENTITY, PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.types import InferenceRequest
 from epp.hooks import runner
 from epp.seam import BodyState, Edits, End, Observe, Plan, Rename
-from tests.unit.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
+from tests.unit.decision.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
 from tests.unit.scheduling.doubles import Best, Does, Handler, keep, make_profile
 
 A, B, C = "192.168.1.1:8000", "192.168.1.2:8000", "192.168.1.3:8000"

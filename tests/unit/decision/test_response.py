@@ -11,7 +11,7 @@ from epp.errors import ErrorCode, RequestError
 from epp.framework.testing import FakeHeaders
 from epp.framework.types import Cause, Completion, Endpoint, ResponseInfo, SchedulingResult, StreamingChunk, Usage
 from epp.seam import Edits, End, Outcome
-from tests.unit.rig import FakeHead, FakeStream, Plugin, Rig, chunk, hooks, outcome, request
+from tests.unit.decision.rig import FakeHead, FakeStream, Plugin, Rig, chunk, hooks, outcome, request
 
 LABELS = {"model_name": "m", "target_model_name": "m", "fairness_id": "default-flow", "priority": "0"}
 USAGE = Usage(7, 10, 17, cached_tokens=3, found=True)

@@ -8,17 +8,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from epp.candidates import CandidateFinder
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
-from epp.director import Director, DirectorOptions, Pipeline
+from epp.decision.candidates import CandidateFinder
+from epp.decision.director import Director, DirectorOptions, Pipeline
+from epp.decision.flight import Flight
+from epp.decision.response import ResponseObserver
 from epp.framework.interfaces import SaturationDetector
 from epp.framework.testing import FakeClock, FakeHeaders, make_plugin
 from epp.framework.types import Endpoint
 from epp.hooks.runner import HookRunner
 from epp.hooks.slots import Hook, Hooks, is_async
 from epp.request.parse import NamedParser, ParserTable
-from epp.response import Flight, ResponseSide
 from epp.runtime import TaskRuntime
 from epp.scheduling.cached_prefix import MatchKey
 from epp.scheduling.record import DecisionRecord
@@ -300,7 +301,7 @@ class Rig:
             CandidateFinder(self.store),
             self.objects,
             self.metrics,
-            ResponseSide(self.store, self.metrics, lambda place, error: self.failures.append((place, error))),
+            ResponseObserver(self.store, self.metrics, lambda place, error: self.failures.append((place, error))),
             self.decisions,
             DirectorOptions(emit_scores=emit_scores),
             choose=lambda targets: targets[0],

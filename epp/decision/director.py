@@ -17,8 +17,10 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import uuid4
 
-from epp import direct
-from epp.candidates import CandidateFinder
+from epp.decision import direct_reply
+from epp.decision.candidates import CandidateFinder
+from epp.decision.flight import Flight
+from epp.decision.response import ResponseObserver
 from epp.errors import DropReason, ErrorCode, RequestError, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.data import RequestData
@@ -44,7 +46,6 @@ from epp.request.headers import (
 from epp.request.parse import ParserTable, read_body
 from epp.request.replies import error_shape, is_grpc, refusal
 from epp.request.rewrite import growth, model_splices
-from epp.response import Flight, ResponseSide
 from epp.scheduling.cached_prefix import MatchKey, has_cached_prefix
 from epp.scheduling.record import DecisionRecord
 from epp.scheduling.scheduler import Scheduler
@@ -67,7 +68,7 @@ from epp.telemetry import log
 from epp.telemetry.metrics import AttemptLabels, Metrics, RewriteLabels
 from epp.telemetry.requests import RequestLabels
 
-_logger = log.get("epp.director")
+_logger = log.get("epp.decision.director")
 
 DECISION_DEADLINE_S = 5.0
 """Longest time from the complete request to its decision, where a plugin waits (protocol decision D15)."""
@@ -136,7 +137,7 @@ class Director:
         finder: CandidateFinder,
         objects: ObjectLookup,
         metrics: Metrics,
-        responses: ResponseSide,
+        responses: ResponseObserver,
         decisions: DecisionLog,
         options: DirectorOptions = DirectorOptions(),
         *,
@@ -163,7 +164,7 @@ class Director:
         pipeline = self.pipeline
         path = request_path(request.headers)
         flight = stream.state = Flight(pipeline.hooks, request.at_s, path, request.headers)
-        if pipeline.hooks.hooks.responders and (hook := direct.responder(pipeline.hooks, path, request)):
+        if pipeline.hooks.hooks.responders and (hook := direct_reply.responder(pipeline.hooks, path, request)):
             flight.task = self._spawn(self._respond(stream, pipeline, flight, request, hook), "direct reply")
         else:
             self._begin(stream, pipeline, flight, request)
@@ -206,7 +207,7 @@ class Director:
         """Let a plugin answer, or go on if it does not want to."""
         try:
             async with asyncio.timeout(DECISION_DEADLINE_S):
-                answer = await direct.respond(pipeline.hooks, hook, flight.path, request)
+                answer = await direct_reply.respond(pipeline.hooks, hook, flight.path, request)
         except RequestError as error:
             answer = self._refuse(flight, error)
         except TimeoutError:

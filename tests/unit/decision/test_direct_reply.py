@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from epp import director
+from epp.decision import director
 from epp.errors import ErrorCode, RequestError
 from epp.extproc.body import splice
 from epp.framework.direct import DirectReply, DirectRequest
@@ -17,7 +17,7 @@ from epp.framework.rewriting import BodyEdits
 from epp.framework.types import InferenceRequest
 from epp.hooks.slots import Hook, Hooks
 from epp.seam import BodyState, Outcome
-from tests.unit.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
+from tests.unit.decision.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
 from tests.unit.scheduling.doubles import ignore
 
 

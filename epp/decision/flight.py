@@ -1,0 +1,86 @@
+"""All that is kept of one request while its stream is open."""
+
+from __future__ import annotations
+
+import asyncio
+
+from epp.framework.types import Endpoint, InferenceRequest, SchedulingResult
+from epp.hooks.runner import HookRunner
+from epp.request.rewrite import Splices
+from epp.seam import Headers
+from epp.telemetry.metrics import Metrics
+from epp.telemetry.requests import RequestLabels
+
+
+class Flight:
+    """One request from its headers to its end."""
+
+    __slots__ = (
+        "adds_request_id",
+        "error_counted",
+        "evicted",
+        "headers",
+        "hooks",
+        "incoming_model",
+        "labels",
+        "over",
+        "path",
+        "received_s",
+        "request",
+        "result",
+        "served",
+        "splices",
+        "tail",
+        "target",
+        "targets",
+        "task",
+    )
+
+    def __init__(self, hooks: HookRunner, received_s: float, path: str, headers: Headers) -> None:
+        self.hooks = hooks
+        """Of the configuration that the request began with."""
+        self.received_s = received_s
+        self.path = path
+        self.headers = headers
+        self.incoming_model = ""
+        self.request: InferenceRequest | None = None
+        self.result: SchedulingResult | None = None
+        """Set once an endpoint was scheduled; cleared by the completion."""
+        self.labels: RequestLabels | None = None
+        self.target: Endpoint | None = None
+        self.targets: tuple[Endpoint, ...] = ()
+        """As they were sent to the data plane, best first."""
+        """The first of the picked endpoints."""
+        self.served: Endpoint | None = None
+        """The endpoint that answered, if the data plane said so."""
+        self.task: asyncio.Task[None] | None = None
+        """The decision, while it waits."""
+        self.tail: asyncio.Task[None] | None = None
+        """The last coroutine hook."""
+        self.splices: Splices = ()
+        """Changes of the body, with which it is forwarded."""
+        self.adds_request_id = False
+        self.error_counted = False
+        self.evicted = False
+        self.over = False
+        """The stream has ended."""
+
+    @property
+    def inference(self) -> InferenceRequest:
+        """The request that plugins see; only after it was parsed."""
+        assert self.request is not None
+        return self.request
+
+    def make_labels(self) -> RequestLabels:
+        """What the request is counted under."""
+        request = self.inference
+        return RequestLabels(request.model or request.target_model, request.target_model, request.fairness_id, request.priority)
+
+    def scheduled(self, result: SchedulingResult, metrics: Metrics) -> None:
+        """An endpoint was picked."""
+        self.result = result
+        self.targets = result.targets
+        self.target = self.targets[0]
+        self.labels = labels = self.make_labels()
+        metrics.request_scheduled(labels)
+        metrics.running_up(labels)
