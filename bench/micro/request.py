@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from types import MappingProxyType
 
 from bench.calibration import calibrate
-from epp.build import PipelineBuilder
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource
@@ -28,8 +27,9 @@ from epp.decision.director import Director
 from epp.decision.response import ResponseObserver
 from epp.framework.types import Endpoint, EndpointMetrics, Usage
 from epp.plugin_calls.defects import PluginDefects
-from epp.plugin_types import build_registry
-from epp.runtime import TaskRuntime
+from epp.pool.build import PipelineBuilder
+from epp.process.plugin_types import build_registry
+from epp.process.runtime import TaskRuntime
 from epp.scheduling.decision_log import LoggedDecisions
 from epp.seam import BodyState, End, Metadata, Outcome, Reply, Route
 from epp.telemetry.metrics import Metrics

@@ -18,7 +18,7 @@ from epp.framework.interfaces import Role
 from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.testing import make_context, make_plugin, make_request
 from epp.framework.types import Endpoint, EndpointId, EndpointMetrics, InferenceRequest
-from epp.plugin_types import build_registry
+from epp.process.plugin_types import build_registry
 from epp.scheduling.profile import FilterStep, PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
 

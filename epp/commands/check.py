@@ -13,7 +13,7 @@ from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, Instances, LoadFlags
 from epp.errors import ConfigError, Finding, Severity
 from epp.framework.registry import Registry
-from epp.plugin_types import build_registry
+from epp.process.plugin_types import build_registry
 
 VALID, INVALID, USAGE = 0, 1, 2
 _BOOLEAN = {"true": True, "1": True, "t": True, "false": False, "0": False, "f": False}

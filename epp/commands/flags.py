@@ -17,7 +17,7 @@ from epp.commands.flag_table import BOOL, BYTES, DURATION, FALSE, FLAGS, SPEC, T
 from epp.commands.selector import check_selector
 from epp.errors import UsageError
 from epp.framework.params import format_duration, parse_duration
-from epp.options import MIN_REFRESH_S, Options, check, warnings
+from epp.process.options import MIN_REFRESH_S, Options, check, warnings
 
 _BY_NAME = {flag.name: flag for flag in FLAGS}
 _HELP_COLUMN = 52

@@ -11,7 +11,7 @@ from epp.config.wording import nearest
 from epp.framework.registry import Registry
 from epp.plugin_pages.page import page
 from epp.plugin_pages.render import INDEX, MARK, index, markdown, text
-from epp.plugin_types import build_registry
+from epp.process.plugin_types import build_registry
 
 OK, USAGE = 0, 2
 OWN_PACKAGE = "endpoint-picker"

@@ -41,7 +41,7 @@ def version_text() -> str:
 
 
 def _run(command: CommandLine) -> int:
-    from epp import app, startup
+    from epp.process import process, startup
 
     options = command.options
     try:
@@ -54,7 +54,7 @@ def _run(command: CommandLine) -> int:
 
             source, flags = startup.config_source(options), startup.load_flags(options)
             return check_source(source, flags, print_effective=options.print_effective_config)
-        return app.run(options, startup.load(options), command.given, command.warnings)
+        return process.run(options, startup.load(options), command.given, command.warnings)
     except UsageError as error:
         _print_problems(error)
         return USAGE

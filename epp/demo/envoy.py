@@ -20,9 +20,9 @@ from typing import Any, Self
 import aiohttp
 import yaml
 
+from epp.demo.data_files import data_path
 from epp.demo.lifeline import tied
 from epp.errors import EppError
-from epp.resources import data_path
 
 LISTENER = "inference"
 """The listener that clients talk to, in every bootstrap file."""

@@ -7,9 +7,9 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
+from epp.demo.data_files import data_path
 from epp.demo.envoy import EnvoyProcess, render
 from epp.demo.picker import PickerProcess
-from epp.resources import data_path
 from epp.simulate.options import ServerOptions
 from epp.simulate.server import SimulatedPool
 

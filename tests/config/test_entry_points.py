@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from epp.framework.registry import ENTRY_POINT_GROUP, Registry, load_entry_points
-from epp.plugin_types import build_registry
+from epp.process.plugin_types import build_registry
 from tests.config.doubles import plugin_type
 
 ONE = plugin_type("their-scorer")

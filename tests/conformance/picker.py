@@ -17,8 +17,6 @@ import yaml
 from grpc import aio
 from prometheus_client.parser import text_string_to_metric_families
 
-from epp import debug_pages
-from epp.build import PipelineBuilder
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, Instances, LoadedConfig, LoadedPlugin, LoadFlags
@@ -42,11 +40,13 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HasState, Role
 from epp.framework.registry import PluginType, Registry
 from epp.framework.types import Endpoint, EndpointMetrics
-from epp.health import Health
 from epp.plugin_calls.defects import PluginDefects
-from epp.plugin_types import build_registry
+from epp.pool import pages
+from epp.pool.build import PipelineBuilder
+from epp.process.health import Health
+from epp.process.plugin_types import build_registry
+from epp.process.runtime import TaskRuntime
 from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
-from epp.runtime import TaskRuntime
 from epp.scheduling.decision_log import LoggedDecisions
 from epp.seam import Port, Settings, Transport, TransportStats, total
 from epp.telemetry.catalogue import ITL_S, PREFIX
@@ -206,7 +206,7 @@ class Picker:
         self.instances = self._instantiate(doubles, config or {})
         self.director = self._director(emit_scores, use_subset)
         self.seam = Seam(self.director)
-        self.metrics.watch_pool(partial(debug_pages.pool, "pool", self.store, Collector(self.store, [], self.metrics), FRESH_S))
+        self.metrics.watch_pool(partial(pages.pool, "pool", self.store, Collector(self.store, [], self.metrics), FRESH_S))
 
     def serve(self, servers: Sequence[Server]) -> None:
         """Make these the endpoints."""

@@ -108,7 +108,7 @@ async def test_no_request_feels_that_learning_fails(start: StartPicker, caplog: 
     found = await learned(picker)
     assert (found["failures"], found["learned"]) == (1, 0)
     errors = [record for record in caplog.records if record.levelname == "ERROR"]
-    assert [record.name for record in errors] == ["epp.runtime"]
+    assert [record.name for record in errors] == ["epp.process.runtime"]
     caplog.clear()
 
 

@@ -12,8 +12,8 @@ import yaml
 from grpc import aio
 
 from epp.commands import check
+from epp.demo.data_files import data_path
 from epp.demo.picker import PickerProcess
-from epp.resources import data_path
 from epp.simulate.options import EngineOptions, ServerOptions
 from epp.simulate.server import SimulatedPool
 from tests.conformance.wire import (

@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from bench.naive_picker import NaivePicker
+from epp.demo.data_files import data_path
 from epp.demo.envoy import EnvoyError, EnvoyProcess, bootstrap_names, cluster, find_envoy, listener, render, validate
-from epp.resources import data_path
 from tests.envoy.conftest import ServePicker, StartEnvoy
 
 pytestmark = pytest.mark.envoy

@@ -11,7 +11,7 @@ from fnmatch import fnmatch
 
 import pytest
 
-from epp.options import Options
+from epp.process.options import Options
 from tests.packaging.conftest import CHECKOUT, NATIVE_BUILD
 
 

@@ -11,7 +11,7 @@ import pytest
 from epp.__main__ import COMMANDS
 from epp.commands import check, demo, plugins, simulate
 from epp.commands.flag_table import FLAGS
-from epp.plugin_types import build_registry
+from epp.process.plugin_types import build_registry
 from epp.telemetry.catalogue import CATALOGUE, PREFIX, REQUEST_LABELS
 from tests.packaging.conftest import CHECKOUT
 

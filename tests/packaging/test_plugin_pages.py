@@ -30,7 +30,7 @@ from epp.framework.registry import PluginType, Registry
 from epp.plugin_pages.page import page
 from epp.plugin_pages.parameters import Parameter, parameters
 from epp.plugin_pages.render import MARK, markdown, text
-from epp.plugin_types import build_registry
+from epp.process.plugin_types import build_registry
 from tests.packaging.conftest import CHECKOUT
 
 FOLDER = CHECKOUT / "docs" / "plugins"

@@ -12,7 +12,7 @@ from epp.commands.flag_table import FLAGS
 from epp.commands.flags import CommandLine, help_text, parse
 from epp.errors import UsageError
 from epp.framework.params import format_duration
-from epp.options import Options
+from epp.process.options import Options
 
 POOL = ["--pool-name", "a"]
 IN_CLUSTER = {"NAMESPACE": "llm"}

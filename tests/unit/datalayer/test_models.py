@@ -12,7 +12,6 @@ import pytest
 from aiohttp import web
 from pydantic import ValidationError
 
-from epp import debug_pages
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource
@@ -25,7 +24,8 @@ from epp.framework.interfaces import Extractor
 from epp.framework.keys import SERVED_MODELS, ServedModel
 from epp.framework.testing import FakeClock, make_context, make_plugin
 from epp.framework.types import Endpoint, EndpointId, EndpointMetrics
-from epp.plugin_types import build_registry
+from epp.pool import pages
+from epp.process.plugin_types import build_registry
 from plugins.datalayer.client_headers import CHECK_INTERVAL_S
 from plugins.datalayer.core_metrics import PLUGIN as CORE_METRICS
 from plugins.datalayer.http_fetch import MAX_BODY_BYTES, HttpFetcher, endpoint_url
@@ -391,7 +391,7 @@ async def test_both_sources_fill_one_endpoint_and_its_page_shows_it() -> None:
         await collector.start()
         try:
             metrics = await store.until(endpoint, models=2, queue=3)
-            page = orjson.loads(orjson.dumps(debug_pages.endpoints(store, collector)))
+            page = orjson.loads(orjson.dumps(pages.endpoints(store, collector)))
             is_broken = True
             later = await store.until(endpoint, models=2, queue=9)
         finally:

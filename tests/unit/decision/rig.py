@@ -19,8 +19,8 @@ from epp.framework.testing import FakeClock, FakeHeaders, make_plugin
 from epp.framework.types import Endpoint
 from epp.hooks.runner import HookRunner
 from epp.hooks.slots import Hook, Hooks, is_async
+from epp.process.runtime import TaskRuntime
 from epp.request.parse import NamedParser, ParserTable
-from epp.runtime import TaskRuntime
 from epp.scheduling.cached_prefix import MatchKey
 from epp.scheduling.record import DecisionRecord
 from epp.seam import BodyState, Chunk, End, Metadata, Outcome, Reply, Route

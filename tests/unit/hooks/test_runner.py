@@ -18,8 +18,8 @@ from epp.framework.types import Cause, Completion, ProfileRunResult, ResponseInf
 from epp.hooks import runner as hook_runner
 from epp.hooks.runner import HookRunner
 from epp.hooks.slots import Hook, Hooks, is_async
+from epp.process.runtime import TaskRuntime
 from epp.request.edits import EditList
-from epp.runtime import TaskRuntime
 from epp.seam import Edits
 from tests.unit.decision.rig import SLOTS, AsyncPlugin, FakeHead, Plugin, hooks
 from tests.unit.scheduling.doubles import Reports

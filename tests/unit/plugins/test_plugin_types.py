@@ -304,7 +304,7 @@ import sys
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, LoadFlags
-from epp.plugin_types import build_registry
+from epp.process.plugin_types import build_registry
 
 registry, _ = build_registry()
 print(sorted(registry.names()) == registry.names(), [name for name in sys.modules if name.startswith("plugins.")])

@@ -11,7 +11,7 @@ import pytest
 
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin
 from epp.framework.types import EndpointId
-from epp.runtime import TaskRuntime
+from epp.process.runtime import TaskRuntime
 from plugins.latency.features import Inputs, Row, columns
 from plugins.latency.predictor import MOST_ROLES, MOST_WAITING_SAMPLES, RETRY_S, Predictor
 from plugins.latency.regression import Key, Sample, Target

@@ -15,7 +15,7 @@ import huggingface_hub
 import pytest
 
 from epp.framework.types import Api, ParsedBody
-from epp.runtime import TaskRuntime
+from epp.process.runtime import TaskRuntime
 from plugins.tokenization import in_process
 from plugins.tokenization.backend import TokenizationError
 from plugins.tokenization.files import find

@@ -17,7 +17,7 @@ from epp.framework.prompt import prompt_tokens
 from epp.framework.registry import PluginType
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
 from epp.framework.types import Api, InferenceRequest, ParsedBody
-from epp.runtime import TaskRuntime
+from epp.process.runtime import TaskRuntime
 from epp.simulate.options import ServerOptions
 from epp.simulate.server import SimulatedPool
 from plugins.deciders import always, prefix_based

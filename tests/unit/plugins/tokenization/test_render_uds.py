@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToDict
 
 from epp.framework.keys import MediaFeature
 from epp.framework.types import Api, ParsedBody
-from epp.runtime import TaskRuntime
+from epp.process.runtime import TaskRuntime
 from plugins.tokenization import render_uds
 from plugins.tokenization.backend import TokenizationError
 from plugins.tokenization.render_uds import RenderUds

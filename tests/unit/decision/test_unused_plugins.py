@@ -14,7 +14,7 @@ from epp.decision.director import Pipeline
 from epp.framework.interfaces import HOOK_ROLES, SCHEDULING_ROLES
 from epp.framework.testing import make_candidates, make_request
 from tests.unit.plugins.test_plugin_types import MINIMAL
-from tests.unit.test_build import build
+from tests.unit.pool.test_build import build
 
 USED = ("queue-scorer", "kv-cache-utilization-scorer", "max-score-picker")
 UNUSED = tuple(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from epp.config.loaded import LoadedConfig
-from epp.options import Options
+from epp.process.options import Options
 from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
 from epp.seam import Settings, Tls
 from epp.telemetry.catalogue import ITL_S

@@ -16,7 +16,7 @@ T = TypeVar("T")
 MAX_THREADS = 4
 """Plugins offload tokenising and model fitting; more threads would only take turns at the interpreter lock."""
 
-_logger = log.get("epp.runtime")
+_logger = log.get("epp.process.runtime")
 
 
 class TaskRuntime:

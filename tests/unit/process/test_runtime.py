@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from epp.runtime import TaskRuntime
+from epp.process.runtime import TaskRuntime
 
 
 async def test_a_task_runs_under_its_name() -> None:

@@ -20,8 +20,6 @@ from typing import cast
 
 import uvloop
 
-from epp import debug_pages
-from epp.build import PipelineBuilder, data_sources
 from epp.config.instantiate import instantiate
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
 from epp.datalayer.collector import TIMEOUT_S, Collector
@@ -38,25 +36,27 @@ from epp.framework.file_watch import watch_files
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import EndpointDiscovery, HasLifecycle, HasReadiness
 from epp.framework.prometheus_text import MAX_PAGE_BYTES
-from epp.health import Health
-from epp.options import Options
 from epp.plugin_calls.defects import PluginDefects
-from epp.pool_state import PoolNumbers
-from epp.ready_file import remove_ready_file, write_ready_file
-from epp.runtime import TaskRuntime
+from epp.pool import pages
+from epp.pool.build import PipelineBuilder, data_sources
+from epp.pool.numbers import PoolNumbers
+from epp.process.health import Health
+from epp.process.options import Options
+from epp.process.ready_file import remove_ready_file, write_ready_file
+from epp.process.runtime import TaskRuntime
+from epp.process.startup import check_discovery, log_configuration, metrics_flags
+from epp.process.transport_settings import transport_settings
 from epp.scheduling.decision_log import LoggedDecisions
 from epp.seam import Port, total
-from epp.startup import check_discovery, log_configuration, metrics_flags
 from epp.telemetry import log
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.transport.choose import make_transport
 from epp.transport.grpc_environment import prepare as prepare_grpc
 from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
 from epp.transport.tls_settings import parse_cipher_suites
-from epp.transport_settings import transport_settings
 from epp.version import VERSION, commit
 
-_logger = log.get("epp.app")
+_logger = log.get("epp.process.process")
 
 READINESS_EVERY_S = 0.5
 """How often plugins with a readiness of their own are asked; probes come every few seconds."""
@@ -199,7 +199,7 @@ class App:
     async def _start(self) -> None:
         _logger.info("transport", name=self.transport_name)
         log_configuration(self.instances)
-        debug_pages.forget_departed(self.store, self.instances)
+        pages.forget_departed(self.store, self.instances)
         self._start_objects()
         for plugin in self.instances.by_name.values():
             if isinstance(plugin, HasLifecycle):
@@ -348,16 +348,16 @@ class App:
     def _http(self) -> HttpServer:
         options = self.options
         self.metrics.watch_pool(
-            lambda: debug_pages.pool(self.objects.pool.name, self.store, self.collector, options.metrics_staleness_threshold_s)
+            lambda: pages.pool(self.objects.pool.name, self.store, self.collector, options.metrics_staleness_threshold_s)
         )
         self.metrics.watch_transport(self.transport.stats)
         self.metrics.config_loaded(self.config.sha256, time.time())
         sources = HttpSources(
             metrics=self.metrics,
             not_ready=self.health.why,
-            endpoints=lambda: debug_pages.endpoints(self.store, self.collector),
-            config=lambda: debug_pages.config(self.instances),
-            plugins=lambda: debug_pages.plugins(self.instances),
+            endpoints=lambda: pages.endpoints(self.store, self.collector),
+            config=lambda: pages.config(self.instances),
+            plugins=lambda: pages.plugins(self.instances),
         )
         authorize = None
         if options.metrics_endpoint_auth and not options.metrics_client_ca_file:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from epp.health import Health
+from epp.process.health import Health
 from epp.seam import HealthStatus, HealthTable
 
 EXT_PROC = "envoy.service.ext_proc.v3.ExternalProcessor"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from epp.options import Options, check, warnings
+from epp.process.options import Options, check, warnings
 
 SELECTOR: dict[str, Any] = {"endpoint_selector": "app=x", "endpoint_target_ports": (8000,)}
 POOL: dict[str, Any] = {"pool_name": "a"}

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from epp import app as app_module
-from epp.app import App
 from epp.framework.interfaces import EndpointNotifier
-from epp.options import Options
+from epp.process import process as process_module
+from epp.process.options import Options
+from epp.process.process import App
+from epp.process.startup import load
 from epp.seam import HealthTable, Port, RequestHandler, Settings, TransportStats
-from epp.startup import load
 from epp.transport.tls import self_signed
 
 
@@ -99,8 +99,8 @@ def make_app(discovery: Discovery, **more: Any) -> App:
 @pytest.fixture(autouse=True)
 def _no_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
     """Freezing is for the life of a process, not of a test."""
-    monkeypatch.setattr(app_module.gc, "freeze", lambda: None)
-    monkeypatch.setattr(app_module, "READINESS_EVERY_S", 0.01)
+    monkeypatch.setattr(process_module.gc, "freeze", lambda: None)
+    monkeypatch.setattr(process_module, "READINESS_EVERY_S", 0.01)
 
 
 async def test_a_signal_ends_a_start_that_waits() -> None:
@@ -144,7 +144,7 @@ async def test_the_process_ends_with_its_discovery() -> None:
 @pytest.mark.parametrize("serves", [True, False])
 async def test_a_second_signal_ends_at_once(serves: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
-    monkeypatch.setattr(app_module.os, "_exit", codes.append)
+    monkeypatch.setattr(process_module.os, "_exit", codes.append)
     discovery = Discovery(finds=serves)
     picker = make_app(discovery)
     serving = asyncio.create_task(picker.serve())

@@ -10,11 +10,11 @@ from epp.config.loaded import ConfigSource, Instances, LoadedConfig, LoadFlags
 from epp.discovery.static import parse_endpoints
 from epp.errors import UsageError
 from epp.framework.handle import MetricsFlags
-from epp.options import Options
-from epp.plugin_types import build_registry
+from epp.process.options import Options
+from epp.process.plugin_types import build_registry
 from epp.telemetry import log
 
-_logger = log.get("epp.startup")
+_logger = log.get("epp.process.startup")
 
 NO_KUBERNETES = (
     "discovery in a Kubernetes cluster is not there yet; "

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 import plugins
-from epp.build import PipelineBuilder
 from epp.config.loaded import ConfigSource, Instances
 from epp.decision.director import Pipeline
 from epp.framework.data import Consumes, DataKey
@@ -15,7 +14,8 @@ from epp.framework.interfaces import HOOK_ROLES, Role
 from epp.framework.registry import PluginType, Reads, Registry
 from epp.framework.testing import FakeClock, make_candidates, make_request
 from epp.plugin_calls.defects import EXTENSION_POINTS, PluginDefects
-from epp.runtime import TaskRuntime
+from epp.pool.build import PipelineBuilder
+from epp.process.runtime import TaskRuntime
 from epp.telemetry.metrics import Metrics
 from tests.config.corpus import load
 from tests.config.doubles import HEADER, plugin_type

@@ -5,7 +5,7 @@ from __future__ import annotations
 from epp.datalayer.store import EndpointStore
 from epp.framework.testing import FakeClock, make_candidates
 from epp.framework.types import EndpointMetrics
-from epp.pool_state import PoolNumbers
+from epp.pool.numbers import PoolNumbers
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestLabels
 
