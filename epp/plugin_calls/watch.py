@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from epp.plugin_calls.guard import BUDGET_S, SKIP_S, Guard
 from epp.telemetry import log
-from epp.telemetry.accumulators import Histogram
 from epp.telemetry.catalogue import PREFIX
+from epp.telemetry.instruments import Histogram
 from epp.telemetry.metrics import Metrics, PluginLabels
 
 _REPORT_EVERY_S = 10.0

@@ -13,8 +13,8 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
-from epp.telemetry.accumulators import Counter, Gauge, Histogram, LabelValues
 from epp.telemetry.catalogue import Bounds, Kind, Metric
+from epp.telemetry.instruments import Counter, Gauge, Histogram, LabelValues
 from epp.telemetry.legacy_names import LEGACY, Legacy
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

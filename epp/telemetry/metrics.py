@@ -15,10 +15,10 @@ from typing import NamedTuple, TypeVar
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 from epp.telemetry import exposition
-from epp.telemetry.accumulators import Counter, Family, Gauge, Histogram, LabelValues
 from epp.telemetry.cardinality import Cap, clean
 from epp.telemetry.catalogue import CATALOGUE, PREFIX, Bounds, Kind, Metric
 from epp.telemetry.exposition import Points
+from epp.telemetry.instruments import Counter, Family, Gauge, Histogram, LabelValues
 from epp.telemetry.legacy_names import LEGACY
 from epp.telemetry.pool import PoolSnapshot, pool_series
 from epp.telemetry.requests import Labeller, RequestFacts, RequestLabels, RequestSeries

@@ -11,9 +11,9 @@ from collections import Counter as Tally
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from epp.telemetry.accumulators import Gauge, LabelValues
 from epp.telemetry.cardinality import clean
 from epp.telemetry.catalogue import PREFIX
+from epp.telemetry.instruments import Gauge, LabelValues
 
 
 class EndpointSample(NamedTuple):

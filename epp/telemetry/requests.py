@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from epp.telemetry.accumulators import Counter, Gauge, Histogram, LabelValues
 from epp.telemetry.cardinality import OTHER, Cap
+from epp.telemetry.instruments import Counter, Gauge, Histogram, LabelValues
 
 DEFAULT_FAIRNESS_ID = "default-flow"
 MAX_COMBINATIONS = 10_000

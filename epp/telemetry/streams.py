@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Protocol
 
-from epp.telemetry.accumulators import Counter, Gauge, Histogram, LabelValues
 from epp.telemetry.cardinality import clean
 from epp.telemetry.catalogue import PREFIX, STREAM_S
+from epp.telemetry.instruments import Counter, Gauge, Histogram, LabelValues
 
 Series = tuple[str, Mapping[LabelValues, Counter | Gauge | Histogram]]
 """Full name of a family, and its children."""

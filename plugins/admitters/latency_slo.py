@@ -14,7 +14,7 @@ from epp.framework.keys import LATENCY_PREDICTION, LatencyPrediction
 from epp.framework.params import Params, PluginReference
 from epp.framework.registry import PluginType, Reads
 from epp.framework.types import EndpointId, InferenceRequest
-from plugins.slo_headers import SLO_HEADERS, read_objectives
+from plugins.shared.slo_headers import SLO_HEADERS, read_objectives
 
 TYPE = "latency-slo-admitter"
 

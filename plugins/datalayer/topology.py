@@ -13,7 +13,7 @@ from epp.framework.keys import TOPOLOGY, Topology
 from epp.framework.params import Params
 from epp.framework.registry import PluginType
 from epp.framework.types import Endpoint, EndpointMetrics
-from plugins.topology import TopologyLabels
+from plugins.shared.topology import TopologyLabels
 
 TYPE = "topology-extractor"
 _DEFAULT = TopologyLabels()

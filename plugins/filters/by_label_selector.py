@@ -7,7 +7,7 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Filter, Role
 from epp.framework.registry import Alias, PluginType
 from epp.framework.types import InferenceRequest
-from plugins.label_selector import LabelSelector
+from plugins.shared.label_selector import LabelSelector
 
 TYPE = "by-label-selector"
 

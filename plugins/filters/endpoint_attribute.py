@@ -14,7 +14,7 @@ from epp.framework.interfaces import Filter, Role
 from epp.framework.params import Params, PluginReference, no_producer
 from epp.framework.registry import PluginType
 from epp.framework.types import InferenceRequest
-from plugins.endpoint_attributes import attribute_column
+from plugins.shared.endpoint_attributes import attribute_column
 
 TYPE = "endpoint-attribute-filter"
 

@@ -14,7 +14,7 @@ from epp.framework.keys import PEER_ENDPOINT, TOPOLOGY
 from epp.framework.params import Params, PluginReference
 from epp.framework.registry import PluginType, Reads
 from epp.framework.types import InferenceRequest
-from plugins.topology import PEER_HEADER, Nearness, PeerLocator, check_peer_header, make_locator, nearness
+from plugins.shared.topology import PEER_HEADER, Nearness, PeerLocator, check_peer_header, make_locator, nearness
 
 TYPE = "topology-affinity-filter"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from epp.framework.interfaces import Role
 from epp.framework.registry import PluginType, Reads
-from plugins.slo_headers import TTFT_HEADERS
+from plugins.shared.slo_headers import TTFT_HEADERS
 
 FCFS = PluginType(
     type="fcfs-ordering-policy",

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from epp.framework.keys import LatencyPrediction
 from epp.framework.types import EndpointId, InferenceRequest
 from plugins.latency.features import Load, Row
-from plugins.slo_headers import Objectives
+from plugins.shared.slo_headers import Objectives
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ from plugins.latency.flights import Flight, Flights
 from plugins.latency.predictor import Predictor
 from plugins.latency.regression import Target, load_library
 from plugins.latency.reporting import LatencyReport, Measured
-from plugins.slo_headers import Objectives, read_objectives
+from plugins.shared.slo_headers import Objectives, read_objectives
 
 
 @dataclass(frozen=True, slots=True)

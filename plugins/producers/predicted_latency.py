@@ -15,7 +15,7 @@ from epp.framework.params import GoDurationS, Ignored, Int, Params, PluginRefere
 from epp.framework.registry import PluginType, Reads
 from plugins.latency.forecaster import ForecastOptions, LatencyForecaster
 from plugins.latency.regression import require_library
-from plugins.slo_headers import SLO_HEADERS
+from plugins.shared.slo_headers import SLO_HEADERS
 
 TYPE = "predicted-latency-producer"
 

@@ -12,7 +12,7 @@ from epp.framework.interfaces import HeaderEdits, ProfileHandler, Role, Scheduli
 from epp.framework.params import Int, Params
 from epp.framework.registry import PluginType
 from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
-from plugins.disaggregation import DATA_PARALLEL_HEADER, at_port, name_rank
+from plugins.shared.disaggregation import DATA_PARALLEL_HEADER, at_port, name_rank
 
 TYPE = "data-parallel-profile-handler"
 

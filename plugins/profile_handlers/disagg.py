@@ -14,7 +14,7 @@ from epp.framework.keys import PEER_ENDPOINT
 from epp.framework.params import Deprecated, Params, PluginReference, ProfileReference, mixed_forms
 from epp.framework.registry import PluginType
 from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult, SchedulingResult
-from plugins.disaggregation import (
+from plugins.shared.disaggregation import (
     ENCODE_HEADERS,
     NO_DECODE,
     PREFILL_HEADERS,

@@ -17,7 +17,7 @@ from epp.framework.params import Int, Params, PluginReference, ProfileReference,
 from epp.framework.prompt import BYTES_PER_TOKEN
 from epp.framework.registry import PluginType
 from epp.framework.types import Api, Endpoint, EndpointId, InferenceRequest, Json, ProfileRunResult, SchedulingResult
-from plugins.disaggregation import (
+from plugins.shared.disaggregation import (
     DATA_PARALLEL_HEADER,
     ENCODE_HEADERS,
     NO_DECODE,

@@ -24,7 +24,7 @@ from plugins.latency.forecaster import ForecastOptions, LatencyForecaster
 from plugins.latency.predictor import Predictor
 from plugins.latency.regression import require_library
 from plugins.latency.weights import Blend, CompositeBlend
-from plugins.slo_headers import SLO_HEADERS, read_objectives
+from plugins.shared.slo_headers import SLO_HEADERS, read_objectives
 
 TYPE = "predicted-latency-scorer"
 

@@ -9,7 +9,7 @@ from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.keys import SESSION_ID
 from epp.framework.registry import PluginType, Reads
 from epp.framework.types import EndpointId, InferenceRequest, ResponseInfo, SchedulingResult
-from plugins.session_affinity import (
+from plugins.shared.session_affinity import (
     SESSION_ID_HEADER,
     SESSION_TOKEN_HEADER,
     Affinity,

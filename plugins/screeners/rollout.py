@@ -9,7 +9,7 @@ from pydantic import Field
 from epp.framework.interfaces import Role
 from epp.framework.params import Params
 from epp.framework.registry import PluginType
-from plugins.label_selector import LabelKey
+from plugins.shared.label_selector import LabelKey
 
 TYPE = "disaggregatedset-rollout-screener"
 

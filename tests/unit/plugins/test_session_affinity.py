@@ -25,7 +25,7 @@ from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult, Re
 from plugins.filters import session_affinity as session_filter
 from plugins.producers import session_id
 from plugins.scorers import session_affinity as session_scorer
-from plugins.session_affinity import RememberedAffinity
+from plugins.shared.session_affinity import RememberedAffinity
 from tests.unit.plugins.flights import decided
 
 RANKS = Candidates(
@@ -81,7 +81,7 @@ def test_filter_by_token(headers: dict[str, str], kept: list[int]) -> None:
 
 
 def test_an_unreadable_token_is_told_in_the_debug_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG", "plugins.session_affinity")
+    caplog.set_level("DEBUG", "plugins.shared.session_affinity")
     score({"x-session-token": "%%%"}, RANKS)
     assert "session token cannot be decoded" in caplog.text
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from epp.telemetry import exposition
-from epp.telemetry.accumulators import Counter, Gauge, Histogram
 from epp.telemetry.catalogue import Kind, Metric
 from epp.telemetry.exposition import Points, number
+from epp.telemetry.instruments import Counter, Gauge, Histogram
 from tests.unit.telemetry.scrape import samples
 
 

@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from epp.framework.testing import FakeClock, make_request
 from epp.framework.types import EndpointId, InferenceRequest
 from plugins.latency.flights import Flight, Flights
-from plugins.slo_headers import Objectives
+from plugins.shared.slo_headers import Objectives
 
 TTL_S = 10.0
 IDS = [EndpointId(f"default/{name}") for name in "abc"]

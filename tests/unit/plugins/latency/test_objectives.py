@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from epp.framework.testing import FakeHeaders
-from plugins.slo_headers import Objectives, read_objectives
+from plugins.shared.slo_headers import Objectives, read_objectives
 
 
 @pytest.mark.parametrize(
@@ -27,6 +27,6 @@ def test_objectives(headers: dict[str, str], expected: tuple[float, float]) -> N
 
 
 def test_what_is_ignored_is_said_in_the_debug_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG", "plugins.slo_headers")
+    caplog.set_level("DEBUG", "plugins.shared.slo_headers")
     read_objectives(FakeHeaders({"x-slo-ttft-ms": "soon"}))
     assert caplog.messages == ["latency objective ignored: header x-slo-ttft-ms is no positive number: 'soon'"]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from epp.telemetry.accumulators import Counter, Family, Gauge, Histogram
+from epp.telemetry.instruments import Counter, Family, Gauge, Histogram
 
 BOUNDS = (0.5, 1, 2.5)
 durations = st.lists(st.one_of(st.sampled_from(BOUNDS), st.floats(0, 5)), max_size=50)
