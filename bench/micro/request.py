@@ -30,8 +30,8 @@ from epp.plugin_calls.defects import PluginDefects
 from epp.pool.build import PipelineBuilder
 from epp.process.plugin_types import build_registry
 from epp.process.runtime import TaskRuntime
-from epp.scheduling.decision_log import LoggedDecisions
 from epp.seam import BodyState, End, Metadata, Outcome, Reply, Route
+from epp.telemetry.decision_log import LoggedDecisions
 from epp.telemetry.metrics import Metrics
 
 _CONFIG = """

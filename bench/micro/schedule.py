@@ -18,8 +18,9 @@ from epp.framework.interfaces import Role
 from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.testing import make_context, make_plugin, make_request
 from epp.framework.types import Endpoint, EndpointId, EndpointMetrics, InferenceRequest
+from epp.plugin_calls.step import CallWatch
 from epp.process.plugin_types import build_registry
-from epp.scheduling.profile import FilterStep, PickerStep, Profile, ScorerStep
+from epp.scheduling.profile import PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
 
 _WARM_UP = 300
@@ -46,13 +47,15 @@ def _plugin(type_name: str) -> Any:
     return make_plugin(plugin_type, context=make_context(type_name))
 
 
+def _watch(role: Role, name: str) -> CallWatch:
+    return CallWatch(role, name, name, _NoDefects(), _observe)
+
+
 def _scheduler() -> Scheduler:
-    filters: list[FilterStep] = []
-    scorers = [ScorerStep(name, name, _plugin(name), 1.0, _observe) for name in _SCORERS]
-    picker = PickerStep("max-score-picker", "max-score-picker", _plugin("max-score-picker"), _observe)
-    profile = Profile("default", filters, scorers, picker, _NoDefects())
-    handler = "single-profile-handler"
-    return Scheduler(HandlerStep(handler, handler, _plugin(handler), _observe, _observe), [profile], _NoDefects())
+    scorers = [ScorerStep(_watch(Role.SCORER, name), _plugin(name), 1.0) for name in _SCORERS]
+    picker = PickerStep(_watch(Role.PICKER, "max-score-picker"), _plugin("max-score-picker"))
+    watch = _watch(Role.PROFILE_HANDLER, "single-profile-handler")
+    return Scheduler(HandlerStep(watch, watch, _plugin("single-profile-handler")), [Profile("default", [], scorers, picker)])
 
 
 def _pool(count: int, rng: random.Random) -> Candidates:

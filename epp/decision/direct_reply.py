@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from epp.decision.flight import Flight
 from epp.framework.direct import DirectRequest, DirectResponder
 from epp.hooks.runner import HookRunner
 from epp.hooks.slots import Hook
@@ -18,22 +19,20 @@ def responder(hooks: HookRunner, path: str, request: Request) -> Hook[DirectResp
     return hooks.responder(request.headers.get(METHOD) or "", path)
 
 
-async def respond(hooks: HookRunner, hook: Hook[DirectResponder], path: str, request: Request) -> Reply | None:
+async def respond(hooks: HookRunner, hook: Hook[DirectResponder], flight: Flight, request: Request) -> Reply | None:
     """What it answers; None if the request is to go on after all.
 
     Raises:
         RequestError: what the client is told instead.
     """
     headers = request.headers
-    reply = await hooks.respond(
-        hook,
-        DirectRequest(
-            method=headers.get(METHOD) or "",
-            path=path,
-            query=request_query(headers),
-            headers=headers,
-            body=request.body,
-            fairness_id=lookup(headers, *FAIRNESS_ID) or "",
-        ),
+    asked = DirectRequest(
+        method=headers.get(METHOD) or "",
+        path=flight.path,
+        query=request_query(headers),
+        headers=headers,
+        body=request.body,
+        fairness_id=lookup(headers, *FAIRNESS_ID) or "",
     )
+    reply = await hooks.respond(hook, asked, flight.progress, flight.record)
     return None if reply is None else Reply(reply.status, reply.body, reply.headers, details="epp_answered")

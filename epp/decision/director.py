@@ -1,9 +1,9 @@
 """What happens to a request, as a list of stages; the handler that every transport calls.
 
-parse → rewrite the model name → objective and priority → request-header plugins → body rewriters → admission → candidates →
-screeners → data producers → admitters → schedule → PreRequest → route. The first stage that fails ends the request with its
-error. All of it runs in one go unless a declared plugin is a coroutine, or one rewrites this body; then the decision runs in
-a task, under a deadline. A request that a plugin answers itself meets none of these stages.
+direct reply → parse → rewrite the model name → objective and priority → request-header plugins → body rewriters → candidates →
+admission → screeners → data producers → admitters → schedule → PreRequest → route. The first stage that fails ends the request
+with its error. The list is written once, as a coroutine: all of it runs in one go unless a plugin waits or admission holds the
+request (``progress.py``).
 
 Source of the order: llm-d-router: pkg/epp/requestcontrol/director.go.
 """
@@ -12,112 +12,48 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
-from uuid import uuid4
 
 from epp.decision import direct_reply
 from epp.decision.candidates import CandidateFinder
 from epp.decision.flight import Flight
+from epp.decision.pipeline import Pipeline
+from epp.decision.progress import Progress
+from epp.decision.reading import DEFAULT_FLOW, ObjectLookup, RequestReader
 from epp.decision.response import ResponseObserver
+from epp.decision.routing import Router
 from epp.errors import DropReason, ErrorCode, RequestError, SchedulingError
 from epp.framework.candidates import Candidates
-from epp.framework.data import RequestData
-from epp.framework.direct import DirectResponder
-from epp.framework.interfaces import SaturationDetector
 from epp.framework.keys import AGENT_IDENTITY
-from epp.framework.types import Endpoint, InferenceRequest, ParsedBody, SchedulingResult
-from epp.hooks.runner import HookRunner, Spawn
-from epp.hooks.slots import Hook
+from epp.framework.types import Endpoint, InferenceRequest, SchedulingResult
+from epp.hooks.runner import Spawn
+from epp.plugin_calls.step import Record
 from epp.request.edits import BodyEditList, EditList
-from epp.request.headers import (
-    DESTINATION,
-    DESTINATION_SCORES,
-    FAIRNESS_ID,
-    LB_NAMESPACE,
-    MODEL_REWRITE,
-    OBJECTIVE,
-    REQUEST_ID,
-    lookup,
-    prefers_available,
-    request_path,
-)
-from epp.request.parse import ParserTable, read_body
+from epp.request.headers import FAIRNESS_ID, lookup, prefers_available, request_path
 from epp.request.replies import error_shape, is_grpc, refusal
-from epp.request.rewrite import growth, model_splices
-from epp.scheduling.cached_prefix import MatchKey, has_cached_prefix
-from epp.scheduling.record import DecisionRecord
-from epp.scheduling.scheduler import Scheduler
-from epp.seam import (
-    BodyState,
-    Chunk,
-    Edits,
-    Metadata,
-    Outcome,
-    Pairs,
-    Plan,
-    Rename,
-    Reply,
-    Request,
-    ResponseHead,
-    Route,
-    Stream,
-)
-from epp.telemetry import log
-from epp.telemetry.metrics import AttemptLabels, Metrics, RewriteLabels
+from epp.request.rewrite import growth
+from epp.scheduling.cached_prefix import has_cached_prefix
+from epp.seam import BodyState, Chunk, Edits, Metadata, Outcome, Reply, Request, ResponseHead, Route, Stream
+from epp.telemetry.decision_record import AdmissionRecord, DecisionRecord
+from epp.telemetry.metrics import AttemptLabels, Metrics
 from epp.telemetry.requests import RequestLabels
 
-_logger = log.get("epp.decision.director")
-
-DECISION_DEADLINE_S = 5.0
-"""Longest time from the complete request to its decision, where a plugin waits (protocol decision D15)."""
-DEFAULT_FLOW = "default-flow"
-NO_ENDPOINTS = "no pods available in datastore"
-"""What clients of requests without a body are told. Source: llm-d-router: pkg/epp/handlers/request.go."""
 SCREENED_OUT = "screeners eliminated all endpoint candidates"
 NOT_CACHED = "no decode worker has the requested KV cache"
 
 
-class Rewrite(Protocol):
-    """An InferenceModelRewrite rule that applies."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def target(self) -> str: ...
-
-
-class ObjectLookup(Protocol):
-    """InferenceObjectives and InferenceModelRewrites."""
-
-    def priority(self, objective: str) -> int:
-        """0 for an unknown name."""
-        ...
-
-    def resolve(self, model: str) -> Rewrite | None:
-        """The rule for an incoming model name, with its target drawn."""
-        ...
-
-
 class DecisionLog(Protocol):
-    """Takes records of decisions while somebody wants them."""
+    """Takes records of the decisions that it wants."""
 
-    @property
-    def wanted(self) -> bool: ...
-    def decided(self, record: DecisionRecord) -> None: ...
+    def wants(self, request: Request) -> bool:
+        """A record of this request is to be made; asked about every request."""
+        ...
 
-
-@dataclass(frozen=True, slots=True)
-class Pipeline:
-    """All that depends on the configuration; replaced whole on reload."""
-
-    parsers: ParserTable
-    scheduler: Scheduler
-    hooks: HookRunner
-    detector: SaturationDetector | None = None
-    match_keys: tuple[MatchKey, ...] = ()
-    """Where the declared producers of prefix matches write."""
+    def decided(self, record: DecisionRecord) -> None:
+        """The request was answered, or is over before it was."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,49 +77,32 @@ class Director:
         decisions: DecisionLog,
         options: DirectorOptions = DirectorOptions(),
         *,
-        choose: Callable[[Sequence[str]], str],
+        choose: Callable[[Sequence[Endpoint]], Endpoint],
         spawn: Spawn,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pipeline = pipeline
         self._finder = finder
-        self._objects = objects
+        self._reader = RequestReader(objects, metrics)
+        self._router = Router(finder, responses, choose)
         self._metrics = metrics
         self._responses = responses
         self._decisions = decisions
         self._options = options
-        self._choose = choose
         self._spawn = spawn
         self._clock = clock
-        self._said_list = False
 
-    # RequestHandler
+    # ── RequestHandler ──
 
     def request(self, stream: Stream, request: Request) -> None:
-        """Decide about a request, at once if no plugin waits."""
+        """Decide about a request, at once if nothing waits."""
         pipeline = self.pipeline
-        path = request_path(request.headers)
-        flight = stream.state = Flight(pipeline.hooks, request.at_s, path, request.headers)
-        if pipeline.hooks.hooks.responders and (hook := direct_reply.responder(pipeline.hooks, path, request)):
-            flight.task = self._spawn(self._respond(stream, pipeline, flight, request, hook), "direct reply")
-        else:
-            self._begin(stream, pipeline, flight, request)
-
-    def _begin(self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request) -> None:
-        try:
-            if request.body_state is BodyState.ABSENT:
-                answer: Route | Reply = self._forward_bodyless(request)
-            else:
-                self._read(pipeline, flight, request)
-                if pipeline.hooks.decision_waits or pipeline.hooks.rewrites(flight.inference):
-                    flight.task = self._spawn(self._decide_later(stream, pipeline, flight, request), "decision")
-                    return
-                answer = self._decide(pipeline, flight, request)
-        except RequestError as error:
-            answer = self._refuse(flight, error)
-        except Exception as error:  # noqa: BLE001 — a defect; the client is told, the log too
-            answer = self._failed(flight, "request", error)
-        self._answer(stream, flight, answer)
+        progress = Progress(self._spawn, self._clock)
+        flight = Flight(pipeline.hooks, progress, request.at_s, request_path(request.headers), request.headers)
+        stream.state = flight
+        if self._decisions.wants(request):
+            flight.record = DecisionRecord(path=flight.path)
+        progress.begin(self._answer(stream, pipeline, flight, request))
 
     def response_headers(self, stream: Stream, head: ResponseHead) -> Edits | None:
         """Let plugins see the response headers."""
@@ -201,125 +120,65 @@ class Director:
         flight = stream.state
         return self._responses.finished(flight, outcome) if isinstance(flight, Flight) else None
 
-    async def _respond(
-        self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request, hook: Hook[DirectResponder]
-    ) -> None:
-        """Let a plugin answer, or go on if it does not want to."""
-        try:
-            async with asyncio.timeout(DECISION_DEADLINE_S):
-                answer = await direct_reply.respond(pipeline.hooks, hook, flight.path, request)
-        except RequestError as error:
-            answer = self._refuse(flight, error)
-        except TimeoutError:
-            answer = self._refuse(flight, RequestError(ErrorCode.SERVICE_UNAVAILABLE, "no answer in time"))
-        if answer is None:
-            self._begin(stream, pipeline, flight, request)
-        else:
-            self._answer(stream, flight, answer)
+    # ── the decision ──
 
-    # Stages
-
-    def _forward_bodyless(self, request: Request) -> Route:
-        """Requests without a body go to any endpoint: no plugins, no books (protocol decisions D3 and D16)."""
-        try:
-            candidates = self._finder.find(request.metadata)
-        except RequestError as error:
-            raise RequestError(error.code, NO_ENDPOINTS, error.reason) from error
-        target = self._choose([endpoint.host_port for endpoint in candidates.endpoints])
-        first: list[tuple[str, str]] = [(DESTINATION, target)]
-        if not request.headers.get(REQUEST_ID):
-            first.append((REQUEST_ID, str(uuid4())))
-        return Route(Edits(tuple(first)), {LB_NAMESPACE: {DESTINATION: target}}, _UNOBSERVED)
-
-    def _read(self, pipeline: Pipeline, flight: Flight, request: Request) -> None:
-        """Parse, resolve the model name, build the request that plugins see."""
-        body = read_body(pipeline.parsers, flight.path, request)
-        headers = request.headers
-        target = self._target_model(flight, body, request)
-        size = len(request.body)
-        if body.rewritable and target != body.model:
-            flight.splices = model_splices(request.body, target)
-            size += growth(flight.splices)
-        objective = lookup(headers, *OBJECTIVE)
-        request_id = headers.get(REQUEST_ID)
-        flight.adds_request_id = not request_id
-        flight.request = InferenceRequest(
-            request_id=request_id or str(uuid4()),
-            path=flight.path,
-            headers=headers,
-            body=body,
-            model=body.model,
-            target_model=target,
-            priority=self._objects.priority(objective) if objective else 0,
-            fairness_id=lookup(headers, *FAIRNESS_ID) or DEFAULT_FLOW,
-            size_bytes=size,
-            received_s=request.at_s,
-            data=RequestData(),
-        )
-
-    def _target_model(self, flight: Flight, body: ParsedBody, request: Request) -> str:
-        """The name to send upstream: a rule's, else the header's, else the client's own."""
-        asked = lookup(request.headers, *MODEL_REWRITE)
-        if not body.rewritable:
-            return asked or body.model
-        flight.incoming_model = body.model
-        rule = self._objects.resolve(body.model)
-        if rule is not None:
-            self._metrics.model_rewrite_decision(RewriteLabels(rule.name, body.model, rule.target))
-            return rule.target
-        target = asked or body.model
-        if not target:
-            raise RequestError(ErrorCode.BAD_REQUEST, "model not found in request body")
-        return target
-
-    def _decide(self, pipeline: Pipeline, flight: Flight, request: Request) -> Route:
-        inference = flight.inference
-        hooks = pipeline.hooks
-        edits = EditList()
-        self._show_headers(pipeline, inference, edits)
-        candidates = self._candidates(pipeline, inference, request)
-        if hooks.hooks.producers:
-            hooks.produce(inference, candidates)
-        if hooks.hooks.admitters:
-            hooks.admit(inference, candidates)
-        result = self._schedule(pipeline, flight, candidates)
-        if hooks.hooks.pre_request:
-            hooks.pre_request(inference, result, edits)
-        return self._route(pipeline, flight, result, edits)
-
-    async def _decide_later(self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request) -> None:
-        """``_decide`` for plugins that wait."""
-        hooks = pipeline.hooks
-        inference = flight.inference
+    async def _answer(self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request) -> None:
+        """Decide, and answer whatever comes of it: no path ends without an answer while there is somebody to hear it."""
         answer: Route | Reply
         try:
-            async with asyncio.timeout(DECISION_DEADLINE_S):
-                edits = EditList()
-                self._show_headers(pipeline, inference, edits)
-                if hooks.hooks.rewriters:
-                    await self._rewrite(pipeline, flight, request)
-                candidates = self._candidates(pipeline, inference, request)
-                await hooks.produce_async(inference, candidates)
-                await hooks.admit_async(inference, candidates)
-                if flight.over:  # a plugin that was cancelled went on
-                    return
-                result = self._schedule(pipeline, flight, candidates)
-                await hooks.pre_request_async(inference, result, edits)
-                answer = self._route(pipeline, flight, result, edits)
+            answer = await self._decide(pipeline, flight, request)
         except RequestError as error:
             answer = self._refuse(flight, error)
-        except TimeoutError:
+        except asyncio.CancelledError:
+            if flight.progress.is_over or not flight.progress.is_late:
+                self._write_down(flight, None)
+                raise
             answer = self._refuse(flight, RequestError(ErrorCode.SERVICE_UNAVAILABLE, "no decision in time"))
-        except Exception as error:  # noqa: BLE001 — as in request
-            answer = self._failed(flight, "decision", error)
-        self._answer(stream, flight, answer)
+        except GeneratorExit:  # held to the end of its stream
+            self._write_down(flight, None)
+            raise
+        except Exception as error:  # noqa: BLE001 — a defect; the client is told, the log too
+            self._responses.defect("decision", error)
+            answer = self._refuse(flight, RequestError(ErrorCode.INTERNAL, "internal error"))
+        self._metrics.request_processing(self._clock() - flight.received_s)
+        self._write_down(flight, answer)
+        stream.answer(answer)
 
-    def _show_headers(self, pipeline: Pipeline, inference: InferenceRequest, edits: EditList) -> None:
-        hooks = pipeline.hooks
-        if hooks.hooks.request_header:
-            hooks.request_header(inference, edits)
-            if inference.fairness_id == DEFAULT_FLOW and not lookup(inference.headers, *FAIRNESS_ID):
-                inference.fairness_id = inference.data.get(AGENT_IDENTITY) or DEFAULT_FLOW
+    async def _decide(self, pipeline: Pipeline, flight: Flight, request: Request) -> Route | Reply:
+        hooks, slots, progress, record = pipeline.hooks, pipeline.hooks.hooks, flight.progress, flight.record
+        if slots.responders and (hook := direct_reply.responder(hooks, flight.path, request)):
+            reply = await direct_reply.respond(hooks, hook, flight, request)
+            if reply is not None:
+                return reply
+        if request.body_state is BodyState.ABSENT:
+            return self._router.anywhere(request)
+        inference = self._reader.read(pipeline.parsers, flight, request)
+        edits = EditList()
+        if slots.request_header:
+            self._show_headers(pipeline, inference, edits, record)
+        if slots.rewriters:
+            await self._rewrite(pipeline, flight, request)
+        candidates = self._finder.find(request.metadata)
+        if pipeline.admission is not None:
+            candidates = await self._admit(pipeline, flight, request, candidates)
+        if slots.screeners:
+            candidates = self._screen(pipeline, flight, candidates)
+        if slots.producers:
+            await hooks.produce(inference, candidates, progress, record)
+        if slots.admitters:
+            await hooks.admit(inference, candidates, progress, record)
+        result = self._schedule(pipeline, flight, candidates)
+        if slots.pre_request:
+            await hooks.pre_request(inference, result, edits, progress, record)
+        scores = pipeline.scheduler.totals(result) if self._options.emit_scores else None
+        return self._router.route(flight, result, edits, scores)
+
+    # ── stages ──
+
+    def _show_headers(self, pipeline: Pipeline, inference: InferenceRequest, edits: EditList, record: Record) -> None:
+        pipeline.hooks.request_header(inference, edits, record)
+        if inference.fairness_id == DEFAULT_FLOW and not lookup(inference.headers, *FAIRNESS_ID):
+            inference.fairness_id = inference.data.get(AGENT_IDENTITY) or DEFAULT_FLOW
 
     async def _rewrite(self, pipeline: Pipeline, flight: Flight, request: Request) -> None:
         """Let plugins change the body; what comes later sees the changed one."""
@@ -328,38 +187,46 @@ class Director:
         if request.body_state is not BodyState.COMPLETE or not body.rewritable or not pipeline.hooks.rewrites(inference):
             return
         edits = BodyEditList(request.body, body.document)
-        await pipeline.hooks.rewrite(inference, edits)
+        await pipeline.hooks.rewrite(inference, edits, flight.progress, flight.record)
         flight.splices = edits.splices(inference.target_model if flight.splices else None)
         inference.body = replace(body, document=edits.document)
         inference.size_bytes = len(request.body) + growth(flight.splices)
 
-    def _candidates(self, pipeline: Pipeline, inference: InferenceRequest, request: Request) -> Candidates:
-        hooks = pipeline.hooks
-        candidates = self._finder.find(request.metadata)
-        if inference.priority < 0 and pipeline.detector is not None and pipeline.detector.saturation(candidates) >= 1.0:
-            raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, "system saturated, sheddable request dropped")
-        if hooks.hooks.screeners:
-            candidates = hooks.screen(inference, candidates)
-            if not candidates:
-                raise RequestError(ErrorCode.SERVICE_UNAVAILABLE, SCREENED_OUT, DropReason.NO_ENDPOINTS)
+    async def _admit(self, pipeline: Pipeline, flight: Flight, request: Request, candidates: Candidates) -> Candidates:
+        """The candidates, those of now if the request was held."""
+        assert pipeline.admission is not None
+        held_s = 0.0
+        try:
+            hold = pipeline.admission.admit(flight.inference, candidates)
+            if hold is not None:
+                held_s = await flight.progress.hold(hold)
+                candidates = self._finder.find(request.metadata)
+        except RequestError as error:
+            if flight.record is not None:
+                flight.record.admission = AdmissionRecord("refused", held_s, error.message)
+            raise
+        if flight.record is not None:
+            flight.record.admission = AdmissionRecord("admitted", held_s)
+        return candidates
+
+    def _screen(self, pipeline: Pipeline, flight: Flight, candidates: Candidates) -> Candidates:
+        candidates = pipeline.hooks.screen(flight.inference, candidates, flight.record)
+        if not candidates:
+            raise RequestError(ErrorCode.SERVICE_UNAVAILABLE, SCREENED_OUT, DropReason.NO_ENDPOINTS)
         return candidates
 
     def _schedule(self, pipeline: Pipeline, flight: Flight, candidates: Candidates) -> SchedulingResult:
         """Pick; from here on the request must be completed exactly once."""
         inference = flight.inference
-        record = DecisionRecord() if self._decisions.wanted else None
         begun = time.perf_counter()
         try:
-            result = pipeline.scheduler.schedule(inference, candidates, record)
+            result = pipeline.scheduler.schedule(inference, candidates, flight.record)
         except (SchedulingError, RequestError) as error:
             self._metrics.scheduler_attempt(AttemptLabels(False, inference.target_model), time.perf_counter() - begun)
             if isinstance(error, RequestError):
                 raise
             message = f"failed to find target endpoint: {error}"
             raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, message, error.reason) from error
-        finally:
-            if record is not None:
-                self._decisions.decided(record)
         target = result.targets[0]
         self._metrics.scheduler_attempt(
             AttemptLabels(True, inference.target_model, target.name, target.namespace, str(target.port)),
@@ -370,61 +237,28 @@ class Director:
         flight.scheduled(result, self._metrics)
         return result
 
-    def _route(
-        self,
-        pipeline: Pipeline,
-        flight: Flight,
-        result: SchedulingResult,
-        edits: EditList,
-    ) -> Route:
-        targets = result.targets
-        destination = targets[0].host_port if len(targets) == 1 else self._list(targets)
-        inference = flight.inference
-        first: Pairs = ((DESTINATION, destination),)
-        if flight.adds_request_id:
-            first = (*first, (REQUEST_ID, inference.request_id))
-        values: dict[str, object] = {DESTINATION: destination}
-        if self._options.emit_scores and (totals := pipeline.scheduler.totals(result)):
-            values[DESTINATION_SCORES] = totals
-        metadata: Mapping[str, Mapping[str, object]] = {LB_NAMESPACE: values}
-        if edits.metadata is not None:
-            metadata = {**edits.metadata, LB_NAMESPACE: {**edits.metadata.get(LB_NAMESPACE, {}), **values}}
-        return Route(edits.freeze(first), metadata, self._plan(flight), flight.splices)
-
-    def _list(self, targets: Sequence[Endpoint]) -> str:
-        """Several endpoints, best first; said once, because not every data plane can take a list."""
-        if not self._said_list:
-            self._said_list = True
-            _logger.warning(
-                "sending lists of endpoints",
-                needs="a cluster with the override_host policy; ORIGINAL_DST clusters answer a list with 503",
-                endpoints=len(targets),
-            )
-        return ",".join([endpoint.host_port for endpoint in targets])
-
-    def _plan(self, flight: Flight) -> Plan:
-        body = flight.inference.body
-        plan = self._responses.plan(flight.hooks, body)
-        if body.rewritable and flight.inference.target_model != body.model and body.model:
-            return plan._replace(rename=Rename("model", flight.inference.target_model, body.model))
-        return plan
-
-    # Answers
-
-    def _answer(self, stream: Stream, flight: Flight, answer: Route | Reply) -> None:
-        self._metrics.request_processing(self._clock() - flight.received_s)
-        stream.answer(answer)
-
-    def _failed(self, flight: Flight, place: str, error: Exception) -> Reply:
-        self._responses.defect(place, error)
-        return self._refuse(flight, RequestError(ErrorCode.INTERNAL, "internal error"))
+    # ── answers ──
 
     def _refuse(self, flight: Flight, error: RequestError) -> Reply:
         is_read = flight.request is not None
         labels = flight.labels or (flight.make_labels() if is_read else RequestLabels(flight.incoming_model))
         flight.error_counted = True
         self._metrics.request_error(labels, error.code.value)
+        if flight.record is not None and not flight.record.error:
+            flight.record.error = str(error)
         return refusal(error, error_shape(flight.path, flight.headers), grpc=is_grpc(flight.headers))
 
-
-_UNOBSERVED = Plan()
+    def _write_down(self, flight: Flight, answer: Route | Reply | None) -> None:
+        """Finish the record, if there is one; without an answer the stream ended before."""
+        record = flight.record
+        if record is None:
+            return
+        record.took_s = self._clock() - flight.received_s
+        record.status = answer.status if isinstance(answer, Reply) else 0
+        if answer is None:
+            record.error = "the stream ended before the decision"
+        if flight.request is not None:
+            inference = flight.request
+            record.request_id, record.fairness_id = inference.request_id, inference.fairness_id
+            record.model, record.target_model, record.priority = inference.model, inference.target_model, inference.priority
+        self._decisions.decided(record)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
+from epp.decision.progress import Progress
 from epp.framework.types import Endpoint, InferenceRequest, SchedulingResult
 from epp.hooks.runner import HookRunner
 from epp.request.rewrite import Splices
 from epp.seam import Headers
+from epp.telemetry.decision_record import DecisionRecord
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestLabels
 
@@ -18,14 +20,14 @@ class Flight:
     __slots__ = (
         "adds_request_id",
         "error_counted",
-        "evicted",
         "headers",
         "hooks",
         "incoming_model",
         "labels",
-        "over",
         "path",
+        "progress",
         "received_s",
+        "record",
         "request",
         "result",
         "served",
@@ -33,12 +35,15 @@ class Flight:
         "tail",
         "target",
         "targets",
-        "task",
     )
 
-    def __init__(self, hooks: HookRunner, received_s: float, path: str, headers: Headers) -> None:
+    def __init__(self, hooks: HookRunner, progress: Progress, received_s: float, path: str, headers: Headers) -> None:
         self.hooks = hooks
         """Of the configuration that the request began with."""
+        self.progress = progress
+        """Of its decision."""
+        self.record: DecisionRecord | None = None
+        """Of its decision, if somebody wants one."""
         self.received_s = received_s
         self.path = path
         self.headers = headers
@@ -49,21 +54,15 @@ class Flight:
         self.labels: RequestLabels | None = None
         self.target: Endpoint | None = None
         self.targets: tuple[Endpoint, ...] = ()
-        """As they were sent to the data plane, best first."""
-        """The first of the picked endpoints."""
+        """As they were sent to the data plane, best first; ``target`` is the first of them."""
         self.served: Endpoint | None = None
         """The endpoint that answered, if the data plane said so."""
-        self.task: asyncio.Task[None] | None = None
-        """The decision, while it waits."""
         self.tail: asyncio.Task[None] | None = None
         """The last coroutine hook."""
         self.splices: Splices = ()
         """Changes of the body, with which it is forwarded."""
         self.adds_request_id = False
         self.error_counted = False
-        self.evicted = False
-        self.over = False
-        """The stream has ended."""
 
     @property
     def inference(self) -> InferenceRequest:

@@ -88,9 +88,7 @@ class ResponseObserver:
 
     def finished(self, flight: Flight, outcome: Outcome) -> Metadata | None:
         """Run ResponseComplete hooks and observe the request; a decision that still waits is withdrawn."""
-        flight.over = True
-        if flight.task is not None and not flight.task.done():
-            flight.task.cancel()
+        flight.progress.withdraw()
         result, flight.result = flight.result, None
         labels = flight.labels
         if result is None or labels is None:
@@ -98,7 +96,7 @@ class ResponseObserver:
         self._metrics.running_down(labels)
         head = outcome.head
         completion = Completion(
-            cause=Cause.EVICTED if flight.evicted else _CAUSES[outcome.end],
+            cause=_CAUSES[outcome.end],
             status=head.status if head is not None else 0,
             served=self._served(flight, head),
             usage=_usage(outcome.read),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar, cast
@@ -85,3 +85,15 @@ class RequestData:
         if plain in self._values:
             raise ValueError(f"data key {key} was already written for this request")
         self._values[plain] = value
+
+    def overlaid(self, more: Mapping[DataKey[Any], object]) -> RequestData:
+        """These data and ``more``; what is written to one of both later is not seen by the other.
+
+        Raises:
+            ValueError: one of the keys was written before.
+        """
+        both = RequestData()
+        both._values = dict(self._values or {})
+        for key, value in more.items():
+            both.set(key, value)
+        return both

@@ -25,6 +25,7 @@ from epp.framework.types import (
     HeaderView,
     InferenceRequest,
     ParsedBody,
+    ProfileResults,
     ProfileRunResult,
     ResponseInfo,
     SchedulingResult,
@@ -118,11 +119,12 @@ class ProfileHandler(Protocol):
         self,
         request: InferenceRequest,
         profiles: Mapping[str, SchedulingProfile],
-        results: dict[str, ProfileRunResult | None],
+        results: ProfileResults,
     ) -> Sequence[str]:
         """Names of the profiles to run next, of which none has run; called again with their results until it returns none.
 
-        A stage that was decided against may be written into ``results`` as None, so that it is not considered again.
+        A stage that was decided against may be written into ``results`` as None, so that it is not considered again. What the
+        plugins of the profiles to run next shall read goes there too, by ``results.publish``: the request is not written to.
         """
         ...
 

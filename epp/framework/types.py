@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple, NewType, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, NewType, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from epp.framework.candidates import Candidates
-    from epp.framework.data import RequestData
+    from epp.framework.data import DataKey, RequestData
+
+T = TypeVar("T")
 
 Json = object
 """Anything that a JSON document can hold: dict, list, str, int, float, bool or None."""
@@ -207,6 +209,14 @@ class InferenceRequest:
     data: RequestData
     """What data producers wrote for this request."""
 
+    def with_data(self, more: Mapping[DataKey[Any], object]) -> InferenceRequest:
+        """The same request with more data, which this one does not get.
+
+        Raises:
+            ValueError: one of the keys was written before.
+        """
+        return replace(self, data=self.data.overlaid(more))
+
 
 @dataclass(slots=True)
 class ProfileRunResult:
@@ -218,6 +228,25 @@ class ProfileRunResult:
     """Those that passed the filters."""
     totals: Sequence[float]
     """Weighted score sums, shape ``(len(candidates),)``."""
+
+
+class ProfileResults(dict[str, "ProfileRunResult | None"]):
+    """What the profiles of one scheduling cycle picked, by name in the order they ran; None = ran and failed, or skipped."""
+
+    __slots__ = ("published",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.published: dict[DataKey[Any], object] = {}
+
+    def publish(self, key: DataKey[T], value: T) -> None:
+        """Let the profiles that run next read ``value`` as data of the request. The request itself does not change."""
+        self.published[key] = value
+
+    def take_published(self) -> dict[DataKey[Any], object]:
+        """What was published since the last time."""
+        published, self.published = self.published, {}
+        return published
 
 
 @dataclass(slots=True)

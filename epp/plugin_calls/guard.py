@@ -57,34 +57,33 @@ class GuardReport(Protocol):
 class Guard:
     """Watches the calls of one plugin at one extension point.
 
-    Usage: leave the call out if ``guard.is_out and guard.refuses()``; afterwards ``guard.exceeded(elapsed_s)`` if
-    ``elapsed_s > guard.limit_s``.
+    Usage: leave the call out if ``guard.is_out and guard.refuses()``; afterwards add 1 to ``calls``, and call
+    ``guard.exceeded(elapsed_s)`` if ``elapsed_s > guard.limit_s``.
 
     Args:
         report: told of overruns.
-        calls: calls so far; asked only after an overrun.
         may_skip: False = only report.
         budget_s: longest time of a call.
         clock: seconds, monotonic.
     """
 
-    __slots__ = ("_budget_s", "_calls", "_clock", "_may_skip", "_overruns", "_report", "_retry_s", "is_out", "limit_s")
+    __slots__ = ("_budget_s", "_clock", "_may_skip", "_overruns", "_report", "_retry_s", "calls", "is_out", "limit_s")
 
     def __init__(
         self,
         report: GuardReport,
-        calls: Callable[[], int],
         *,
         may_skip: bool,
         budget_s: float = BUDGET_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.calls = 0
+        """Calls so far."""
         self.is_out = False
         """Calls are left out, but for trials."""
         self.limit_s = budget_s
         """Below 0 during a trial, whose duration is told in any case."""
         self._report = report
-        self._calls = calls
         self._may_skip = may_skip
         self._budget_s = budget_s
         self._clock = clock
@@ -103,7 +102,7 @@ class Guard:
         return False
 
     def check(self, elapsed_s: float) -> None:
-        """A call is over; for calls that raised, where speed does not matter."""
+        """A call is over; where the speed of this look does not matter."""
         if elapsed_s > self.limit_s:
             self.exceeded(elapsed_s)
 
@@ -122,7 +121,7 @@ class Guard:
             self._judge(elapsed_s)
 
     def _is_habit(self) -> bool:
-        now, calls = self._clock(), self._calls()
+        now, calls = self._clock(), self.calls
         self._overruns.append((now, calls))
         first_s, first_calls = self._overruns[0]
         return len(self._overruns) == OVERRUNS and now - first_s <= WINDOW_S and calls - first_calls < OVERRUNS * ONE_IN
@@ -145,5 +144,5 @@ class _Silent:
     def stays_slow(self, elapsed_s: float) -> None: ...
 
 
-UNGUARDED = Guard(_Silent(), lambda: 0, may_skip=False, budget_s=inf)
+UNGUARDED = Guard(_Silent(), may_skip=False, budget_s=inf)
 """For plugins that nobody watches."""

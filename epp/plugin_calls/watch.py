@@ -8,7 +8,6 @@ from collections.abc import Callable
 from epp.plugin_calls.guard import BUDGET_S, SKIP_S, Guard
 from epp.telemetry import log
 from epp.telemetry.catalogue import PREFIX
-from epp.telemetry.instruments import Histogram
 from epp.telemetry.metrics import Metrics, PluginLabels
 
 _REPORT_EVERY_S = 10.0
@@ -34,19 +33,8 @@ class PluginWatch:
         found = self._guards.get(labels)
         if found is None:
             report = _Report(labels, self._metrics, self._clock)
-            calls = _Calls(self._metrics.plugin_duration(labels))
-            found = self._guards[labels] = Guard(report, calls, may_skip=may_skip, budget_s=budget_s, clock=self._clock)
+            found = self._guards[labels] = Guard(report, may_skip=may_skip, budget_s=budget_s, clock=self._clock)
         return found
-
-
-class _Calls:
-    """How often a plugin was called, from what is measured anyway."""
-
-    def __init__(self, durations: Histogram) -> None:
-        self._durations = durations
-
-    def __call__(self) -> int:
-        return sum(self._durations.counts)
 
 
 class _Report:

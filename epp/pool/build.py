@@ -6,7 +6,8 @@ from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
-from epp.decision.director import Pipeline
+from epp.decision.admission import LegacyAdmission
+from epp.decision.pipeline import Pipeline
 from epp.errors import EppError
 from epp.framework.interfaces import (
     DataSource,
@@ -20,13 +21,14 @@ from epp.framework.interfaces import (
     Scorer,
 )
 from epp.framework.keys import PREFIX_CACHE_MATCH
-from epp.hooks.runner import HookRunner, Spawn, budget_s
-from epp.hooks.slots import Hook, Hooks, is_async
+from epp.hooks.runner import HookRunner, Spawn
+from epp.hooks.slots import Hook, Hooks, is_async, make_hook
 from epp.plugin_calls.defects import EXTENSION_POINTS, Defects
-from epp.plugin_calls.guard import BUDGET_S, Guard
+from epp.plugin_calls.guard import BUDGET_S
+from epp.plugin_calls.step import CallWatch, budget_s
 from epp.plugin_calls.watch import PluginWatch
 from epp.request.parse import NamedParser, ParserTable
-from epp.scheduling.profile import FilterStep, Observe, PickerStep, Profile, ScorerStep
+from epp.scheduling.profile import FilterStep, PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
 from epp.telemetry import log
 from epp.telemetry.metrics import Metrics, PluginLabels
@@ -77,8 +79,8 @@ class PipelineBuilder:
         return Pipeline(
             parsers=self._parsers(),
             scheduler=self._scheduler(),
-            hooks=HookRunner(self._hooks(), self._defects, self._spawn),
-            detector=detector if isinstance(detector, SaturationDetector) else None,
+            hooks=HookRunner(self._hooks(), self._spawn),
+            admission=LegacyAdmission(detector) if isinstance(detector, SaturationDetector) else None,
             match_keys=tuple(
                 PREFIX_CACHE_MATCH.by(plugin.name)
                 for plugin in self._config.plugins
@@ -101,15 +103,11 @@ class PipelineBuilder:
     def _scheduler(self) -> Scheduler:
         loaded = self._config.plugin(self._config.handler)
         handler = HandlerStep(
-            loaded.name,
-            loaded.type.type,
+            self._watched(Role.PROFILE_HANDLER, loaded),
+            self._watched(Role.PROFILE_HANDLER, loaded, point="ProcessProfilesResults"),
             cast("ProfileHandler", self._instances.by_name[loaded.name]),
-            self._observe("ProfilePicker", loaded),
-            self._observe("ProcessProfilesResults", loaded),
-            self._guard(Role.PROFILE_HANDLER, loaded),
         )
-        profiles = [self._profile(profile) for profile in self._config.profiles]
-        return Scheduler(handler, profiles, self._defects)
+        return Scheduler(handler, [self._profile(profile) for profile in self._config.profiles])
 
     def _profile(self, loaded: LoadedProfile) -> Profile:
         filters: list[FilterStep] = []
@@ -120,33 +118,32 @@ class PipelineBuilder:
             instance = self._instances.by_name.get(name)
             if instance is None:
                 continue
-            kind, shared = plugin.type.type, plugin.type.per_snapshot
+            shared = plugin.type.per_snapshot
             if plugin.has(Role.FILTER):
-                observe, guard = self._observe("Filter", plugin), self._guard(Role.FILTER, plugin)
-                filters.append(FilterStep(name, kind, cast("Filter", instance), observe, guard, shared))
+                watch = self._watched(Role.FILTER, plugin)
+                filters.append(FilterStep(watch, cast("Filter", instance), per_snapshot=shared))
             if plugin.has(Role.SCORER):
-                observe, guard = self._observe("Scorer", plugin), self._guard(Role.SCORER, plugin)
-                scorers.append(ScorerStep(name, kind, cast("Scorer", instance), weight, observe, guard, shared))
+                watch = self._watched(Role.SCORER, plugin)
+                scorers.append(ScorerStep(watch, cast("Scorer", instance), weight, per_snapshot=shared))
             if plugin.has(Role.PICKER):
-                observe, guard = self._observe("Picker", plugin), self._guard(Role.PICKER, plugin)
-                picker = PickerStep(name, kind, cast("Picker", instance), observe, guard)
+                picker = PickerStep(self._watched(Role.PICKER, plugin), cast("Picker", instance))
         if picker is None:
             msg = f"profile {loaded.name!r} has no picker"
             raise EppError(msg)
-        return Profile(loaded.name, filters, scorers, picker, self._defects)
+        return Profile(loaded.name, filters, scorers, picker)
 
     def _hooks(self) -> Hooks:
         return Hooks(
-            responders=self._slot(Role.DIRECT_RESPONDER, "respond"),
-            request_header=self._slot(Role.REQUEST_HEADER, "process_request"),
-            rewriters=self._slot(Role.BODY_REWRITER, "rewrite"),
-            screeners=self._slot(Role.SCREENER, "screen"),
-            producers=self._slot(Role.DATA_PRODUCER, "produce", in_creation_order=True),
-            admitters=self._slot(Role.ADMITTER, "admit"),
-            pre_request=self._slot(Role.PRE_REQUEST, "pre_request"),
-            received=self._slot(Role.RESPONSE_RECEIVED, "response_received"),
-            streaming=self._slot(Role.RESPONSE_STREAMING, "response_streaming"),
-            complete=self._slot(Role.RESPONSE_COMPLETE, "response_complete"),
+            responders=self._slot(Role.DIRECT_RESPONDER),
+            request_header=self._slot(Role.REQUEST_HEADER),
+            rewriters=self._slot(Role.BODY_REWRITER),
+            screeners=self._slot(Role.SCREENER),
+            producers=self._slot(Role.DATA_PRODUCER, in_creation_order=True),
+            admitters=self._slot(Role.ADMITTER),
+            pre_request=sorted(self._slot(Role.PRE_REQUEST), key=lambda hook: hook.is_async),
+            received=self._slot(Role.RESPONSE_RECEIVED),
+            streaming=self._slot(Role.RESPONSE_STREAMING),
+            complete=self._slot(Role.RESPONSE_COMPLETE),
             every_chunk=any(
                 plugin.active and plugin.has(Role.RESPONSE_STREAMING) and plugin.type.reads.every_chunk(plugin.params)
                 for plugin in self._config.plugins
@@ -154,7 +151,7 @@ class PipelineBuilder:
             reads_document=any(plugin.active and plugin.type.reads.response_document for plugin in self._config.plugins),
         )
 
-    def _slot(self, role: Role, method: str, *, in_creation_order: bool = False) -> list[Hook[Any]]:
+    def _slot(self, role: Role, *, in_creation_order: bool = False) -> list[Hook[Any]]:
         """Active instances with this role: in declaration order, or each after those whose data it reads."""
         names = list(self._config.creation_order) if in_creation_order else list(self._instances.by_name)
         hooks: list[Hook[Any]] = []
@@ -163,11 +160,8 @@ class PipelineBuilder:
             loaded = self._config.plugin(name)
             if instance is None or not loaded.active or not loaded.has(role):
                 continue
-            observe = self._observe(EXTENSION_POINTS[role], loaded)
-            waits = is_async(instance, method)
-            guard = self._guard(role, loaded, budget_s(is_async=waits))
-            needs = self._needs(loaded) if role is Role.DATA_PRODUCER else frozenset()
-            hooks.append(Hook(name, loaded.type.type, instance, observe, waits, guard, needs))
+            watch = self._watched(role, loaded, budget_s=budget_s(is_async=is_async(instance, role)))
+            hooks.append(make_hook(watch, instance, self._needs(loaded) if role is Role.DATA_PRODUCER else frozenset()))
         return hooks
 
     def _needs(self, reader: LoadedPlugin) -> frozenset[str]:
@@ -175,12 +169,14 @@ class PipelineBuilder:
         read = {needed.key.name for needed in reader.type.consumes if needed.required}
         return frozenset(p.name for p in self._config.plugins if any(key.name in read for key in p.type.produces))
 
-    def _observe(self, point: str, plugin: LoadedPlugin) -> Observe:
-        return self._metrics.plugin_duration(PluginLabels(point, plugin.type.type, plugin.name)).observe
-
-    def _guard(self, role: Role, plugin: LoadedPlugin, budget_s: float = BUDGET_S) -> Guard:
-        labels = PluginLabels(EXTENSION_POINTS[role], plugin.type.type, plugin.name)
-        return self._watch.guard(labels, may_skip=may_skip(plugin, role), budget_s=budget_s)
+    def _watched(self, role: Role, plugin: LoadedPlugin, *, point: str = "", budget_s: float = BUDGET_S) -> CallWatch:
+        """What watches the calls of a plugin. Its guard is one for the extension point, whatever the number of profiles."""
+        kind, name = plugin.type.type, plugin.name
+        guard = self._watch.guard(
+            PluginLabels(EXTENSION_POINTS[role], kind, name), may_skip=may_skip(plugin, role), budget_s=budget_s
+        )
+        observe = self._metrics.plugin_duration(PluginLabels(point or EXTENSION_POINTS[role], kind, name)).observe
+        return CallWatch(role, kind, name, self._defects, observe, guard, point=point)
 
 
 def data_sources(instances: Instances) -> list[SourceBinding]:

@@ -46,9 +46,9 @@ from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
 from epp.process.startup import check_discovery, log_configuration, metrics_flags
 from epp.process.transport_settings import transport_settings
-from epp.scheduling.decision_log import LoggedDecisions
 from epp.seam import Port, total
 from epp.telemetry import log
+from epp.telemetry.decision_log import LoggedDecisions
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.transport.choose import make_transport
 from epp.transport.grpc_environment import prepare as prepare_grpc

@@ -6,57 +6,77 @@ between two changes of these: the leading filters of that kind, and the totals o
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import takewhile
 
 from epp.errors import DropReason, SchedulingError
 from epp.framework.candidates import Candidates
-from epp.framework.interfaces import Filter, Picker, Role, Scorer
+from epp.framework.interfaces import Filter, Picker, Scorer
 from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult
-from epp.plugin_calls.defects import Defects
-from epp.plugin_calls.guard import LEFT_OUT, UNGUARDED, Guard
-from epp.scheduling.record import FilterRecord, ProfileRecord, ScoreRecord
+from epp.plugin_calls.guard import LEFT_OUT
+from epp.plugin_calls.step import CallWatch, Record
+from epp.telemetry.decision_record import FilterRecord, ProfileRecord, ScoreRecord
 
-Observe = Callable[[float], None]
-"""Takes the seconds that a plugin took."""
+Totals = tuple[float, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class FilterStep:
-    """A filter in its place."""
+    """A filter in its place.
 
-    name: str
-    type: str
-    plugin: Filter
-    observe: Observe
-    guard: Guard = UNGUARDED
-    per_snapshot: bool = False
+    Args:
+        watch: of its calls.
+        plugin: the filter.
+        per_snapshot: it needs no request.
+    """
+
+    __slots__ = ("call", "name", "per_snapshot", "watch")
+
+    def __init__(self, watch: CallWatch, plugin: Filter, *, per_snapshot: bool = False) -> None:
+        self.watch = watch
+        self.name = watch.name
+        self.per_snapshot = per_snapshot
+        self.call: Callable[[Record, InferenceRequest, Candidates], Candidates] = watch.plain(_checked_filter(plugin))
 
 
-@dataclass(frozen=True, slots=True)
 class ScorerStep:
-    """A scorer in its place, with its weight."""
+    """A scorer in its place, with its weight.
 
-    name: str
-    type: str
-    plugin: Scorer
-    weight: float
-    observe: Observe
-    guard: Guard = UNGUARDED
-    per_snapshot: bool = False
+    Args:
+        watch: of its calls.
+        plugin: the scorer.
+        weight: of its scores.
+        per_snapshot: it needs no request.
+    """
+
+    __slots__ = ("call", "guard", "name", "per_snapshot", "watch", "weight")
+
+    def __init__(self, watch: CallWatch, plugin: Scorer, weight: float, *, per_snapshot: bool = False) -> None:
+        self.watch = watch
+        self.name = watch.name
+        self.guard = watch.guard
+        self.weight = weight
+        self.per_snapshot = per_snapshot
+        self.call: Callable[[Record, InferenceRequest, Candidates], Sequence[float]] = watch.plain(
+            _checked_scorer(plugin, watch)
+        )
 
 
-@dataclass(frozen=True, slots=True)
 class PickerStep:
-    """The picker."""
+    """The picker.
 
-    name: str
-    type: str
-    plugin: Picker
-    observe: Observe
-    guard: Guard = UNGUARDED
+    Args:
+        watch: of its calls.
+        plugin: the picker.
+    """
+
+    __slots__ = ("call", "name", "watch")
+
+    def __init__(self, watch: CallWatch, plugin: Picker) -> None:
+        self.watch = watch
+        self.name = watch.name
+        self.call: Callable[[Record, InferenceRequest, Candidates, Totals], tuple[Endpoint, ...]] = watch.plain(
+            _checked_picker(plugin)
+        )
 
 
 class Profile:
@@ -71,8 +91,6 @@ class Profile:
         filters: Sequence[FilterStep],
         scorers: Sequence[ScorerStep],
         picker: PickerStep,
-        defects: Defects,
-        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.name = name
         self.filters = tuple(filters)
@@ -84,55 +102,54 @@ class Profile:
         self._other_scorers = tuple([step for step in self.scorers if not step.per_snapshot])
         self._places = {step.name: place for place, step in enumerate(self.scorers)}
         self._eligible_key, self._totals_key = (self, "eligible"), (self, "totals")
-        self._defects = defects
-        self._clock = clock
 
-    def run(self, request: InferenceRequest, candidates: Candidates, record: ProfileRecord | None = None) -> ProfileRunResult:
+    def run(
+        self,
+        request: InferenceRequest,
+        candidates: Candidates,
+        written: ProfileRecord | None = None,
+        record: Record = None,
+    ) -> ProfileRunResult:
         """Pick among ``candidates``.
 
         Args:
             candidates: all of the request, not empty.
-            record: filled if given.
+            written: filled if given.
+            record: gets the calls, if given.
 
         Raises:
             SchedulingError: filters left nothing, or a filter or the picker failed.
         """
+        run = _Run(request, record, written)
         eligible = candidates
         if self.filters:
-            eligible = self._shared_eligible(request, eligible, record)
-            eligible = self._filter(self._other_filters, request, eligible, record)
-        totals = self._totals(request, eligible, record)
-        return self._pick(request, eligible, totals, record)
+            eligible = self._shared_eligible(run, eligible)
+            eligible = self._filter(self._other_filters, run, eligible)
+        totals = self._totals(run, eligible)
+        return self._pick(run, eligible, totals)
 
-    def _shared_eligible(self, request: InferenceRequest, candidates: Candidates, record: ProfileRecord | None) -> Candidates:
+    def _shared_eligible(self, run: _Run, candidates: Candidates) -> Candidates:
         """What the leading filters leave that need no request; found once for each snapshot, unless somebody wants a record."""
-        if record is not None or not self._shared_filters:
-            return self._filter(self._shared_filters, request, candidates, record)
+        if run.written is not None or not self._shared_filters:
+            return self._filter(self._shared_filters, run, candidates)
         known = candidates.memo.get(self._eligible_key)
         if not isinstance(known, Candidates):
-            known = candidates.memo[self._eligible_key] = self._filter(self._shared_filters, request, candidates, None)
+            known = candidates.memo[self._eligible_key] = self._filter(self._shared_filters, run, candidates)
         return known
 
-    def _filter(
-        self, steps: Sequence[FilterStep], request: InferenceRequest, candidates: Candidates, record: ProfileRecord | None
-    ) -> Candidates:
+    def _filter(self, steps: Sequence[FilterStep], run: _Run, candidates: Candidates) -> Candidates:
+        written = run.written
         for step in steps:
-            begun = self._clock()
             try:
-                kept = _expect_candidates(step.plugin.filter(request, candidates))
+                kept = step.call(run.record, run.request, candidates)
             except Exception as error:
-                step.guard.check(self._clock() - begun)
-                self._defects.plugin_failed(Role.FILTER, step.type, step.name, error)
-                if record is not None:
-                    record.filters.append(FilterRecord(step.name, [], len(candidates), str(error)))
+                if written is not None:
+                    written.filters.append(FilterRecord(step.name, [], len(candidates), str(error)))
                 raise SchedulingError(f"filter '{step.name}' failed in profile '{self.name}'") from error
-            step.observe(elapsed := self._clock() - begun)
-            if elapsed > step.guard.limit_s:
-                step.guard.exceeded(elapsed)
-            if record is not None:
+            if written is not None:
                 left = {e.id for e in kept}
                 dropped = [e.host_port for e in candidates if e.id not in left]
-                record.filters.append(FilterRecord(step.name, dropped, len(kept)))
+                written.filters.append(FilterRecord(step.name, dropped, len(kept)))
             if not kept:
                 raise SchedulingError(
                     f"no endpoints left after filter '{step.name}' in profile '{self.name}'", DropReason.SATURATED
@@ -140,102 +157,103 @@ class Profile:
             candidates = kept
         return candidates
 
-    def _totals(self, request: InferenceRequest, eligible: Candidates, record: ProfileRecord | None) -> tuple[float, ...]:
+    def _totals(self, run: _Run, eligible: Candidates) -> Totals:
         """The weighted sum of all scores of each candidate; those that need no request are summed once for each snapshot."""
-        totals = eligible.memo.get(self._totals_key) if record is None else None
+        totals = eligible.memo.get(self._totals_key) if run.written is None else None
         if not isinstance(totals, tuple):
-            totals, all_scored = self._add_scores(self._shared_scorers, request, eligible, (0.0,) * len(eligible), record)
+            totals, all_scored = self._add_scores(self._shared_scorers, run, eligible, (0.0,) * len(eligible))
             if all_scored:
                 eligible.memo[self._totals_key] = totals
         if self._other_scorers:
-            totals, _ = self._add_scores(self._other_scorers, request, eligible, totals, record)
-        if record is not None:
-            record.scorers.sort(key=lambda scored: self._places[scored.plugin])
+            totals, _ = self._add_scores(self._other_scorers, run, eligible, totals)
+        if run.written is not None:
+            run.written.scorers.sort(key=lambda scored: self._places[scored.plugin])
         return totals
 
-    def _add_scores(
-        self,
-        steps: Sequence[ScorerStep],
-        request: InferenceRequest,
-        eligible: Candidates,
-        totals: tuple[float, ...],
-        record: ProfileRecord | None,
-    ) -> tuple[tuple[float, ...], bool]:
+    def _add_scores(self, steps: Sequence[ScorerStep], run: _Run, eligible: Candidates, totals: Totals) -> tuple[Totals, bool]:
         """``totals`` with the weighted scores of these scorers, and whether all of them gave some."""
         all_scored = True
         for step in steps:
-            guard = step.guard
-            if guard.is_out and guard.refuses():
-                if record is not None:
-                    record.scorers.append(ScoreRecord(step.name, step.weight, {}, LEFT_OUT))
-                all_scored = False
-                continue
-            begun = self._clock()
-            try:
-                scores = self._checked(step, step.plugin.score(request, eligible), len(eligible))
-            except Exception as error:  # noqa: BLE001 — counts as 0 for all
-                guard.check(self._clock() - begun)
-                self._defects.plugin_failed(Role.SCORER, step.type, step.name, error)
-                if record is not None:
-                    record.scorers.append(ScoreRecord(step.name, step.weight, {}, str(error)))
+            scores = self._scores(step, run, eligible)
+            if scores is None:
                 all_scored = False
                 continue
             weight = step.weight
             totals = tuple([total + score * weight for total, score in zip(totals, scores, strict=True)])
-            step.observe(elapsed := self._clock() - begun)
-            if elapsed > guard.limit_s:
-                guard.exceeded(elapsed)
-            if record is not None:
-                by_endpoint = {e.host_port: s for e, s in zip(eligible, scores, strict=True)}
-                record.scorers.append(ScoreRecord(step.name, weight, by_endpoint))
+            if run.written is not None:
+                run.scored(step, {e.host_port: s for e, s in zip(eligible, scores, strict=True)})
         return totals, all_scored
 
-    def _checked(self, step: ScorerStep, scores: Sequence[float], count: int) -> Sequence[float]:
-        """``scores`` in [0, 1] without NaN.
+    def _scores(self, step: ScorerStep, run: _Run, eligible: Candidates) -> Sequence[float] | None:
+        """What a scorer gives; None counts as 0 for all: it failed, or is left out."""
+        if step.guard.is_out and step.guard.refuses():
+            run.scored(step, {}, LEFT_OUT)
+            return None
+        try:
+            return step.call(run.record, run.request, eligible)
+        except Exception as error:  # noqa: BLE001 — reported
+            run.scored(step, {}, str(error))
+            return None
 
-        Raises:
-            ValueError: wrong length.
-        """
-        if len(scores) != count:
-            raise ValueError(f"returned {len(scores)} scores for {count} candidates")
+    def _pick(self, run: _Run, eligible: Candidates, totals: Totals) -> ProfileRunResult:
+        step, written = self.picker, run.written
+        if written is not None:
+            written.totals = {e.host_port: t for e, t in zip(eligible, totals, strict=True)}
+            written.picker = step.name
+        try:
+            targets = step.call(run.record, run.request, eligible, totals)
+        except Exception as error:
+            raise SchedulingError(f"picker '{step.name}' failed in profile '{self.name}'") from error
+        if written is not None:
+            written.picked = [e.host_port for e in targets]
+        return ProfileRunResult(targets, eligible, totals)
+
+
+class _Run:
+    """One run of a profile for one request, and what is written down of it."""
+
+    __slots__ = ("record", "request", "written")
+
+    def __init__(self, request: InferenceRequest, record: Record, written: ProfileRecord | None) -> None:
+        self.request = request
+        self.record = record
+        self.written = written
+
+    def scored(self, step: ScorerStep, scores: dict[str, float], error: str = "") -> None:
+        if self.written is not None:
+            self.written.scorers.append(ScoreRecord(step.name, step.weight, scores, error))
+
+
+def _checked_filter(plugin: Filter) -> Callable[[InferenceRequest, Candidates], Candidates]:
+    def filtered(request: InferenceRequest, candidates: Candidates) -> Candidates:
+        kept = plugin.filter(request, candidates)
+        if not isinstance(kept, Candidates):
+            raise TypeError(f"returned {type(kept).__name__} instead of Candidates")
+        return kept
+
+    return filtered
+
+
+def _checked_scorer(plugin: Scorer, watch: CallWatch) -> Callable[[InferenceRequest, Candidates], Sequence[float]]:
+    def scored(request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
+        scores = plugin.score(request, candidates)
+        if len(scores) != len(candidates):
+            raise ValueError(f"returned {len(scores)} scores for {len(candidates)} candidates")
         total = sum(scores)
         if total == total and min(scores) >= 0.0 and max(scores) <= 1.0:
             return scores
         if any(score != score for score in scores):
-            self._defects.plugin_failed(Role.SCORER, step.type, step.name, "returned NaN, which counts as 0")
+            watch.failed("returned NaN, which counts as 0")
         return [0.0 if score != score else min(max(score, 0.0), 1.0) for score in scores]
 
-    def _pick(
-        self, request: InferenceRequest, eligible: Candidates, totals: tuple[float, ...], record: ProfileRecord | None
-    ) -> ProfileRunResult:
-        step = self.picker
-        if record is not None:
-            record.totals = {e.host_port: t for e, t in zip(eligible, totals, strict=True)}
-            record.picker = step.name
-        begun = self._clock()
-        try:
-            targets = _at(eligible, step.plugin.pick(request, eligible, totals))
-        except Exception as error:
-            step.guard.check(self._clock() - begun)
-            self._defects.plugin_failed(Role.PICKER, step.type, step.name, error)
-            raise SchedulingError(f"picker '{step.name}' failed in profile '{self.name}'") from error
-        step.observe(elapsed := self._clock() - begun)
-        if elapsed > step.guard.limit_s:
-            step.guard.exceeded(elapsed)
-        if record is not None:
-            record.picked = [e.host_port for e in targets]
-        return ProfileRunResult(targets, eligible, totals)
+    return scored
 
 
-def _expect_candidates(kept: object) -> Candidates:
-    """``kept``, which a plugin returned.
+def _checked_picker(plugin: Picker) -> Callable[[InferenceRequest, Candidates, Totals], tuple[Endpoint, ...]]:
+    def picked(request: InferenceRequest, candidates: Candidates, totals: Totals) -> tuple[Endpoint, ...]:
+        return _at(candidates, plugin.pick(request, candidates, totals))
 
-    Raises:
-        TypeError: it is something else.
-    """
-    if not isinstance(kept, Candidates):
-        raise TypeError(f"returned {type(kept).__name__} instead of Candidates")
-    return kept
+    return picked
 
 
 def _at(candidates: Candidates, positions: Sequence[int]) -> tuple[Endpoint, ...]:

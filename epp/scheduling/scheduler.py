@@ -1,49 +1,48 @@
 """One scheduling cycle: the ProfileHandler picks profiles, they run, the handler makes a result of theirs.
 
-Synchronous and without side effects: nothing can come between the metrics that are read and the decision.
+Synchronous and without side effects: nothing can come between the metrics that are read and the decision, and the same
+request can be decided again, by another configuration too. What the handler publishes for later profiles is seen by them alone.
 Source: llm-d-router: pkg/epp/scheduling/scheduler.go
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 
 from epp.errors import RequestError, SchedulingError
 from epp.framework.candidates import Candidates
-from epp.framework.interfaces import ProfileHandler, Role
-from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
-from epp.plugin_calls.defects import Defects
-from epp.plugin_calls.guard import UNGUARDED, Guard
-from epp.scheduling.profile import Observe, Profile
-from epp.scheduling.record import DecisionRecord, ProfileRecord
+from epp.framework.interfaces import ProfileHandler
+from epp.framework.types import InferenceRequest, ProfileResults, ProfileRunResult, SchedulingResult
+from epp.plugin_calls.step import CallWatch, Record
+from epp.scheduling.profile import Profile
+from epp.telemetry.decision_record import ProfileRecord
 
 
-@dataclass(frozen=True, slots=True)
 class HandlerStep:
-    """The ProfileHandler, with its names for reports."""
+    """The ProfileHandler.
 
-    name: str
-    type: str
-    plugin: ProfileHandler
-    observe_pick: Observe
-    observe_process: Observe
-    guard: Guard = UNGUARDED
+    Args:
+        picks, processes: watches of its two methods.
+        plugin: the handler.
+    """
+
+    __slots__ = ("pick", "process", "watch")
+
+    def __init__(self, picks: CallWatch, processes: CallWatch, plugin: ProfileHandler) -> None:
+        self.watch = picks
+        self.pick = picks.plain(_checked_pick(plugin))
+        self.process = processes.plain(_checked_process(plugin))
 
 
 class Scheduler:
     """Profiles and their handler; immutable, so that a new configuration is a new Scheduler."""
 
-    def __init__(self, handler: HandlerStep, profiles: Sequence[Profile], defects: Defects) -> None:
+    def __init__(self, handler: HandlerStep, profiles: Sequence[Profile]) -> None:
         self.handler = handler
         self.profiles: Mapping[str, Profile] = {profile.name: profile for profile in profiles}
-        self._defects = defects
 
-    def schedule(
-        self, request: InferenceRequest, candidates: Candidates, record: DecisionRecord | None = None
-    ) -> SchedulingResult:
-        """Pick endpoints for ``request``.
+    def schedule(self, request: InferenceRequest, candidates: Candidates, record: Record = None) -> SchedulingResult:
+        """Pick endpoints for ``request``, which stays as it is.
 
         Args:
             candidates: not empty.
@@ -53,18 +52,17 @@ class Scheduler:
             SchedulingError: no endpoint could be picked.
             RequestError: the profile handler refuses the request.
         """
-        if record is not None:
-            record.request_id, record.model, record.target_model = request.request_id, request.model, request.target_model
-            record.candidates = [e.host_port for e in candidates]
+        if record is None:
+            return _Cycle(self, request, candidates, None).run()
+        record.request_id, record.model, record.target_model = request.request_id, request.model, request.target_model
+        record.candidates = [e.host_port for e in candidates]
         try:
-            result = self._cycle(request, candidates, record)
+            result = _Cycle(self, request, candidates, record).run()
         except (SchedulingError, RequestError) as error:
-            if record is not None:
-                record.error = str(error)
+            record.error = str(error)
             raise
-        if record is not None:
-            record.primary = result.primary
-            record.picked = [e.host_port for e in result.targets]
+        record.primary = result.primary
+        record.picked = [e.host_port for e in result.targets]
         return result
 
     def totals(self, result: SchedulingResult) -> dict[str, float]:
@@ -75,83 +73,97 @@ class Scheduler:
             return {}
         return {endpoint.host_port: total for endpoint, total in zip(run.candidates, run.totals, strict=True)}
 
-    def _cycle(self, request: InferenceRequest, candidates: Candidates, record: DecisionRecord | None) -> SchedulingResult:
-        results: dict[str, ProfileRunResult | None] = {}
-        failures: dict[str, SchedulingError] = {}
-        while names := self._names(request, results):
+
+class _Cycle:
+    """One scheduling cycle, with all that is written while it runs."""
+
+    __slots__ = ("_candidates", "_failures", "_handler", "_profiles", "_record", "_request", "_results")
+
+    def __init__(self, scheduler: Scheduler, request: InferenceRequest, candidates: Candidates, record: Record) -> None:
+        self._handler = scheduler.handler
+        self._profiles = scheduler.profiles
+        self._request = request
+        self._candidates = candidates
+        self._record = record
+        self._results = ProfileResults()
+        self._failures: dict[str, SchedulingError] = {}
+
+    def run(self) -> SchedulingResult:
+        results = self._results
+        while names := self._names():
             todo = [name for name in names if name not in results]
             if not todo:
                 raise self._defect(f"asked again for profiles that had run: {', '.join(names)}")
+            if results.published:
+                self._request = self._request.with_data(results.take_published())
             for name in todo:
-                self._run(name, request, candidates, results, failures, record)
+                self._run(name)
         if not results:
-            raise SchedulingError(f"failed to run any scheduler profile for request {request.request_id}")
-        return self._result(request, results, failures)
+            raise SchedulingError(f"failed to run any scheduler profile for request {self._request.request_id}")
+        return self._result()
 
-    def _names(self, request: InferenceRequest, results: dict[str, ProfileRunResult | None]) -> Sequence[str]:
+    def _names(self) -> Sequence[str]:
         """The profiles to run next, each once."""
-        begun = time.perf_counter()
         try:
-            names = tuple(dict.fromkeys(self.handler.plugin.pick(request, self.profiles, results) or ()))
+            return self._handler.pick(self._record, self._request, self._profiles, self._results)
         except (SchedulingError, RequestError):
             raise
         except Exception as error:
-            raise self._defect(error) from error
-        self.handler.observe_pick(elapsed := time.perf_counter() - begun)
-        if elapsed > self.handler.guard.limit_s:
-            self.handler.guard.exceeded(elapsed)
-        return names
+            raise self._failed() from error
 
-    def _run(
-        self,
-        name: str,
-        request: InferenceRequest,
-        candidates: Candidates,
-        results: dict[str, ProfileRunResult | None],
-        failures: dict[str, SchedulingError],
-        record: DecisionRecord | None,
-    ) -> None:
-        profile = self.profiles.get(name)
+    def _run(self, name: str) -> None:
+        profile = self._profiles.get(name)
         if profile is None:
             raise self._defect(f"asked for the profile '{name}', which does not exist")
-        profile_record = None
-        if record is not None:
-            profile_record = ProfileRecord(name)
-            record.profiles.append(profile_record)
+        written = None
+        if self._record is not None:
+            written = ProfileRecord(name)
+            self._record.profiles.append(written)
         try:
-            results[name] = profile.run(request, candidates, profile_record)
+            self._results[name] = profile.run(self._request, self._candidates, written, self._record)
         except SchedulingError as error:
-            results[name] = None
-            failures[name] = error
-            if profile_record is not None:
-                profile_record.error = str(error)
+            self._results[name] = None
+            self._failures[name] = error
+            if written is not None:
+                written.error = str(error)
 
-    def _result(
-        self,
-        request: InferenceRequest,
-        results: dict[str, ProfileRunResult | None],
-        failures: dict[str, SchedulingError],
-    ) -> SchedulingResult:
-        begun = time.perf_counter()
+    def _result(self) -> SchedulingResult:
         try:
-            result = self.handler.plugin.process_results(request, results)
-            if not result.targets:
-                raise ValueError(f"returned the primary profile '{result.primary}' without endpoints")
+            return self._handler.process(self._record, self._request, self._results)
         except SchedulingError as error:
-            raise _with_causes(error, failures) from error
+            raise _with_causes(error, self._failures) from error
         except RequestError:
             raise
         except Exception as error:
-            raise self._defect(error) from error
-        self.handler.observe_process(elapsed := time.perf_counter() - begun)
-        if elapsed > self.handler.guard.limit_s:
-            self.handler.guard.exceeded(elapsed)
+            raise self._failed() from error
+
+    def _defect(self, problem: str) -> SchedulingError:
+        self._handler.watch.failed(problem)
+        return self._failed()
+
+    def _failed(self) -> SchedulingError:
+        return SchedulingError(f"profile handler '{self._handler.watch.name}' failed")
+
+
+def _checked_pick(
+    plugin: ProfileHandler,
+) -> Callable[[InferenceRequest, Mapping[str, Profile], ProfileResults], Sequence[str]]:
+    def picked(request: InferenceRequest, profiles: Mapping[str, Profile], results: ProfileResults) -> Sequence[str]:
+        return tuple(dict.fromkeys(plugin.pick(request, profiles, results) or ()))
+
+    return picked
+
+
+def _checked_process(
+    plugin: ProfileHandler,
+) -> Callable[[InferenceRequest, Mapping[str, ProfileRunResult | None]], SchedulingResult]:
+    def processed(request: InferenceRequest, results: Mapping[str, ProfileRunResult | None]) -> SchedulingResult:
+        result = plugin.process_results(request, results)
+        if not result.targets:
+            raise ValueError(f"returned the primary profile '{result.primary}' without endpoints")
         return result
 
-    def _defect(self, problem: str | Exception) -> SchedulingError:
-        step = self.handler
-        self._defects.plugin_failed(Role.PROFILE_HANDLER, step.type, step.name, problem)
-        return SchedulingError(f"profile handler '{step.name}' failed")
+    return processed
 
 
 def _with_causes(error: SchedulingError, failures: Mapping[str, SchedulingError]) -> SchedulingError:

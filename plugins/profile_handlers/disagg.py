@@ -13,7 +13,7 @@ from epp.framework.interfaces import Decider, HeaderEdits, ProfileHandler, Role,
 from epp.framework.keys import PEER_ENDPOINT
 from epp.framework.params import Deprecated, Params, PluginReference, ProfileReference, mixed_forms
 from epp.framework.registry import PluginType
-from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.framework.types import Endpoint, InferenceRequest, ProfileResults, ProfileRunResult, SchedulingResult
 from plugins.shared.disaggregation import (
     ENCODE_HEADERS,
     NO_DECODE,
@@ -174,7 +174,7 @@ class DisaggProfileHandler:
     Parameters: profiles.{decode, prefill, encode}, deciders.{prefill, encode}, stageOrder; or their flat forms.
     Rule: decode-first runs decode, then encode, then prefill, as far as a stage has a profile and its decider says yes about
         the decode endpoint. Prefill-first runs prefill, then encode, whose decider is asked without an endpoint, then decode.
-    Writes: peer-endpoint, the endpoint picked first, before the second of prefill and decode runs.
+    Publishes: peer-endpoint, the endpoint picked first, for the second of prefill and decode.
     Headers: prefill and encode targets, where no disagg-headers-handler is declared.
     Counts: disagg_decision_total, once per request that is sent.
     Failure: no decode endpoint fails the request. A prefill or encode stage that found nobody is left out, as is a prefill on
@@ -201,7 +201,7 @@ class DisaggProfileHandler:
         self,
         request: InferenceRequest,
         profiles: Mapping[str, SchedulingProfile],
-        results: dict[str, ProfileRunResult | None],
+        results: ProfileResults,
     ) -> Sequence[str]:
         """The next stage; one that is decided against gets None as its result, so that its decider is asked once."""
         if self._prefill_first:
@@ -219,7 +219,7 @@ class DisaggProfileHandler:
             results[encode] = None
         if prefill in profiles and prefill not in results:
             if _says_yes(self._deciders.prefill, request, endpoint):
-                _publish_peer(request, endpoint)
+                results.publish(PEER_ENDPOINT, endpoint)
                 return (prefill,)
             results[prefill] = None
         return ()
@@ -228,7 +228,7 @@ class DisaggProfileHandler:
         self,
         request: InferenceRequest,
         profiles: Mapping[str, SchedulingProfile],
-        results: dict[str, ProfileRunResult | None],
+        results: ProfileResults,
     ) -> Sequence[str]:
         decode, prefill, encode = self._stages
         if prefill in profiles and prefill not in results:
@@ -241,7 +241,7 @@ class DisaggProfileHandler:
             return ()
         computed = results.get(prefill)
         if computed is not None:
-            _publish_peer(request, computed.targets[0])
+            results.publish(PEER_ENDPOINT, computed.targets[0])
         return (decode,)
 
     def process_results(self, request: InferenceRequest, results: Mapping[str, ProfileRunResult | None]) -> SchedulingResult:
@@ -266,11 +266,6 @@ class DisaggProfileHandler:
 
 def _says_yes(decider: Decider | None, request: InferenceRequest, endpoint: Endpoint | None) -> bool:
     return decider is not None and decider.disaggregate(request, endpoint)
-
-
-def _publish_peer(request: InferenceRequest, endpoint: Endpoint) -> None:
-    if request.data.get(PEER_ENDPOINT) is None:
-        request.data.set(PEER_ENDPOINT, endpoint)
 
 
 def _create(context: PluginContext, params: DisaggProfileHandlerParams) -> ProfileHandler:

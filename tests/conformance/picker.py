@@ -47,9 +47,9 @@ from epp.process.health import Health
 from epp.process.plugin_types import build_registry
 from epp.process.runtime import TaskRuntime
 from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
-from epp.scheduling.decision_log import LoggedDecisions
 from epp.seam import Port, Settings, Transport, TransportStats, total
 from epp.telemetry.catalogue import ITL_S, PREFIX
+from epp.telemetry.decision_log import LoggedDecisions
 from epp.telemetry.metrics import Metrics
 from tests.conformance.doubles import Recorder
 from tests.conformance.seam import Seam

@@ -116,7 +116,7 @@ async def test_c92_client_leaves_within_events(start: StartPicker, leave: str) -
 async def test_c93_client_leaves_while_the_decision_waits(
     start: StartPicker, leave: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("epp.hooks.runner.HOOK_DEADLINE_S", 60.0)  # so that only the client's leaving can end the wait
+    monkeypatch.setattr("epp.plugin_calls.step.HOOK_DEADLINE_S", 60.0)  # so that only the client's leaving can end the wait
     waits = Waits()
     picker, recorder = await start_counting(start, doubles=[double(waits, Role.DATA_PRODUCER)])
     stream = picker.stream()

@@ -14,8 +14,7 @@ from epp.decision.director import Director
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role
 from epp.framework.types import InferenceRequest
-from epp.hooks import runner
-from epp.plugin_calls import guard
+from epp.plugin_calls import guard, step
 from epp.plugin_calls.defects import EXTENSION_POINTS
 from epp.seam import End, Route
 from tests.conformance.conftest import StartPicker
@@ -273,7 +272,7 @@ async def test_the_scorer_that_is_left_out_no_longer_decides(start: StartPicker)
 async def test_a_coroutine_that_never_ends_is_left_out(
     start: StartPicker, level: type[AtDirector | AtWire], role: Role, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "HOOK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(step, "HOOK_DEADLINE_S", 0.01)
     plugin = Waits(sleeps)
     picker = await start(*ONE_BUSY, doubles=[double(plugin, role, name="bad")])
     point = EXTENSION_POINTS[role]
@@ -289,7 +288,7 @@ async def test_a_coroutine_that_never_ends_is_left_out(
 async def test_a_coroutine_that_may_refuse_and_never_ends_refuses(
     start: StartPicker, level: type[AtDirector | AtWire], role: Role, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "HOOK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(step, "HOOK_DEADLINE_S", 0.01)
     picker = await start(*ONE_BUSY, doubles=[double(Waits(sleeps), role, name="bad")])
     assert await send(level, picker, 2) == {(500, "")}
     assert by_point(picker, "plugin_errors_total") == {EXTENSION_POINTS[role]: 2}

@@ -34,7 +34,7 @@ async def test_data_plane_answers_while_the_decision_waits(
     start: StartPicker, status: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own 408 or 413 passes as if nobody had routed; the decision is withdrawn at once."""
-    monkeypatch.setattr("epp.hooks.runner.HOOK_DEADLINE_S", 60.0)
+    monkeypatch.setattr("epp.plugin_calls.step.HOOK_DEADLINE_S", 60.0)
     waits, recorder = Waits(), Recorder()
     picker = await start(A(), doubles=[double(waits, Role.DATA_PRODUCER), double(recorder, *Recorder.ROLES)])
     stream = picker.stream()

@@ -213,15 +213,15 @@ async def test_c61_parser_raises(start: StartPicker) -> None:
     picker = await start(A(), doubles=[double(Broken(), Role.PARSER)], config={"parsers": ["broken"]})
     refusal = await picker.refuse(*STANDARD)
     assert (refusal.status, refusal.message) == (500, "inference error: Internal - internal error")
-    assert [place for place, _ in picker.defects] == ["request"]
+    assert [place for place, _ in picker.defects] == ["decision"]
     picker.defects.clear()
 
 
 @pytest.mark.parametrize("role", [Role.DATA_PRODUCER, Role.PRE_REQUEST])
 async def test_decision_takes_too_long(start: StartPicker, role: Role, monkeypatch: pytest.MonkeyPatch) -> None:
     """All stages together have a deadline; what had been picked by then is completed."""
-    monkeypatch.setattr("epp.hooks.runner.HOOK_DEADLINE_S", 60.0)
-    monkeypatch.setattr("epp.decision.director.DECISION_DEADLINE_S", 0.05)
+    monkeypatch.setattr("epp.plugin_calls.step.HOOK_DEADLINE_S", 60.0)
+    monkeypatch.setattr("epp.decision.progress.DECISION_DEADLINE_S", 0.05)
     waits = Waits() if role is Role.DATA_PRODUCER else WaitsAsPreRequest()
     picker, recorder = await start_watched(start, doubles=[double(waits, role)])
     refusal = await picker.refuse(*STANDARD)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import pytest
 
-from epp.hooks import runner
+from epp.plugin_calls import step
 from tests.conformance.conftest import StartPicker
 from tests.conformance.picker import A_ADDRESS, B_ADDRESS, A, B, Server
 from tests.conformance.wire import request_body, request_headers, std_body
@@ -64,6 +64,6 @@ async def test_counted_tokens_decide(start: StartPicker) -> None:
 async def test_a_service_that_fails_leaves_the_estimate(
     start: StartPicker, respond: Respond, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runner, "HOOK_DEADLINE_S", 0.1)
+    monkeypatch.setattr(step, "HOOK_DEADLINE_S", 0.1)
     async with serving(respond) as server:
         assert await target(start, by_service(server.port), "a few letters") == A_ADDRESS

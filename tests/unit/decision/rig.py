@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
+from epp.decision.admission import Admission, LegacyAdmission
 from epp.decision.candidates import CandidateFinder
-from epp.decision.director import Director, DirectorOptions, Pipeline
+from epp.decision.director import Director, DirectorOptions
 from epp.decision.flight import Flight
+from epp.decision.pipeline import Pipeline
 from epp.decision.response import ResponseObserver
-from epp.framework.interfaces import SaturationDetector
+from epp.framework.interfaces import Role, SaturationDetector
 from epp.framework.testing import FakeClock, FakeHeaders, make_plugin
 from epp.framework.types import Endpoint
 from epp.hooks.runner import HookRunner
-from epp.hooks.slots import Hook, Hooks, is_async
+from epp.hooks.slots import Hook, Hooks, make_hook
+from epp.plugin_calls.guard import UNGUARDED, Guard
+from epp.plugin_calls.step import CallWatch
 from epp.process.runtime import TaskRuntime
 from epp.request.parse import NamedParser, ParserTable
 from epp.scheduling.cached_prefix import MatchKey
-from epp.scheduling.record import DecisionRecord
 from epp.seam import BodyState, Chunk, End, Metadata, Outcome, Reply, Route
+from epp.telemetry.decision_record import DecisionRecord
 from epp.telemetry.metrics import Metrics
 from plugins.parsers import anthropic, openai, passthrough
 from plugins.profile_handlers import single
@@ -219,33 +223,48 @@ class AsyncPlugin(Plugin):
 
 
 SLOTS = {
-    "request_header": "process_request",
-    "screeners": "screen",
-    "producers": "produce",
-    "admitters": "admit",
-    "pre_request": "pre_request",
-    "received": "response_received",
-    "streaming": "response_streaming",
-    "complete": "response_complete",
+    "request_header": Role.REQUEST_HEADER,
+    "screeners": Role.SCREENER,
+    "producers": Role.DATA_PRODUCER,
+    "admitters": Role.ADMITTER,
+    "pre_request": Role.PRE_REQUEST,
+    "received": Role.RESPONSE_RECEIVED,
+    "streaming": Role.RESPONSE_STREAMING,
+    "complete": Role.RESPONSE_COMPLETE,
 }
+OTHER_SLOTS = {"responders": Role.DIRECT_RESPONDER, "rewriters": Role.BODY_REWRITER}
 
 
-def hooks(*plugins: Plugin, slots: Iterable[str] = SLOTS) -> Hooks:
+def hook(role: Role, plugin: Any, reports: Reports | None = None, guard: Guard = UNGUARDED) -> Hook[Any]:
+    """The plugin in a slot."""
+    return make_hook(CallWatch(role, "plugin-type", plugin.name, reports or Reports(), ignore, guard), plugin)
+
+
+def hooks(*plugins: Plugin, slots: Iterable[str] = SLOTS, reports: Reports | None = None) -> Hooks:
     """The plugins in these slots, in their order."""
-    return Hooks(
-        **{
-            slot: [Hook(p.name, "plugin-type", p, ignore, is_async(p, SLOTS[slot])) for p in plugins]  # type: ignore[arg-type]
-            for slot in slots
-        }
-    )
+    roles = {**SLOTS, **OTHER_SLOTS}
+    return Hooks(**{slot: [hook(roles[slot], plugin, reports) for plugin in plugins] for slot in slots})  # type: ignore[arg-type]
+
+
+def reporting(hooks: Hooks, reports: Reports) -> Hooks:
+    """The same hooks, whose defects go to ``reports``."""
+
+    def again(old: Hook[Any]) -> Hook[Any]:
+        watch = CallWatch(old.watch.role, old.watch.type, old.name, reports, ignore, old.guard)
+        return make_hook(watch, old.plugin, old.needs)
+
+    return replace(hooks, **{slot: [again(old) for old in getattr(hooks, slot)] for slot in (*SLOTS, *OTHER_SLOTS)})
 
 
 class Decisions:
     """A decision log that keeps the records."""
 
     def __init__(self, *, wanted: bool = False) -> None:
-        self.wanted = wanted
+        self._wanted = wanted
         self.records: list[DecisionRecord] = []
+
+    def wants(self, request: object) -> bool:
+        return self._wanted
 
     def decided(self, record: DecisionRecord) -> None:
         self.records.append(record)
@@ -258,6 +277,7 @@ class Rig:
         hooks: of its configuration.
         handler, profile: of its scheduler.
         detector: says how full the pool is.
+        admission: lets requests in, in place of what the detector says.
         endpoints: names of its endpoints.
         emit_scores: ``--emit-endpoint-scores``.
         wanted: somebody reads decisions.
@@ -271,6 +291,7 @@ class Rig:
         handler: object = None,
         profile: object = None,
         detector: SaturationDetector | None = None,
+        admission: Admission | None = None,
         endpoints: Sequence[str] = "abc",
         emit_scores: bool = False,
         wanted: bool = False,
@@ -294,8 +315,8 @@ class Rig:
             Pipeline(
                 ParserTable([NamedParser(t.type, t.type, make_plugin(t)) for t in PARSERS]),
                 scheduler,
-                HookRunner(hooks, self.reports, self.runtime.spawn),
-                detector,
+                HookRunner(reporting(hooks, self.reports), self.runtime.spawn),
+                admission or (LegacyAdmission(detector) if detector is not None else None),
                 match_keys,
             ),
             CandidateFinder(self.store),

@@ -9,20 +9,22 @@ from typing import Any
 
 import pytest
 
-from epp.decision import director
+from epp.decision import progress
 from epp.errors import ErrorCode, RequestError
 from epp.extproc.body import splice
 from epp.framework.direct import DirectReply, DirectRequest
+from epp.framework.interfaces import Role
 from epp.framework.rewriting import BodyEdits
 from epp.framework.types import InferenceRequest
-from epp.hooks.slots import Hook, Hooks
+from epp.hooks.slots import Hooks
 from epp.seam import BodyState, Outcome
-from tests.unit.decision.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
-from tests.unit.scheduling.doubles import ignore
+from tests.unit.decision.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hook, hooks, outcome, request
 
 
 class Responder:
     """Claims ``/mine``; does what it is told."""
+
+    name = "direct"
 
     def __init__(self, does: Callable[[DirectRequest], Any], claims: object = None) -> None:
         self.does = does
@@ -42,6 +44,8 @@ class Responder:
 class Rewriter:
     """Rewrites bodies that say so."""
 
+    name = "rewriter"
+
     def __init__(self, does: Callable[[InferenceRequest, BodyEdits], Any]) -> None:
         self.does = does
 
@@ -53,11 +57,11 @@ class Rewriter:
 
 
 def responding(*plugins: Responder) -> Hooks:
-    return Hooks(responders=[Hook("direct", "direct-type", p, ignore) for p in plugins])
+    return Hooks(responders=[hook(Role.DIRECT_RESPONDER, p) for p in plugins])
 
 
 def rewriting(does: Callable[[InferenceRequest, BodyEdits], Any], **more: Any) -> Rig:
-    return Rig(Hooks(rewriters=[Hook("rewriter", "rewriter-type", Rewriter(does), ignore)]), **more)
+    return Rig(Hooks(rewriters=[hook(Role.BODY_REWRITER, Rewriter(does))]), **more)
 
 
 def raises(error: Exception) -> Callable[..., Any]:
@@ -109,11 +113,11 @@ def test_requests_of_others_do_not_wait() -> None:
     [
         pytest.param(raises(RequestError(ErrorCode.NOT_FOUND, "not mine")), 404, "NotFound - not mine", id="refuses"),
         pytest.param(raises(ZeroDivisionError()), 500, "Internal - internal error", id="fails"),
-        pytest.param(lambda _: asyncio.sleep(60), 503, "ServiceUnavailable - no answer in time", id="is slow"),
+        pytest.param(lambda _: asyncio.sleep(60), 503, "ServiceUnavailable - no decision in time", id="is slow"),
     ],
 )
 async def test_answers_that_fail(does: Any, status: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(director, "DECISION_DEADLINE_S", 0.02)
+    monkeypatch.setattr(progress, "DECISION_DEADLINE_S", 0.02)
     rig = Rig(responding(Responder(does)))
     stream = await rig.sent(request(path="/v1/mine"))
     assert stream.reply.status == status
@@ -156,7 +160,7 @@ async def test_a_plugin_rewrites_the_body(does: Any, target: str) -> None:
     journal: list[str] = []
     watcher = Plugin("w", journal, produce=lambda request, _: seen.append(request))
     slots = hooks(watcher, slots=["producers"])
-    slots = Hooks(rewriters=[Hook("rewriter", "rewriter-type", Rewriter(does), ignore)], producers=slots.producers)
+    slots = Hooks(rewriters=[hook(Role.BODY_REWRITER, Rewriter(does))], producers=slots.producers)
     body = json.dumps(BODY).encode()
     rig = Rig(slots)
     headers = {"x-llm-d-model-name-rewrite": target} if target else {}
@@ -175,7 +179,7 @@ def test_bodies_that_no_plugin_wants_are_not_touched_and_do_not_wait() -> None:
 async def test_other_requests_that_wait_are_not_touched() -> None:
     slots = hooks(AsyncPlugin("p", []), slots=["producers"])
     rewriter = Rewriter(raises(AssertionError()))
-    rig = Rig(Hooks(rewriters=[Hook("rewriter", "rewriter-type", rewriter, ignore)], producers=slots.producers))
+    rig = Rig(Hooks(rewriters=[hook(Role.BODY_REWRITER, rewriter)], producers=slots.producers))
     assert (await rig.sent(request(COMPLETION))).route.splices == ()
     assert (await rig.sent(request(state=BodyState.UNSEEN))).route.splices == ()
 
@@ -190,7 +194,7 @@ async def test_other_requests_that_wait_are_not_touched() -> None:
     ],
 )
 async def test_rewriters_that_fail(does: Any, status: int, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(director, "DECISION_DEADLINE_S", 0.02)
+    monkeypatch.setattr(progress, "DECISION_DEADLINE_S", 0.02)
     rig = rewriting(does)
     stream = await rig.sent(request(BODY))
     assert stream.reply.status == status

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from epp.datalayer.objects import GROUP, InferenceModelRewrite, InferenceObjective, ObjectKey, RewriteRule, RewriteTarget
-from epp.decision import director as director_module
+from epp.decision import progress
 from epp.errors import ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.keys import AGENT_IDENTITY, PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.types import InferenceRequest
-from epp.hooks import runner
+from epp.plugin_calls import step
 from epp.seam import BodyState, Edits, End, Observe, Plan, Rename
 from tests.unit.decision.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
 from tests.unit.scheduling.doubles import Best, Does, Handler, keep, make_profile
@@ -575,13 +575,13 @@ async def for_ever(*args: object) -> None:
 
 
 async def test_a_slow_producer_costs_only_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runner, "HOOK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(step, "HOOK_DEADLINE_S", 0.01)
     rig = Rig(hooks(AsyncPlugin("p", [], produce=for_ever), slots=["producers"]))
     assert (await rig.sent()).route, "C58"
 
 
 async def test_the_whole_decision_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(director_module, "DECISION_DEADLINE_S", 0.01)
+    monkeypatch.setattr(progress, "DECISION_DEADLINE_S", 0.01)
     rig = Rig(hooks(AsyncPlugin("p", [], admit=for_ever), slots=["admitters"]))
     reply = (await rig.sent(request(path="/other"))).reply
     assert (reply.status, reply.body) == (503, b"inference error: ServiceUnavailable - no decision in time")

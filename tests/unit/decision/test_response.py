@@ -180,14 +180,6 @@ def test_causes(end: End, cause: Cause) -> None:
     assert books.completion.cause is cause
 
 
-def test_eviction_is_a_cause_of_its_own() -> None:
-    books = Books()
-    stream = books.rig.send()
-    stream.flight.evicted = True
-    books.finish(outcome(End.REPLIED, head=None), stream)
-    assert books.completion.cause is Cause.EVICTED, "C94"
-
-
 def test_all_facts_of_a_completion() -> None:
     books = Books()
     books.finish(outcome(head=FakeHead(201), streaming=True, size_bytes=5000, read=(USAGE,)))

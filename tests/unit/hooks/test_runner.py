@@ -15,9 +15,10 @@ from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role
 from epp.framework.testing import make_candidates, make_request
 from epp.framework.types import Cause, Completion, ProfileRunResult, ResponseInfo, SchedulingResult, StreamingChunk, Usage
-from epp.hooks import runner as hook_runner
 from epp.hooks.runner import HookRunner
-from epp.hooks.slots import Hook, Hooks, is_async
+from epp.hooks.slots import Hooks, is_async, make_hook
+from epp.plugin_calls import step
+from epp.plugin_calls.step import IN_TASK, CallWatch
 from epp.process.runtime import TaskRuntime
 from epp.request.edits import EditList
 from epp.seam import Edits
@@ -36,7 +37,7 @@ KINDS = [Plugin, AsyncPlugin]
 
 
 def runner(*plugins: Plugin, reports: Reports | None = None) -> HookRunner:
-    return HookRunner(hooks(*plugins), reports or Reports(), TaskRuntime().spawn)
+    return HookRunner(hooks(*plugins, reports=reports), TaskRuntime().spawn)
 
 
 def chunk(data: bytes) -> StreamingChunk:
@@ -125,10 +126,7 @@ async def run_producers(
     hooks = runner(*plugins, reports=reports)
     producers = [replace(hook, needs=frozenset(needs.get(hook.name, ()))) for hook in hooks.hooks.producers]
     hooks.hooks = replace(hooks.hooks, producers=producers)
-    if kind is AsyncPlugin:
-        await hooks.produce_async(REQUEST, CANDIDATES)
-    else:
-        hooks.produce(REQUEST, CANDIDATES)
+    await hooks.produce(REQUEST, CANDIDATES, IN_TASK)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -146,7 +144,7 @@ async def for_ever(*args: object) -> None:
 
 
 async def test_a_slow_producer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hook_runner, "HOOK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(step, "HOOK_DEADLINE_S", 0.01)
     journal: list[str] = []
     reports = Reports()
     await run_producers(AsyncPlugin, [AsyncPlugin("slow", journal, produce=for_ever), AsyncPlugin("next", journal)], reports)
@@ -162,8 +160,8 @@ async def test_a_plugins_own_timeout_keeps_its_text() -> None:
 
 async def test_plain_and_coroutine_producers_follow_one_another() -> None:
     journal: list[str] = []
-    await runner(AsyncPlugin("p0", journal), Plugin("p1", journal), AsyncPlugin("p2", journal)).produce_async(
-        REQUEST, CANDIDATES
+    await runner(AsyncPlugin("p0", journal), Plugin("p1", journal), AsyncPlugin("p2", journal)).produce(
+        REQUEST, CANDIDATES, IN_TASK
     )
     assert journal == ["p0.produce", "p1.produce", "p2.produce"]
 
@@ -188,18 +186,17 @@ async def test_the_first_denial_wins(kind: type[Plugin], outcome: object, refuse
     reports = Reports()
     plugins = [kind("p0", journal), kind("p1", journal, admit=outcome), kind("p2", journal, admit="late")]
     hooks = runner(*plugins, reports=reports)
-    if kind is AsyncPlugin:
-        assert await later_refusal(hooks.admit_async(REQUEST, CANDIDATES)) == refused
-    else:
-        assert refusal(lambda: hooks.admit(REQUEST, CANDIDATES)) == refused
+    assert await later_refusal(hooks.admit(REQUEST, CANDIDATES, IN_TASK)) == refused
     assert journal == ["p0.admit", "p1.admit"]
     assert reports.seen == [(Role.ADMITTER, "p1", "secret")] * reported
 
 
 async def test_a_slow_admitter_is_a_defect(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hook_runner, "HOOK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(step, "HOOK_DEADLINE_S", 0.01)
     reports = Reports()
-    error = await later_refusal(runner(AsyncPlugin("p", [], admit=for_ever), reports=reports).admit_async(REQUEST, CANDIDATES))
+    error = await later_refusal(
+        runner(AsyncPlugin("p", [], admit=for_ever), reports=reports).admit(REQUEST, CANDIDATES, IN_TASK)
+    )
     assert error == RequestError(ErrorCode.INTERNAL, "internal error")
     assert reports.seen == [(Role.ADMITTER, "p", "took longer than 0.01 s")]
 
@@ -244,10 +241,7 @@ async def test_all_pre_request_hooks_run(
     journal: list[str] = []
     reports = Reports()
     hooks = runner(*[kind(f"p{i}", journal, pre_request=error) for i, error in enumerate(failures)], reports=reports)
-    if kind is AsyncPlugin:
-        assert await later_refusal(hooks.pre_request_async(REQUEST, RESULT, EditList())) == refused
-    else:
-        assert refusal(lambda: hooks.pre_request(REQUEST, RESULT, EditList())) == refused
+    assert await later_refusal(hooks.pre_request(REQUEST, RESULT, EditList(), IN_TASK)) == refused
     assert journal == ["p0.pre_request", "p1.pre_request", "p2.pre_request"]
     assert reports.seen == reported
 
@@ -301,7 +295,7 @@ async def test_coroutine_response_hooks_keep_the_order_of_their_request() -> Non
 
     spawned = Spawned()
     plugin = AsyncPlugin("p", journal, response_streaming=wait_for_gate)
-    hooks_ = HookRunner(hooks(plugin), Reports(), spawned)
+    hooks_ = HookRunner(hooks(plugin), spawned)
     tail = hooks_.streaming(REQUEST, RESULT, chunk(b"1"), None)
     tail = hooks_.streaming(REQUEST, RESULT, chunk(b"2"), tail)
     hooks_.complete(REQUEST, RESULT, COMPLETION, tail)
@@ -320,12 +314,12 @@ async def test_coroutine_response_hooks_keep_the_order_of_their_request() -> Non
 async def test_a_coroutine_that_fails_does_not_stop_those_behind_it(
     outcome: object, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hook_runner, "HOOK_DEADLINE_S", 0.01)
+    monkeypatch.setattr(step, "HOOK_DEADLINE_S", 0.01)
     journal: list[str] = []
     reports = Reports()
     spawned = Spawned()
     plugins = [AsyncPlugin("p0", journal, response_complete=outcome), AsyncPlugin("p1", journal), Plugin("p2", journal)]
-    HookRunner(hooks(*plugins), reports, spawned).complete(REQUEST, RESULT, COMPLETION, None)
+    HookRunner(hooks(*plugins, reports=reports), spawned).complete(REQUEST, RESULT, COMPLETION, None)
     await spawned.settle()
     assert sorted(journal) == ["p0.response_complete", "p1.response_complete", "p2.response_complete"]
     assert reports.seen == [(Role.RESPONSE_COMPLETE, "p0", text)]
@@ -334,50 +328,45 @@ async def test_a_coroutine_that_fails_does_not_stop_those_behind_it(
 # ── all ──
 
 
-@pytest.mark.parametrize(
-    ("slots", "waits"),
-    [
-        (["producers"], True),
-        (["admitters"], True),
-        (["pre_request"], True),
-        (["streaming", "complete"], False),
-        ([], False),
-    ],
-)
-def test_only_coroutines_before_the_answer_make_the_decision_wait(slots: list[str], waits: bool) -> None:
-    assert HookRunner(hooks(AsyncPlugin("p", []), slots=slots), Reports(), Spawned()).decision_waits is waits
-    assert HookRunner(hooks(Plugin("p", []), slots=slots), Reports(), Spawned()).decision_waits is False
-
-
 def test_coroutine_functions_are_told_apart() -> None:
-    assert is_async(AsyncPlugin("p", []), "produce")
-    assert not is_async(Plugin("p", []), "produce")
+    assert is_async(AsyncPlugin("p", []), Role.DATA_PRODUCER)
+    assert not is_async(Plugin("p", []), Role.DATA_PRODUCER)
 
 
-async def test_every_hook_is_timed() -> None:
-    times: list[float] = []
+def timed(times: list[float], plugin: Plugin) -> Hooks:
+    """The plugin in all slots, on a clock that counts how often it is looked at."""
     clock = iter(range(1000))
-    plugin = Plugin("p", [])
-    slots = {slot: [Hook("p", "t", plugin, times.append)] for slot in SLOTS}
-    timed = HookRunner(Hooks(**slots), Reports(), Spawned(), lambda: float(next(clock)))  # type: ignore[arg-type]  # by slot
-    timed.request_header(REQUEST, EditList())
-    timed.screen(REQUEST, CANDIDATES)
-    timed.produce(REQUEST, CANDIDATES)
-    await timed.produce_async(REQUEST, CANDIDATES)
-    timed.admit(REQUEST, CANDIDATES)
-    await timed.admit_async(REQUEST, CANDIDATES)
-    timed.pre_request(REQUEST, RESULT, EditList())
-    await timed.pre_request_async(REQUEST, RESULT, EditList())
-    timed.received(REQUEST, RESULT, RESPONSE, EditList())
-    timed.streaming(REQUEST, RESULT, chunk(b""), None)
-    timed.complete(REQUEST, RESULT, COMPLETION, None)
-    assert times == [1.0] * 11
+
+    def watch(role: Role) -> CallWatch:
+        return CallWatch(role, "t", "p", Reports(), times.append, clock=lambda: float(next(clock)))
+
+    return Hooks(**{slot: [make_hook(watch(role), plugin)] for slot, role in SLOTS.items()})  # type: ignore[arg-type]
 
 
-async def test_a_coroutine_hook_is_timed_from_its_own_start() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+async def test_every_hook_is_timed(kind: type[Plugin]) -> None:
     times: list[float] = []
     spawned = Spawned()
-    hook: Hook[Any] = Hook("p", "t", AsyncPlugin("p", []), times.append, is_async=True)
-    HookRunner(Hooks(complete=[hook, hook]), Reports(), spawned).complete(REQUEST, RESULT, COMPLETION, None)
+    plain = timed(times, Plugin("p", []))
+    slots = replace(timed(times, kind("p", [])), request_header=plain.request_header, screeners=plain.screeners)
+    hooks = HookRunner(replace(slots, received=plain.received), spawned)
+    hooks.request_header(REQUEST, EditList())
+    hooks.screen(REQUEST, CANDIDATES)
+    await hooks.produce(REQUEST, CANDIDATES, IN_TASK)
+    await hooks.admit(REQUEST, CANDIDATES, IN_TASK)
+    await hooks.pre_request(REQUEST, RESULT, EditList(), IN_TASK)
+    hooks.received(REQUEST, RESULT, RESPONSE, EditList())
+    hooks.streaming(REQUEST, RESULT, chunk(b""), None)
     await spawned.settle()
-    assert len(times) == 2
+    hooks.complete(REQUEST, RESULT, COMPLETION, None)
+    await spawned.settle()
+    assert times == [1.0] * 8
+
+
+async def test_coroutines_are_timed_from_their_own_start() -> None:
+    times: list[float] = []
+    spawned = Spawned()
+    [hook] = timed(times, AsyncPlugin("p", [])).complete
+    HookRunner(Hooks(complete=[hook, hook]), spawned).complete(REQUEST, RESULT, COMPLETION, None)
+    await spawned.settle()
+    assert times == [1.0, 1.0]

@@ -21,8 +21,7 @@ class Watched:
     def __init__(self, *, may_skip: bool = True) -> None:
         self.clock = FakeClock()
         self.events: list[str] = []
-        self.calls = 0
-        self.guard = Guard(self, lambda: self.calls, may_skip=may_skip, clock=self.clock)
+        self.guard = Guard(self, may_skip=may_skip, clock=self.clock)
 
     def overran(self) -> None:
         self.events.append("overran")
@@ -44,7 +43,7 @@ class Watched:
         guard = self.guard
         if guard.is_out and guard.refuses():
             return False
-        self.calls += 1
+        guard.calls += 1
         self.clock.advance(elapsed_s)
         if elapsed_s > guard.limit_s:
             guard.exceeded(elapsed_s)

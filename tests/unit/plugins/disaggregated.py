@@ -8,12 +8,12 @@ from typing import Any
 
 from epp.framework.candidates import Candidates
 from epp.framework.handle import PluginContext
-from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
+from epp.framework.keys import PEER_ENDPOINT, PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.registry import PluginType
 from epp.framework.testing import RecordedEdits, RecordedMetrics, make_candidates, make_context, make_plugin, make_request
 from epp.framework.types import Endpoint, EndpointMetrics, InferenceRequest, SchedulingResult
 from epp.scheduling.profile import Profile
-from tests.unit.scheduling.doubles import Best, Does, Reports, keep, make_profile, make_scheduler
+from tests.unit.scheduling.doubles import Best, Reports, keep, make_profile, make_scheduler
 
 
 class Says:
@@ -36,15 +36,20 @@ class Stage:
     keeps: str
     count: int = 1
 
-    def profile(self, order: list[str]) -> Profile:
-        """The profile; it notes in ``order`` that it ran."""
-        kept = keep(*self.keeps)
+    def profile(self, order: list[str], peers: dict[str, str] | None = None) -> Profile:
+        """The profile; it notes in ``order`` that it ran, and in ``peers`` which endpoint was published to it."""
+        return make_profile(self.name, filters=[_Note(self, order, {} if peers is None else peers)], picker=Best(self.count))
 
-        def note(candidates: Candidates) -> Candidates:
-            order.append(self.name)
-            return kept.filter(make_request(), candidates)
 
-        return make_profile(self.name, filters=[Does(note)], picker=Best(self.count))
+class _Note:
+    def __init__(self, stage: Stage, order: list[str], peers: dict[str, str]) -> None:
+        self._stage, self._order, self._peers = stage, order, peers
+
+    def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
+        self._order.append(self._stage.name)
+        if peer := request.data.get(PEER_ENDPOINT):
+            self._peers[self._stage.name] = peer.name
+        return keep(*self._stage.keeps).filter(request, candidates)
 
 
 @dataclass
@@ -56,6 +61,8 @@ class Run:
     edits: RecordedEdits
     metrics: RecordedMetrics
     request: InferenceRequest
+    peers: dict[str, str]
+    """Stage → name of the endpoint that was published to its plugins."""
 
     @property
     def decisions(self) -> list[str]:
@@ -88,8 +95,9 @@ def cycle(
     context = context or handler_context(plugin_type)
     handler = make_plugin(plugin_type, parameters, context)
     order: list[str] = []
+    peers: dict[str, str] = {}
     reports = Reports()
-    scheduler = make_scheduler(handler, *(stage.profile(order) for stage in stages), reports=reports)
+    scheduler = make_scheduler(handler, *(stage.profile(order, peers) for stage in stages), reports=reports)
     request = request or make_request(target_model="t")
     try:
         result = scheduler.schedule(request, candidates or make_candidates(5))
@@ -98,7 +106,7 @@ def cycle(
     edits = RecordedEdits()
     handler.pre_request(request, result, edits)
     assert isinstance(context.metrics, RecordedMetrics)
-    return Run(result, order, edits, context.metrics, request)
+    return Run(result, order, edits, context.metrics, request, peers)
 
 
 def matched(request: InferenceRequest, blocks: Mapping[str, int], *, block_size_tokens: int = 16, producer: str = "") -> None:

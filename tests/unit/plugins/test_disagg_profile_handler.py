@@ -8,7 +8,7 @@ import pytest
 
 from epp.errors import SchedulingError
 from epp.framework.keys import PEER_ENDPOINT
-from epp.framework.testing import make_plugin, make_request
+from epp.framework.testing import make_plugin
 from plugins.profile_handlers import disagg
 from tests.unit.plugins.disaggregated import Run, Says, Stage, cycle, handler_context
 
@@ -77,25 +77,18 @@ def test_h14_prefill_first() -> None:
     done = run(*ALL, encode=encode, **PREFILL_FIRST)
     assert done.order == ["prefill", "encode", "decode"]
     assert encode.asked == [None], "no endpoint is chosen yet"
-    peer = done.request.data.get(PEER_ENDPOINT)
-    assert peer is not None
-    assert peer.name == "b"
+    assert done.peers == {"decode": "b"}
     assert done.decisions == ["encode-prefill-decode"]
 
 
 def test_decode_first_publishes_the_decode_endpoint() -> None:
-    peer = run(*ALL, prefill=Says(True)).request.data.get(PEER_ENDPOINT)
-    assert peer is not None
-    assert peer.name == "a"
-    assert run(*ALL, prefill=Says(False)).request.data.get(PEER_ENDPOINT) is None
+    assert run(*ALL, prefill=Says(True)).peers == {"prefill": "a"}
+    assert run(*ALL, prefill=Says(False)).peers == {}
 
 
-def test_a_peer_is_published_before_the_second_profile_runs() -> None:
-    request = make_request()
-    handler = make_plugin(disagg.PLUGIN, {"deciders": {"prefill": "d"}}, handler_context(disagg.PLUGIN, d=Says(True)))
-    decoded = run(*ALL).result.profiles["decode"]
-    assert tuple(handler.pick(request, {"decode": None, "prefill": None}, {"decode": decoded})) == ("prefill",)
-    assert request.data.get(PEER_ENDPOINT) is not None
+@pytest.mark.parametrize("order", [{"prefill": Says(True)}, PREFILL_FIRST], ids=["decode first", "prefill first"])
+def test_scheduling_writes_nothing_to_the_request(order: dict[str, Any]) -> None:
+    assert run(*ALL, **order).request.data.get(PEER_ENDPOINT) is None
 
 
 @pytest.mark.parametrize("prefill", [Stage("prefill", ""), None], ids=["it fails", "there is no profile"])
@@ -103,7 +96,7 @@ def test_prefill_first_without_a_prefill_still_decodes(prefill: Stage | None) ->
     done = run(*[stage for stage in (DECODE, prefill) if stage is not None], **PREFILL_FIRST)
     assert done.order[-1] == "decode"
     assert (done.picked(), done.decisions) == ({"decode": ["a"]}, ["decode-only"])
-    assert done.request.data.get(PEER_ENDPOINT) is None
+    assert done.peers == {}
 
 
 @pytest.mark.parametrize("order", ["decode-first", "prefill-first"])

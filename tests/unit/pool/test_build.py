@@ -62,12 +62,12 @@ def test_a_profile_keeps_the_order_within_each_kind() -> None:
     pipeline = build(FILTER_BEHIND_SCORER)
     profile = pipeline.scheduler.profiles["default"]
     assert [step.name for step in profile.filters] == ["by-label"], "S22"
-    assert [(step.name, step.type, step.weight) for step in profile.scorers] == [
+    assert [(step.name, step.watch.type, step.weight) for step in profile.scorers] == [
         ("queue-scorer", "queue-scorer", 2),
         ("kv", "kv-cache-utilization-scorer", 0.5),
     ]
-    assert (profile.picker.name, profile.picker.type) == ("best", "max-score-picker")
-    assert pipeline.scheduler.handler.name == "single-profile-handler"
+    assert (profile.picker.name, profile.picker.watch.type) == ("best", "max-score-picker")
+    assert pipeline.scheduler.handler.watch.name == "single-profile-handler"
 
 
 def test_the_pipeline_decides_and_times_its_plugins() -> None:
@@ -91,12 +91,12 @@ def test_the_default_configuration_is_built() -> None:
 def test_hooks_are_in_declaration_order() -> None:
     pipeline = build("plugins: [{type: second}, {type: first}]\n", hook_type("first"), hook_type("second", AsyncPlugin))
     slots = pipeline.hooks.hooks
-    for slot in (slots.request_header, slots.screeners, slots.admitters, slots.pre_request):
+    for slot in (slots.request_header, slots.screeners, slots.admitters):
         assert [hook.name for hook in slot] == ["second", "first"]
     for later in (slots.received, slots.streaming, slots.complete):
         assert [hook.name for hook in later] == ["second", "first"]
     assert [(hook.name, hook.is_async) for hook in slots.admitters] == [("second", True), ("first", False)]
-    assert pipeline.hooks.decision_waits
+    assert [hook.name for hook in slots.pre_request] == ["first", "second"], "what waits follows what reserves"
 
 
 def test_a_plugin_is_in_the_slots_of_its_roles_only() -> None:

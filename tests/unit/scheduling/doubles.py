@@ -7,8 +7,9 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from epp.errors import SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role, SchedulingProfile
-from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.framework.types import InferenceRequest, ProfileResults, ProfileRunResult, SchedulingResult
 from epp.plugin_calls.guard import UNGUARDED, Guard
+from epp.plugin_calls.step import CallWatch
 from epp.scheduling.profile import FilterStep, PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
 
@@ -86,7 +87,7 @@ class Handler:
         self,
         request: InferenceRequest,
         profiles: Mapping[str, SchedulingProfile],
-        results: dict[str, ProfileRunResult | None],
+        results: ProfileResults,
     ) -> Sequence[str]:
         self.asked += 1
         stage = self._stages.pop(0) if self._stages else ()
@@ -118,21 +119,26 @@ def make_profile(
     per_snapshot: Collection[str] = (),
 ) -> Profile:
     """A profile; its plugins are called f1, f2, ..., s1, s2, ... and picker; those in ``per_snapshot`` need no request."""
+    reports = reports or Reports()
+
+    def watched(role: Role, name: str, guard: Guard = guard) -> CallWatch:
+        return CallWatch(role, f"{role.lower()}-type", name, reports, observe, guard)
+
     return Profile(
         name,
         [
-            FilterStep(f"f{i}", "filter-type", plugin, observe, guard, f"f{i}" in per_snapshot)  # type: ignore[arg-type]
+            FilterStep(watched(Role.FILTER, f"f{i}"), plugin, per_snapshot=f"f{i}" in per_snapshot)  # type: ignore[arg-type]
             for i, plugin in enumerate(filters, 1)
         ],
         [
-            ScorerStep(f"s{i}", "scorer-type", plugin, weight, observe, guard, f"s{i}" in per_snapshot)  # type: ignore[arg-type]
+            ScorerStep(watched(Role.SCORER, f"s{i}"), plugin, weight, per_snapshot=f"s{i}" in per_snapshot)  # type: ignore[arg-type]
             for i, (plugin, weight) in enumerate(scorers, 1)
         ],
-        PickerStep("picker", "picker-type", picker or Best(), observe),  # type: ignore[arg-type]
-        reports or Reports(),
+        PickerStep(watched(Role.PICKER, "picker", UNGUARDED), picker or Best()),  # type: ignore[arg-type]
     )
 
 
 def make_scheduler(handler: object, *profiles: Profile, reports: Reports | None = None) -> Scheduler:
     """A scheduler whose handler is called ``handler``."""
-    return Scheduler(HandlerStep("handler", "handler-type", handler, ignore, ignore), profiles, reports or Reports())  # type: ignore[arg-type]
+    watch = CallWatch(Role.PROFILE_HANDLER, "handler-type", "handler", reports or Reports(), ignore)
+    return Scheduler(HandlerStep(watch, watch, handler), profiles)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from epp.errors import DropReason, SchedulingError
 from epp.framework.interfaces import Role
 from epp.framework.testing import make_candidates, make_plugin, make_request
 from epp.framework.types import EndpointMetrics
-from epp.scheduling.record import FilterRecord, ProfileRecord, ScoreRecord
+from epp.telemetry.decision_record import FilterRecord, ProfileRecord, ScoreRecord
 from plugins.scorers import kv_cache_utilization, queue
 from tests.unit.scheduling.doubles import Best, Does, Reports, keep, make_profile
 

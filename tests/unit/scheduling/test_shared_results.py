@@ -7,7 +7,7 @@ import pytest
 from epp.errors import SchedulingError
 from epp.framework.testing import make_candidates, make_request
 from epp.plugin_calls.guard import Guard
-from epp.scheduling.record import ProfileRecord
+from epp.telemetry.decision_record import ProfileRecord
 from tests.unit.scheduling.doubles import Does, Reports, keep, make_profile
 
 REQUEST = make_request()
@@ -85,7 +85,7 @@ class _Out:
 
 def test_totals_without_a_scorer_that_was_left_out_are_not_kept() -> None:
     now = [100.0]
-    guard = Guard(_Out(), lambda: 0, may_skip=True, clock=lambda: now[0])
+    guard = Guard(_Out(), may_skip=True, clock=lambda: now[0])
     scorer = Does([0.5, 0.25])
     profile = make_profile(scorers=[(scorer, 1.0)], guard=guard, per_snapshot={"s1"})
     candidates = make_candidates(2)

@@ -8,9 +8,9 @@ import pytest
 
 from epp.errors import SchedulingError
 from epp.framework.testing import make_candidates, make_request
-from epp.scheduling.decision_log import LoggedDecisions
-from epp.scheduling.record import DecisionRecord
 from epp.telemetry import log
+from epp.telemetry.decision_log import LoggedDecisions
+from epp.telemetry.decision_record import DecisionRecord
 from tests.unit.scheduling.doubles import Does, Handler, keep, make_profile, make_scheduler
 
 A, B, C = "192.168.1.1:8000", "192.168.1.2:8000", "192.168.1.3:8000"
@@ -46,7 +46,7 @@ def lines(caplog: pytest.LogCaptureFixture, record: DecisionRecord, verbosity: i
 @pytest.mark.parametrize(("verbosity", "wanted"), [(0, False), (2, False), (3, True), (5, True)])
 def test_records_are_made_only_while_somebody_reads_them(verbosity: int, wanted: bool) -> None:
     log.set_verbosity(verbosity)
-    assert LoggedDecisions().wanted is wanted
+    assert LoggedDecisions().wants(None) is wanted
 
 
 def test_at_3_what_ran(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,8 +5,8 @@ The phrases are those that operators of Go pickers search for. At lower verbosit
 
 from __future__ import annotations
 
-from epp.scheduling.record import DecisionRecord, FilterRecord, ProfileRecord, ScoreRecord
 from epp.telemetry import log
+from epp.telemetry.decision_record import DecisionRecord, FilterRecord, ProfileRecord, ScoreRecord
 
 _logger = log.get("epp.scheduling")
 
@@ -14,8 +14,7 @@ _logger = log.get("epp.scheduling")
 class LoggedDecisions:
     """Writes decision records to the log while the verbosity asks for them."""
 
-    @property
-    def wanted(self) -> bool:
+    def wants(self, _request: object) -> bool:
         """A record is worth making."""
         return log.enabled(log.VERBOSE)
 

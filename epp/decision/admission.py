@@ -1,0 +1,91 @@
+"""Admission: whether a request may be scheduled now, is held until it may, or is refused.
+
+The one stage that may hold a request without a plugin, a task or a timer: it hands out a ``Hold``, the decision stops where it
+is, and goes on when the hold is released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from epp.errors import ErrorCode, RequestError
+from epp.framework.candidates import Candidates
+from epp.framework.interfaces import SaturationDetector
+from epp.framework.types import InferenceRequest
+
+
+class Hold:
+    """A request that is held. It ends once: released, refused, or withdrawn because its client left.
+
+    Args:
+        on_withdrawn: told when the request is over while it is held, so that its place is free at once.
+    """
+
+    __slots__ = ("_on_withdrawn", "_resume", "error", "is_ended")
+
+    def __init__(self, on_withdrawn: Callable[[], None]) -> None:
+        self.error: RequestError | None = None
+        self.is_ended = False
+        self._on_withdrawn = on_withdrawn
+        self._resume: Callable[[], None] | None = None
+
+    def release(self) -> None:
+        """Let the request go on: it is scheduled within this call, so that the next one sees what it reserved."""
+        self._end(None)
+
+    def refuse(self, error: RequestError) -> None:
+        """Answer the request with ``error``."""
+        self._end(error)
+
+    def withdraw(self) -> None:
+        """The request is over; nothing happens if the hold has ended."""
+        if not self.is_ended:
+            self.is_ended = True
+            self._on_withdrawn()
+
+    def when_ended(self, resume: Callable[[], None]) -> None:
+        """Have ``resume`` called when it is released or refused."""
+        self._resume = resume
+
+    def _end(self, error: RequestError | None) -> None:
+        if self.is_ended:
+            return
+        self.is_ended = True
+        self.error = error
+        if self._resume is not None:
+            self._resume()
+
+
+class Admission(Protocol):
+    """Lets requests in."""
+
+    def admit(self, request: InferenceRequest, candidates: Candidates) -> Hold | None:
+        """None lets the request go on at once; it is held otherwise.
+
+        Args:
+            candidates: of this moment; those of a request that was held are looked for again.
+
+        Raises:
+            RequestError: it is refused at once.
+        """
+        ...
+
+
+class LegacyAdmission:
+    """Refuses requests of negative priority while the pool is full, and holds none.
+
+    Source: flowcontrol.md, legacy admission; llm-d-router: pkg/epp/requestcontrol/admission.go.
+
+    Args:
+        detector: says how full the pool is.
+    """
+
+    def __init__(self, detector: SaturationDetector) -> None:
+        self._detector = detector
+
+    def admit(self, request: InferenceRequest, candidates: Candidates) -> Hold | None:
+        """As ``Admission.admit``."""
+        if request.priority < 0 and self._detector.saturation(candidates) >= 1.0:
+            raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, "system saturated, sheddable request dropped")
+        return None

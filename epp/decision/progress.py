@@ -1,0 +1,149 @@
+"""How far the decision about one request has come: it runs at once as far as nothing waits.
+
+The decision is one coroutine. ``Progress`` drives it: to its end if nothing waits; into a task at the first plugin that waits,
+under one deadline; or to a ``Hold``, where it stays without a task until that ends. Whatever happens, a decision whose stream
+has ended does not go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Generator
+from types import coroutine
+from typing import Any
+
+from epp.decision.admission import Hold
+from epp.hooks.runner import Spawn
+
+DECISION_DEADLINE_S = 5.0
+"""Longest time from the complete request to its decision, where a plugin waits (protocol decision D15); holds do not count."""
+
+Work = Coroutine[Any, Any, None]
+
+
+class Progress:
+    """Drives one decision. Implements ``MayWait``.
+
+    Args:
+        spawn: starts a task.
+        clock: seconds, monotonic.
+    """
+
+    __slots__ = ("_begun_s", "_clock", "_expiry", "_hold", "_is_in_task", "_spawn", "_work", "is_late", "is_over", "task")
+
+    def __init__(self, spawn: Spawn, clock: Callable[[], float] = time.monotonic) -> None:
+        self.task: asyncio.Task[None] | None = None
+        """Runs the decision since a plugin waited."""
+        self.is_late = False
+        """The deadline has passed."""
+        self.is_over = False
+        """The stream has ended."""
+        self._spawn = spawn
+        self._clock = clock
+        self._work: Work | None = None
+        self._is_in_task = False
+        self._hold: Hold | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+
+    def begin(self, work: Work) -> None:
+        """Run ``work``, which answers the request, as far as it goes; called once."""
+        self._begun_s = self._clock()
+        self._work = work
+        self._go_on()
+
+    def withdraw(self) -> None:
+        """The stream has ended: what still waits is given up."""
+        self.is_over = True
+        if self.task is not None:
+            self.task.cancel()
+        if self._hold is not None:
+            self._hold.withdraw()
+            if not self._is_in_task and self._work is not None:
+                self._work.close()
+                self._work = None
+
+    async def hold(self, hold: Hold) -> float:
+        """Stay here until ``hold`` ends; the deadline stands still.
+
+        Returns:
+            For how many seconds.
+
+        Raises:
+            RequestError: the hold was refused.
+        """
+        since_s = self._clock()
+        self._hold = hold
+        if self._expiry is not None:
+            self._expiry.cancel()
+        if not hold.is_ended:
+            await self._parked(hold)
+        self._hold = None
+        held_s = self._clock() - since_s
+        self._begun_s += held_s
+        if self._is_in_task:
+            self._watch_deadline()
+        if hold.error is not None:
+            raise hold.error
+        return held_s
+
+    # ── MayWait ──
+
+    async def enter(self) -> None:
+        """Go on in a task, if this is not one already."""
+        if not self._is_in_task:
+            self._is_in_task = True
+            await _suspend()
+
+    def check(self) -> None:
+        """To be asked after each wait.
+
+        Raises:
+            CancelledError: the stream has ended, or the deadline has passed.
+        """
+        if self.is_over or self.is_late:
+            raise asyncio.CancelledError
+
+    # ── inside ──
+
+    def _go_on(self) -> None:
+        work = self._work
+        assert work is not None
+        try:
+            work.send(None)
+        except StopIteration:
+            self._work = None
+            return
+        if self._is_in_task:
+            self._work = None
+            self.task = task = self._spawn(work, "decision")
+            self._watch_deadline()
+            task.add_done_callback(self._task_ended)
+
+    async def _parked(self, hold: Hold) -> None:
+        if self._is_in_task:
+            ended = asyncio.Event()
+            hold.when_ended(ended.set)
+            await ended.wait()
+        else:
+            hold.when_ended(self._go_on)
+            await _suspend()
+
+    def _watch_deadline(self) -> None:
+        left_s = self._begun_s + DECISION_DEADLINE_S - self._clock()
+        self._expiry = asyncio.get_running_loop().call_later(max(left_s, 0.0), self._expire)
+
+    def _expire(self) -> None:
+        self.is_late = True
+        if self.task is not None:
+            self.task.cancel()
+
+    def _task_ended(self, _task: asyncio.Task[None]) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+
+
+@coroutine
+def _suspend() -> Generator[None, None, None]:
+    """Give control back to whoever drives the coroutine."""
+    yield

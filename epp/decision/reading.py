@@ -1,0 +1,98 @@
+"""Parse a request, resolve its model name, build the record that plugins see."""
+
+from __future__ import annotations
+
+from typing import Protocol
+from uuid import uuid4
+
+from epp.decision.flight import Flight
+from epp.errors import ErrorCode, RequestError
+from epp.framework.data import RequestData
+from epp.framework.types import InferenceRequest, ParsedBody
+from epp.request.headers import FAIRNESS_ID, MODEL_REWRITE, OBJECTIVE, REQUEST_ID, lookup
+from epp.request.parse import ParserTable, read_body
+from epp.request.rewrite import growth, model_splices
+from epp.seam import Request
+from epp.telemetry.metrics import Metrics, RewriteLabels
+
+DEFAULT_FLOW = "default-flow"
+
+
+class Rewrite(Protocol):
+    """An InferenceModelRewrite rule that applies."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def target(self) -> str: ...
+
+
+class ObjectLookup(Protocol):
+    """InferenceObjectives and InferenceModelRewrites."""
+
+    def priority(self, objective: str) -> int:
+        """0 for an unknown name."""
+        ...
+
+    def resolve(self, model: str) -> Rewrite | None:
+        """The rule for an incoming model name, with its target drawn."""
+        ...
+
+
+class RequestReader:
+    """Makes an ``InferenceRequest`` of what a transport shows.
+
+    Args:
+        objects: priorities and rewrites.
+        metrics: where rewrites are counted.
+    """
+
+    def __init__(self, objects: ObjectLookup, metrics: Metrics) -> None:
+        self._objects = objects
+        self._metrics = metrics
+
+    def read(self, parsers: ParserTable, flight: Flight, request: Request) -> InferenceRequest:
+        """Read ``request`` into its flight.
+
+        Raises:
+            RequestError: it cannot be read, or names no model.
+        """
+        body = read_body(parsers, flight.path, request)
+        headers = request.headers
+        target = self._target_model(flight, body, request)
+        size = len(request.body)
+        if body.rewritable and target != body.model:
+            flight.splices = model_splices(request.body, target)
+            size += growth(flight.splices)
+        objective = lookup(headers, *OBJECTIVE)
+        request_id = headers.get(REQUEST_ID)
+        flight.adds_request_id = not request_id
+        flight.request = inference = InferenceRequest(
+            request_id=request_id or str(uuid4()),
+            path=flight.path,
+            headers=headers,
+            body=body,
+            model=body.model,
+            target_model=target,
+            priority=self._objects.priority(objective) if objective else 0,
+            fairness_id=lookup(headers, *FAIRNESS_ID) or DEFAULT_FLOW,
+            size_bytes=size,
+            received_s=request.at_s,
+            data=RequestData(),
+        )
+        return inference
+
+    def _target_model(self, flight: Flight, body: ParsedBody, request: Request) -> str:
+        """The name to send upstream: a rule's, else the header's, else the client's own."""
+        asked = lookup(request.headers, *MODEL_REWRITE)
+        if not body.rewritable:
+            return asked or body.model
+        flight.incoming_model = body.model
+        rule = self._objects.resolve(body.model)
+        if rule is not None:
+            self._metrics.model_rewrite_decision(RewriteLabels(rule.name, body.model, rule.target))
+            return rule.target
+        target = asked or body.model
+        if not target:
+            raise RequestError(ErrorCode.BAD_REQUEST, "model not found in request body")
+        return target
