@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -81,12 +82,12 @@ class ActiveRequestScorer:
 
     def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
         """Scores in [0, 1], shape ``(len(candidates),)``."""
-        if self._flights:
-            self._expire()
         if not self._loads:
             return [1.0] * len(candidates)
         loads = self._loads.get
         active = [load.active if (load := loads(endpoint.id)) else 0 for endpoint in candidates.endpoints]
+        if expired := self._expired():
+            active = [count - expired[endpoint.id] for count, endpoint in zip(active, candidates.endpoints, strict=True)]
         high, idle = max(active, default=0), self._idle_threshold
         if high <= idle:
             return [1.0] * len(active)
@@ -120,6 +121,16 @@ class ActiveRequestScorer:
         """Requests in flight by endpoint."""
         self._expire()
         return {"requests": len(self._flights), "active": {load.endpoint_id: load.active for load in self._loads.values()}}
+
+    def _expired(self) -> Counter[EndpointId]:
+        """How many of the requests that are counted should not be: scoring looks past them, and leaves them to ``_expire``."""
+        now = self._clock()
+        expired: Counter[EndpointId] = Counter()
+        for flight in self._flights.values():
+            if flight.deadline_s > now:
+                break
+            expired.update(load.endpoint_id for load in flight.loads if self._loads.get(load.endpoint_id) is load)
+        return expired
 
     def _expire(self) -> None:
         now = self._clock()

@@ -111,12 +111,17 @@ class PredictedLatencyScorer(LatencyForecaster):
         self._prefix = forecast.prefix
         self._draws: DataKey[Draws] = DataKey("LatencyDraws", Draws, context.name)
 
+    def produce(self, request: InferenceRequest, candidates: Candidates) -> None:
+        """Predict, and draw for the choice, so that scoring the request again chooses the same."""
+        super().produce(request, candidates)
+        request.data.set(self._draws, self._draw())
+
     def score(self, request: InferenceRequest, candidates: Candidates) -> list[float]:
         """1.0 for the chosen endpoint, shape ``(len(candidates),)``."""
         predictions = request.data.get(self._key)
         standings = self._standings(request, candidates, predictions)
         predicted = predictions is not None and all(endpoint_id in predictions for endpoint_id in candidates.ids)
-        chosen = choose(standings, predicted, self._choice, self._draws_of(request))
+        chosen = choose(standings, predicted, self._choice, request.data.get(self._draws) or self._draw())
         scores = [0.0] * len(candidates)
         if chosen is not None:
             scores[chosen.position] = 1.0
@@ -152,14 +157,9 @@ class PredictedLatencyScorer(LatencyForecaster):
             for position, (endpoint_id, waiting, kv_usage) in enumerate(columns)
         ]
 
-    def _draws_of(self, request: InferenceRequest) -> Draws:
-        """Drawn once for each request, so that scoring it again changes nothing."""
-        draws = request.data.get(self._draws)
-        if draws is None:
-            random = self._rng.random
-            draws = Draws(random(), random(), random(), random())
-            request.data.set(self._draws, draws)
-        return draws
+    def _draw(self) -> Draws:
+        random = self._rng.random
+        return Draws(random(), random(), random(), random())
 
 
 def _standing(

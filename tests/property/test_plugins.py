@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 import plugins
 from epp.framework.candidates import Candidates
 from epp.framework.handle import PluginContext
-from epp.framework.interfaces import ForgetsEndpoints, HasState, ResponseComplete, Role
+from epp.framework.interfaces import DataProducer, ForgetsEndpoints, HasState, ResponseComplete, Role
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
 from epp.framework.types import Endpoint, InferenceRequest, SchedulingResult
 from plugins.scorers import precise_prefix_cache, prefix_cache
@@ -124,6 +124,12 @@ def busy(plugin: Any, endpoints: Candidates) -> None:
             begin(plugin, make_request(), decided(endpoint))
 
 
+def prepared(plugin: Any, request: InferenceRequest, endpoints: Candidates) -> None:
+    """Let a plugin that is a data producer too write what it reads when it scores."""
+    if isinstance(plugin, DataProducer):
+        plugin.produce(request, endpoints)
+
+
 @pytest.mark.parametrize("create", built(Role.SCORER))
 @given(decision=decisions())
 @settings(max_examples=40, deadline=None)
@@ -131,6 +137,7 @@ def test_scores_are_aligned_bounded_and_permute(create: Callable[[], Any], decis
     endpoints, order, new_request = decision
     scorer, request = create(), new_request()
     busy(scorer, endpoints)
+    prepared(scorer, request, endpoints)
     scores = list(scorer.score(request, endpoints))
     clamped = [clamp(score) for score in scores]
     assert len(scores) == len(endpoints)
@@ -176,8 +183,13 @@ def test_scoring_has_no_effect(create: Callable[[], Any], decision: Decision) ->
     endpoints, _, new_request = decision
     scorer, request = create(), new_request()
     busy(scorer, endpoints)
+    prepared(scorer, request, endpoints)
+    written = dict(request.data._values or {})
+    state = scorer.debug_state() if isinstance(scorer, HasState) else None
     first = [clamp(score) for score in scorer.score(request, endpoints)]
     assert [clamp(score) for score in scorer.score(request, endpoints)] == first
+    assert (request.data._values or {}) == written
+    assert state is None or scorer.debug_state() == state
 
 
 @pytest.mark.parametrize("create", built(Role.FILTER))
@@ -186,7 +198,9 @@ def test_scoring_has_no_effect(create: Callable[[], Any], decision: Decision) ->
 def test_filters_keep_a_subsequence_whatever_the_order(create: Callable[[], Any], decision: Decision) -> None:
     endpoints, order, new_request = decision
     plugin, request = create(), new_request()
+    written = dict(request.data._values or {})
     kept = plugin.filter(request, endpoints)
+    assert (request.data._values or {}) == written
     ids = [endpoint.id for endpoint in kept]
     assert ids == [endpoint.id for endpoint in endpoints if endpoint.id in set(ids)]
     assert [endpoints.metrics[list(endpoints).index(e)] for e in kept] == list(kept.metrics)

@@ -50,6 +50,19 @@ def test_score(counts: list[int], idle: int, busy: float, expected: list[float])
     assert scorer.score(make_request(), candidates) == pytest.approx(expected)
 
 
+def test_scoring_looks_past_requests_whose_time_is_over_and_leaves_them() -> None:
+    clock = FakeClock()
+    scorer = make_scorer(clock, requestTimeout="10s")
+    candidates = make_candidates(2)
+    load(scorer, candidates, [1, 0])
+    clock.advance(5)
+    load(scorer, candidates, [1, 1])
+    clock.advance(6)
+    assert scorer.score(make_request(), candidates) == [0.0, 0.0]
+    assert len(scorer._flights) == 3, "scoring has no effect"
+    assert active(scorer) == {"default/a": 1, "default/b": 1}
+
+
 def test_only_the_candidates_set_the_scale() -> None:
     everyone = make_candidates(3)
     scorer = make_scorer()

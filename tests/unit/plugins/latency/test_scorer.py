@@ -187,6 +187,7 @@ def test_one_endpoint_is_chosen_whatever_the_order(decision: Decision) -> None:
     assert found is not None
     request.data.set(KEY, found)
     scorer = make_scorer()
+    scorer.produce(request, decision.candidates)
     scores = scorer.score(request, decision.candidates)
     assert sorted(scores) == sorted([1.0] * bool(scores) + [0.0] * (len(scores) - 1))
     assert scorer.score(request, decision.candidates) == scores
