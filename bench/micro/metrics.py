@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 
 from bench.calibration import calibrate
+from epp.decision.ledger import Ledger
 from epp.telemetry.catalogue import ITL_S
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestFacts, RequestLabels
@@ -31,14 +32,14 @@ def best_us(call: Callable[[], object], rounds: int = _ROUNDS, calls: int = _CAL
 
 def request_events() -> Callable[[], None]:
     """The two events of a streaming request of which everything is known."""
-    metrics = Metrics()
+    metrics, ledger = Metrics(), Ledger()
     labels = RequestLabels("llama-3-8b", "llama-3-8b-adapter", "tenant-a", 0)
     gaps = tuple(6 if index in (2, 3, 4) else 0 for index in range(len(ITL_S) + 1))
 
     def events() -> None:
         metrics.request_scheduled(labels)
-        metrics.running_up(labels)
-        metrics.running_down(labels)
+        ledger.enter(labels)
+        ledger.leave(labels)
         metrics.request_finished(
             labels,
             RequestFacts(

@@ -24,6 +24,8 @@ from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
 from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director
+from epp.decision.ledger import Ledger
+from epp.decision.pipeline import PipelineInUse
 from epp.decision.response import ResponseObserver
 from epp.framework.types import Endpoint, EndpointMetrics, Usage
 from epp.plugin_calls.defects import PluginDefects
@@ -110,13 +112,15 @@ def _director(endpoints: int) -> tuple[Director, EndpointStore]:
     for endpoint in pool:
         _scrape(store, endpoint, rng)
     pipeline = PipelineBuilder(instances, metrics, PluginDefects(metrics), runtime.spawn).build()
+    ledger = Ledger()
     director = Director(
-        pipeline,
+        PipelineInUse(pipeline),
         CandidateFinder(store),
         ObjectStore(PoolIdentity("pool")),
         metrics,
-        ResponseObserver(store, metrics, lambda _place, error: print(error)),
+        ResponseObserver(store, ledger, metrics, lambda _place, error: print(error)),
         LoggedDecisions(),
+        ledger=ledger,
         choose=rng.choice,
         spawn=runtime.spawn,
     )

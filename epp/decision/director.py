@@ -19,7 +19,8 @@ from typing import Protocol
 from epp.decision import direct_reply
 from epp.decision.candidates import CandidateFinder
 from epp.decision.flight import Flight
-from epp.decision.pipeline import Pipeline
+from epp.decision.ledger import Ledger
+from epp.decision.pipeline import Pipeline, PipelineInUse
 from epp.decision.progress import Progress
 from epp.decision.reading import DEFAULT_FLOW, ObjectLookup, RequestReader
 from epp.decision.response import ResponseObserver
@@ -69,7 +70,7 @@ class Director:
 
     def __init__(
         self,
-        pipeline: Pipeline,
+        used: PipelineInUse,
         finder: CandidateFinder,
         objects: ObjectLookup,
         metrics: Metrics,
@@ -77,11 +78,13 @@ class Director:
         decisions: DecisionLog,
         options: DirectorOptions = DirectorOptions(),
         *,
+        ledger: Ledger,
         choose: Callable[[Sequence[Endpoint]], Endpoint],
         spawn: Spawn,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.pipeline = pipeline
+        self._used = used
+        self._ledger = ledger
         self._finder = finder
         self._reader = RequestReader(objects, metrics)
         self._router = Router(finder, responses, choose)
@@ -92,17 +95,27 @@ class Director:
         self._spawn = spawn
         self._clock = clock
 
+    @property
+    def pipeline(self) -> Pipeline:
+        """What new requests are decided by."""
+        return self._used.pipeline
+
+    def use(self, used: PipelineInUse) -> None:
+        """Decide new requests by another pipeline; those that have begun go on with theirs."""
+        self._used = used
+
     # ── RequestHandler ──
 
     def request(self, stream: Stream, request: Request) -> None:
         """Decide about a request, at once if nothing waits."""
-        pipeline = self.pipeline
+        used = self._used
         progress = Progress(self._spawn, self._clock)
-        flight = Flight(pipeline.hooks, progress, request.at_s, request_path(request.headers), request.headers)
+        flight = Flight(used, progress, request.at_s, request_path(request.headers), request.headers)
+        used.begin()
         stream.state = flight
         if self._decisions.wants(request):
             flight.record = DecisionRecord(path=flight.path)
-        progress.begin(self._answer(stream, pipeline, flight, request))
+        progress.begin(self._answer(stream, used.pipeline, flight, request))
 
     def response_headers(self, stream: Stream, head: ResponseHead) -> Edits | None:
         """Let plugins see the response headers."""
@@ -118,7 +131,12 @@ class Director:
     def finished(self, stream: Stream, outcome: Outcome) -> Metadata | None:
         """Close the books."""
         flight = stream.state
-        return self._responses.finished(flight, outcome) if isinstance(flight, Flight) else None
+        if not isinstance(flight, Flight):
+            return None
+        try:
+            return self._responses.finished(flight, outcome)
+        finally:
+            flight.let_go()
 
     # ── the decision ──
 
@@ -234,7 +252,7 @@ class Director:
         )
         if prefers_available(inference.headers) and not has_cached_prefix(inference, result, pipeline.match_keys):
             raise RequestError(ErrorCode.PRECONDITION_FAILED, NOT_CACHED)
-        flight.scheduled(result, self._metrics)
+        flight.scheduled(result, self._ledger, self._metrics)
         return result
 
     # ── answers ──

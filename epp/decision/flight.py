@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+from epp.decision.ledger import Ledger
+from epp.decision.pipeline import PipelineInUse
 from epp.decision.progress import Progress
 from epp.framework.types import Endpoint, InferenceRequest, SchedulingResult
 from epp.hooks.runner import HookRunner
@@ -35,11 +37,13 @@ class Flight:
         "tail",
         "target",
         "targets",
+        "used",
     )
 
-    def __init__(self, hooks: HookRunner, progress: Progress, received_s: float, path: str, headers: Headers) -> None:
-        self.hooks = hooks
-        """Of the configuration that the request began with."""
+    def __init__(self, used: PipelineInUse, progress: Progress, received_s: float, path: str, headers: Headers) -> None:
+        self.used = used
+        """The pipeline that the request began with."""
+        self.hooks: HookRunner = used.pipeline.hooks
         self.progress = progress
         """Of its decision."""
         self.record: DecisionRecord | None = None
@@ -64,6 +68,13 @@ class Flight:
         self.adds_request_id = False
         self.error_counted = False
 
+    def let_go(self) -> None:
+        """The request is over, and nothing of it is left once its last coroutine hook has ended."""
+        if self.tail is not None and not self.tail.done():
+            self.tail.add_done_callback(lambda _: self.used.end())
+        else:
+            self.used.end()
+
     @property
     def inference(self) -> InferenceRequest:
         """The request that plugins see; only after it was parsed."""
@@ -75,11 +86,11 @@ class Flight:
         request = self.inference
         return RequestLabels(request.model or request.target_model, request.target_model, request.fairness_id, request.priority)
 
-    def scheduled(self, result: SchedulingResult, metrics: Metrics) -> None:
-        """An endpoint was picked."""
+    def scheduled(self, result: SchedulingResult, ledger: Ledger, metrics: Metrics) -> None:
+        """An endpoint was picked: the request is in flight."""
         self.result = result
         self.targets = result.targets
         self.target = self.targets[0]
         self.labels = labels = self.make_labels()
         metrics.request_scheduled(labels)
-        metrics.running_up(labels)
+        ledger.enter(labels)

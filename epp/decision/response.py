@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from epp.decision.flight import Flight
+from epp.decision.ledger import Ledger
 from epp.errors import ErrorCode
 from epp.framework.types import (
     Cause,
@@ -48,12 +49,16 @@ class ResponseObserver:
 
     Args:
         endpoints: for the endpoint that the data plane says it used.
+        ledger: of the requests in flight.
         metrics: where requests are counted.
         defect: told of our own failures: (place, exception).
     """
 
-    def __init__(self, endpoints: EndpointLookup, metrics: Metrics, defect: Callable[[str, Exception], None]) -> None:
+    def __init__(
+        self, endpoints: EndpointLookup, ledger: Ledger, metrics: Metrics, defect: Callable[[str, Exception], None]
+    ) -> None:
         self._endpoints = endpoints
+        self._ledger = ledger
         self._metrics = metrics
         self.defect = defect
         self._plans = lru_cache(maxsize=256)(_plan)
@@ -93,7 +98,7 @@ class ResponseObserver:
         labels = flight.labels
         if result is None or labels is None:
             return None
-        self._metrics.running_down(labels)
+        self._ledger.leave(labels)
         head = outcome.head
         completion = Completion(
             cause=_CAUSES[outcome.end],
@@ -108,7 +113,7 @@ class ResponseObserver:
             document=_document(outcome),
         )
         if flight.hooks.hooks.complete:
-            flight.hooks.complete(flight.inference, result, completion, flight.tail)
+            flight.tail = flight.hooks.complete(flight.inference, result, completion, flight.tail)
         self._count(flight, labels, outcome, completion)
         return completion.metadata or None
 

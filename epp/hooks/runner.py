@@ -202,10 +202,11 @@ class HookRunner:
         result: SchedulingResult,
         completion: Completion,
         after: asyncio.Task[None] | None,
-    ) -> None:
-        """Tell of the end."""
+    ) -> asyncio.Task[None] | None:
+        """Tell of the end; arguments and result as for ``streaming``."""
         for hook in self.hooks.complete:
             after = self._tell(hook, after, request, result, completion)
+        return after
 
     def _tell(self, hook: Hook[Any], after: asyncio.Task[None] | None, *told: object) -> asyncio.Task[None] | None:
         if hook.guard.is_out and hook.guard.refuses():

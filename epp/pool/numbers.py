@@ -1,4 +1,4 @@
-"""What plugins are told of the whole pool: the numbers behind the picker's own gauges."""
+"""What plugins are told of the whole pool."""
 
 from __future__ import annotations
 
@@ -6,30 +6,30 @@ import time
 from collections.abc import Callable
 
 from epp.datalayer.store import EndpointStore
-from epp.telemetry.metrics import Metrics
+from epp.decision.ledger import Ledger
 
 
 class PoolNumbers:
-    """Reads the counters themselves, so that nothing is gathered or rendered. Implements ``PoolState``.
+    """Reads ledger and store. Implements ``PoolState``.
 
     Args:
-        metrics: where running requests are counted.
+        ledger: of the requests in flight.
         store: all endpoints.
         fresh_s: age up to which metrics are fresh.
         clock: seconds, monotonic.
     """
 
     def __init__(
-        self, metrics: Metrics, store: EndpointStore, fresh_s: float, clock: Callable[[], float] = time.monotonic
+        self, ledger: Ledger, store: EndpointStore, fresh_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._metrics = metrics
+        self._ledger = ledger
         self._store = store
         self._fresh_s = fresh_s
         self._clock = clock
 
     def running_requests(self) -> int:
         """Requests that were scheduled and are not over."""
-        return self._metrics.running
+        return self._ledger.running
 
     def ready_endpoints(self) -> int:
         """Endpoints with fresh metrics."""

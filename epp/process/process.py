@@ -1,4 +1,4 @@
-"""The composition root: builds and wires every object once, and owns the order of start and stop.
+"""The process: listeners, transport, log and signals, in the order of start and stop; what belongs to a pool is the pool's.
 
 Start: log, metrics, store, plugins, discovery → first endpoints → servers → ready. Stop: not ready → (window) → GOAWAY →
 running streams → abort → plugins → log.
@@ -10,45 +10,27 @@ import asyncio
 import gc
 import os
 import platform
-import random
 import resource
 import signal
-import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import cast
 
 import uvloop
 
-from epp.config.instantiate import instantiate
-from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
-from epp.datalayer.collector import TIMEOUT_S, Collector
-from epp.datalayer.objects import ObjectStore, PoolIdentity
-from epp.datalayer.page_rounds import make_page_reader
-from epp.datalayer.store import EndpointStore
-from epp.decision.candidates import CandidateFinder
-from epp.decision.director import Director, DirectorOptions
-from epp.decision.response import ResponseObserver
-from epp.discovery.objects_file import ObjectsFiles
-from epp.discovery.static import StaticDiscovery, parse_endpoints
+from epp.config.loaded import LoadedConfig
 from epp.errors import UsageError
 from epp.framework.file_watch import watch_files
-from epp.framework.handle import PluginContext
-from epp.framework.interfaces import EndpointDiscovery, HasLifecycle, HasReadiness
-from epp.framework.prometheus_text import MAX_PAGE_BYTES
-from epp.plugin_calls.defects import PluginDefects
-from epp.pool import pages
-from epp.pool.build import PipelineBuilder, data_sources
-from epp.pool.numbers import PoolNumbers
+from epp.framework.interfaces import EndpointDiscovery
+from epp.pool.pool import Pool
 from epp.process.health import Health
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
-from epp.process.startup import check_discovery, log_configuration, metrics_flags
+from epp.process.startup import check_discovery, log_configuration, pool_settings
 from epp.process.transport_settings import transport_settings
-from epp.seam import Port, total
+from epp.seam import Port, Transport, total
 from epp.telemetry import log
-from epp.telemetry.decision_log import LoggedDecisions
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.transport.choose import make_transport
 from epp.transport.grpc_environment import prepare as prepare_grpc
@@ -56,7 +38,7 @@ from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refu
 from epp.transport.tls_settings import parse_cipher_suites
 from epp.version import VERSION, commit
 
-_logger = log.get("epp.process.process")
+_logger = log.get("epp.process")
 
 READINESS_EVERY_S = 0.5
 """How often plugins with a readiness of their own are asked; probes come every few seconds."""
@@ -85,22 +67,30 @@ def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnin
         for warning in warnings:
             _logger.warning("flag", problem=warning)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(App(options, config).serve())
+            return runner.run(Process(options, config).serve())
     finally:
         sink.close()
 
 
-class App:
-    """One picker.
+class Process:
+    """Listeners, transport, log, signals, and the pools that are served: today one.
 
     Args:
         options: process flags.
         config: the loaded configuration.
+        transport: moves the bytes, in place of the one that the options name.
+        discovery: finds the endpoints, in place of what options and configuration name.
     """
 
-    def __init__(self, options: Options, config: LoadedConfig) -> None:
+    def __init__(
+        self,
+        options: Options,
+        config: LoadedConfig,
+        *,
+        transport: Transport | None = None,
+        discovery: EndpointDiscovery | None = None,
+    ) -> None:
         self.options = options
-        self.config = config
         self.metrics = Metrics(
             MetricsOptions(
                 build=Build(VERSION, commit(), os.environ.get("EPP_BUILD_REF", "")),
@@ -110,33 +100,24 @@ class App:
             )
         )
         self.runtime = TaskRuntime()
-        self.defects = PluginDefects(self.metrics)
-        self.store = EndpointStore()
-        self.pool = PoolNumbers(self.metrics, self.store, options.metrics_staleness_threshold_s)
-        self.objects = ObjectStore(PoolIdentity(options.pool_name or "epp", options.namespace, options.pool_group))
-        self.transport_name, self.transport = make_transport(options.transport)
+        self.transport_name, self.transport = ("given", transport) if transport else make_transport(options.transport)
         self.health = Health(
             ("pool", "plugins"), leader_election=options.ha_enable_leader_election, on_change=self.transport.set_health
         )
-        self._seeds = random.Random()
-        self.instances: Instances = instantiate(config, self._context)
-        self.discovery = self._discovery()
-        self.collector = Collector(
-            self.store,
-            data_sources(self.instances),
+        self.pool = Pool(
+            pool_settings(options),
+            config,
             self.metrics,
-            refresh_interval_s=options.refresh_metrics_interval_s,
-            pages=make_page_reader(MAX_PAGE_BYTES, TIMEOUT_S),
+            self.runtime,
+            self.runtime.spawn,
+            self._on_defect,
+            discovery=discovery,
         )
-        self.director = self._director()
         self.http = self._http()
         self.ports: dict[str, int] = {}
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
         self._stopped = asyncio.Event()
-        self._discovering: asyncio.Task[None] | None = None
-        self._gates = {name: p for name, p in self.instances.by_name.items() if isinstance(p, HasReadiness)}
-        self._object_files: ObjectsFiles | None = None
 
     # ── run ──
 
@@ -179,18 +160,17 @@ class App:
         Raises:
             OSError: discovery has ended; the endpoints would be frozen for ever.
         """
-        discovering = self._discovering
-        assert discovering is not None
-        while True:
-            done, _ = await asyncio.wait([discovering], timeout=READINESS_EVERY_S if self._gates else None)
-            self._look_at_plugins()
-            if done:
-                await discovering
-                msg = "discovery has ended"
-                raise OSError(msg)
+        lost = asyncio.create_task(self.pool.discovery_lost.wait())
+        try:
+            while not lost.done():
+                await asyncio.wait([lost], timeout=READINESS_EVERY_S if self.pool.generation.has_gates else None)
+                self._look_at_plugins()
+        finally:
+            lost.cancel()
+        await self.pool.raise_lost()
 
     def _look_at_plugins(self) -> None:
-        waiting = [name for name, plugin in self._gates.items() if not plugin.is_ready()]
+        waiting = self.pool.generation.waiting()
         if waiting:
             self.health.set_not_ready("plugins", f"{', '.join(waiting)} not ready")
         else:
@@ -198,17 +178,9 @@ class App:
 
     async def _start(self) -> None:
         _logger.info("transport", name=self.transport_name)
-        log_configuration(self.instances)
-        pages.forget_departed(self.store, self.instances)
-        self._start_objects()
-        for plugin in self.instances.by_name.values():
-            if isinstance(plugin, HasLifecycle):
-                await plugin.start()
-        _logger.info("metrics pages", reader="native" if self.collector.has_reader else "event loop")
-        await self.collector.start()
-        await self._discover()
+        log_configuration(self.pool.generation.instances)
+        await self.pool.start()
         self.health.set_ready("pool")
-        _logger.info("pool synced", endpoints=len(self.store))
         await self._listen()
         self._look_at_plugins()
         gc.collect()
@@ -217,27 +189,18 @@ class App:
             write_ready_file(self.options.ready_file, {"pid": os.getpid(), **self.ports})
         _logger.info("ready")
 
-    async def _discover(self) -> None:
-        """Wait for the first complete pass."""
-        task = self._discovering = self.runtime.spawn(self.discovery.run(self.store), "discovery")
-        ready = asyncio.create_task(self.discovery.ready.wait())
-        await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
-        if not self.discovery.ready.is_set():
-            ready.cancel()
-            await task
-            msg = "discovery ended before it found endpoints"
-            raise OSError(msg)
-
     async def _listen(self) -> None:
         options = self.options
         host = options.bind_address
-        handler = total(self.director, self._on_defect)
+        handler = total(self.pool.director, self._on_defect)
         ports = [
             Port(host, options.grpc_port, secure=options.secure_serving),
             Port(host, options.grpc_health_port, secure=False, extproc=False),
         ]
         self.transport.set_health(self.health.table())
-        grpc_port, health_port = await self.transport.start(handler, transport_settings(options, self.config), ports)
+        grpc_port, health_port = await self.transport.start(
+            handler, transport_settings(options, self.pool.generation.config), ports
+        )
         metrics_port = await self.http.start()
         self.ports = {"grpc_port": grpc_port, "grpc_health_port": health_port, "metrics_port": metrics_port}
         for name, port in self.ports.items():
@@ -262,28 +225,35 @@ class App:
         _logger.info("stopped")
 
     async def _teardown(self) -> None:
+        """Stop every part, whatever becomes of the others.
+
+        Raises:
+            Exception: the first failure, when all parts have been stopped.
+        """
         self._stopped.set()
-        await self.transport.stop(0)
-        await self.http.stop()
-        await self.collector.stop()
-        await self.runtime.stop()
-        for plugin in reversed(list(self.instances.by_name.values())):
-            if isinstance(plugin, HasLifecycle):
-                await plugin.stop()
+        failures: list[Exception] = []
+        for stop in (partial(self.transport.stop, 0), self.http.stop, self.pool.pause, self.runtime.stop, self.pool.stop):
+            try:
+                await stop()
+            except Exception as error:  # noqa: BLE001 — raised below, when the others are stopped
+                failures.append(error)
         if self.options.ready_file:
             remove_ready_file(self.options.ready_file)
+        if failures:
+            raise failures[0]
 
     # ── signals ──
 
     def _install_signals(self) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop_signal, number)
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
+            loop.add_signal_handler(number, self.stop_on, number)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.add_signal_handler(signal.SIGUSR1, lambda: _logger.info("verbosity", v=log.raise_verbosity()))
         loop.add_signal_handler(signal.SIGUSR2, lambda: _logger.info("verbosity", v=log.lower_verbosity()))
 
-    def _on_stop_signal(self, number: signal.Signals) -> None:
+    def stop_on(self, number: signal.Signals) -> None:
+        """A signal says to stop; the second one ends the process at once."""
         if self._stopping:
             if self.options.ready_file:
                 remove_ready_file(self.options.ready_file)
@@ -291,73 +261,28 @@ class App:
         self._stopping = True
         self._signals.put_nowait(number)
 
-    def _on_hangup(self) -> None:
+    def reload(self) -> None:
         """Look again at what can be reloaded, and name what cannot."""
         _logger.info("reloading", what="certificates, endpoints, objects")
         if self.options.cert_path and self.options.secure_serving:
             self._reload_certificate()
         if self.options.metrics_cert_dir:
             self._reload_metrics_certificate()
-        self.discovery.reload()
-        if self._object_files is not None:
-            self._object_files.reload()
+        self.pool.reload()
         if self.options.config_file:
             _logger.warning("restart required", what=self.options.config_file)
 
     # ── parts ──
 
-    def _context(self, plugin: LoadedPlugin, references: Mapping[str, object]) -> PluginContext:
-        return PluginContext(
-            name=plugin.name,
-            type=plugin.type.type,
-            rng=random.Random(self._seeds.getrandbits(64)),
-            plugins=references,
-            profiles=tuple(profile.name for profile in self.config.profiles),
-            metrics_flags=metrics_flags(self.options),
-            metrics=self.metrics,
-            runtime=self.runtime,
-            pool=self.pool,
-        )
-
-    def _discovery(self) -> EndpointDiscovery:
-        if self.options.endpoints:
-            static: EndpointDiscovery = StaticDiscovery(parse_endpoints(self.options.endpoints))
-            return static
-        return cast("EndpointDiscovery", self.instances.by_name[self.config.discovery or ""])
-
-    def _director(self) -> Director:
-        options = self.options
-        finder = CandidateFinder(
-            self.store,
-            use_subset=not options.disable_endpoint_subset_filter,
-            hold_back_unscraped=options.hold_back_unscraped,
-            hold_back_stale_s=options.metrics_staleness_threshold_s if options.hold_back_stale else None,
-        )
-        return Director(
-            PipelineBuilder(self.instances, self.metrics, self.defects, self.runtime.spawn).build(),
-            finder,
-            self.objects,
-            self.metrics,
-            ResponseObserver(self.store, self.metrics, self._on_defect),
-            LoggedDecisions(),
-            DirectorOptions(emit_scores=options.emit_endpoint_scores),
-            choose=self._seeds.choice,
-            spawn=self.runtime.spawn,
-        )
-
     def _http(self) -> HttpServer:
         options = self.options
-        self.metrics.watch_pool(
-            lambda: pages.pool(self.objects.pool.name, self.store, self.collector, options.metrics_staleness_threshold_s)
-        )
         self.metrics.watch_transport(self.transport.stats)
-        self.metrics.config_loaded(self.config.sha256, time.time())
         sources = HttpSources(
             metrics=self.metrics,
             not_ready=self.health.why,
-            endpoints=lambda: pages.endpoints(self.store, self.collector),
-            config=lambda: pages.config(self.instances),
-            plugins=lambda: pages.plugins(self.instances),
+            endpoints=self.pool.endpoints_page,
+            config=self.pool.config_page,
+            plugins=self.pool.plugins_page,
         )
         authorize = None
         if options.metrics_endpoint_auth and not options.metrics_client_ca_file:
@@ -375,18 +300,11 @@ class App:
             ),
         )
 
-    def _start_objects(self) -> None:
-        if self.options.objects:
-            self.objects.on_change(lambda: self.metrics.admit_model_names(self.objects.rewrite_models))
-            self._object_files = ObjectsFiles(self.options.objects, self.objects)
-            self._object_files.load()
-            _ = self.runtime.spawn(self._object_files.run(self._stopped), "objects")
-
     def _reload_certificate(self) -> None:
         """New handshakes on the ext_proc port get what is in the directory now."""
         path = self.options.cert_path
         try:
-            self.transport.configure(transport_settings(self.options, self.config))
+            self.transport.configure(transport_settings(self.options, self.pool.generation.config))
         except (UsageError, OSError) as error:
             _logger.error("certificate not reloaded, the one in use stays", path=path, problem=str(error))
             return

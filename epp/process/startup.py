@@ -7,9 +7,11 @@ import sys
 
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, Instances, LoadedConfig, LoadFlags
+from epp.datalayer.objects import PoolIdentity
 from epp.discovery.static import parse_endpoints
 from epp.errors import UsageError
 from epp.framework.handle import MetricsFlags
+from epp.pool.settings import PoolSettings
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
 from epp.telemetry import log
@@ -79,6 +81,22 @@ def metrics_flags(options: Options) -> MetricsFlags:
         refresh_interval_s=options.refresh_metrics_interval_s,
         refresh_interval_is_given=options.refresh_metrics_interval_is_given,
         specs=options.metric_specs,
+    )
+
+
+def pool_settings(options: Options) -> PoolSettings:
+    """What the flags say about the pool that is served."""
+    return PoolSettings(
+        PoolIdentity(options.pool_name or "epp", options.namespace, options.pool_group),
+        endpoints=options.endpoints,
+        objects=options.objects,
+        use_subset=not options.disable_endpoint_subset_filter,
+        hold_back_unscraped=options.hold_back_unscraped,
+        hold_back_stale=options.hold_back_stale,
+        staleness_threshold_s=options.metrics_staleness_threshold_s,
+        refresh_interval_s=options.refresh_metrics_interval_s,
+        emit_scores=options.emit_endpoint_scores,
+        metrics_flags=metrics_flags(options),
     )
 
 

@@ -107,8 +107,6 @@ class Metrics:
         self._models = Cap(options.model_name_limit)
         self._labeller = Labeller(self._models, Cap(options.fairness_id_limit))
         self._requests: dict[RequestLabels, RequestSeries] = {}
-        self.running = 0
-        """Requests that were scheduled and are not over, whatever their labels."""
         self._series: dict[LabelValues, RequestSeries] = {}
         self._attempts: dict[AttemptLabels, Counter] = {}
         self._plugin_errors = self._counters[f"{PREFIX}plugin_errors_total"]
@@ -116,6 +114,7 @@ class Metrics:
         self._request_processing_s = self._histogram("request_processing_duration_seconds")
         self._response_processing_s = self._histogram("response_processing_duration_seconds")
         self._pool: Callable[[], PoolSnapshot] | None = None
+        self._running: Callable[[], Mapping[RequestLabels, int]] | None = None
         self._streams: Callable[[], StreamStats] | None = None
         build = options.build
         self._gauge("info", (build.commit, build.build_ref, build.version)).set(1)
@@ -134,16 +133,6 @@ class Metrics:
         """A request ended in an error, scheduled or not; ``error_code`` is an ``errors.ErrorCode``."""
         values, _ = self._labeller.values(labels)
         self._counter("request_error_total", (*values, error_code)).inc()
-
-    def running_up(self, labels: RequestLabels) -> None:
-        """A scheduled request runs."""
-        self.running += 1
-        self._request(labels).running.value += 1
-
-    def running_down(self, labels: RequestLabels) -> None:
-        """A running request is over; exactly once for each ``running_up``, with equal labels."""
-        self.running -= 1
-        self._request(labels).running.value -= 1
 
     def request_processing(self, seconds: float) -> None:
         """Time from a request's headers to its answer, queueing included; also for rejected requests."""
@@ -198,11 +187,15 @@ class Metrics:
         self._gauge("config_last_reload_success_timestamp_seconds").set(unix_s)
 
     def config_reloaded(self, *, succeeded: bool) -> None:
-        """A reload was tried; after a success ``config_loaded`` is called too."""
+        """Another configuration was tried; after a success ``config_loaded`` is called too."""
         self._counter("config_reloads_total", ("success" if succeeded else "failure",)).inc()
         self._gauge("config_last_reload_successful").set(int(succeeded))
 
     # Read when scraped
+
+    def watch_requests(self, read: Callable[[], Mapping[RequestLabels, int]]) -> None:
+        """Ask ``read`` for the requests in flight at each snapshot, on the event loop."""
+        self._running = read
 
     def watch_pool(self, read: Callable[[], PoolSnapshot]) -> None:
         """Ask ``read`` for the pool at each snapshot, on the event loop."""
@@ -241,6 +234,8 @@ class Metrics:
             pool = self._pool()
             self._drop_departed(pool)
             computed.update(pool_series(pool))
+        if self._running is not None:
+            computed[f"{PREFIX}request_running"] = self._running_series(self._running())
         if self._streams is not None:
             computed.update(stream_series(self._streams(), detailed=self._options.stream_metrics))
         return Snapshot([Points(metric, computed.get(metric.name) or self._children(metric)) for metric in CATALOGUE])
@@ -292,7 +287,7 @@ class Metrics:
         values, is_exact = self._labeller.values(labels)
         series = self._series.get(values)
         if series is None:
-            series = self._series[values] = RequestSeries(values, self._counter, self._gauge, self._histogram)
+            series = self._series[values] = RequestSeries(values, self._counter, self._histogram)
         if is_exact:
             self._requests[labels] = series
         return series
@@ -305,6 +300,14 @@ class Metrics:
         if folded == target:
             self._attempts[labels] = counter
         return counter
+
+    def _running_series(self, running: Mapping[RequestLabels, int]) -> dict[LabelValues, Gauge]:
+        """The requests in flight, with 0 where some have been."""
+        series = {values: Gauge() for values in self._series}
+        for labels, count in running.items():
+            values, _ = self._labeller.values(labels)
+            series.setdefault(values, Gauge()).inc(count)
+        return series
 
     def _children(self, metric: Metric) -> Mapping[LabelValues, Counter | Gauge | Histogram]:
         if metric.kind is Kind.COUNTER:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from epp.telemetry.cardinality import OTHER, Cap
-from epp.telemetry.instruments import Counter, Gauge, Histogram, LabelValues
+from epp.telemetry.instruments import Counter, Histogram, LabelValues
 
 DEFAULT_FAIRNESS_ID = "default-flow"
 MAX_COMBINATIONS = 10_000
@@ -74,7 +74,7 @@ class RequestSeries:
 
     Args:
         values: label values in the order of ``catalogue.REQUEST_LABELS``.
-        counter, gauge, histogram: find the child of a family by its name without prefix.
+        counter, histogram: find the child of a family by its name without prefix.
     """
 
     __slots__ = (
@@ -86,7 +86,6 @@ class RequestSeries:
         "output_tokens",
         "request_bytes",
         "response_bytes",
-        "running",
         "total",
         "tpot_s",
         "ttft_buffered_s",
@@ -97,11 +96,9 @@ class RequestSeries:
         self,
         values: LabelValues,
         counter: Callable[[str, LabelValues], Counter],
-        gauge: Callable[[str, LabelValues], Gauge],
         histogram: Callable[[str, LabelValues], Histogram],
     ) -> None:
         self.total = counter("request_total", values)
-        self.running = gauge("request_running", values)
         self.duration_s = histogram("request_duration_seconds", values)
         self.request_bytes = histogram("request_size_bytes", values)
         self.response_bytes = histogram("response_size_bytes", values)

@@ -35,6 +35,8 @@ from epp.datalayer.objects import (
 from epp.datalayer.store import EndpointStore
 from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director, DirectorOptions
+from epp.decision.ledger import Ledger
+from epp.decision.pipeline import PipelineInUse
 from epp.decision.response import ResponseObserver
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HasState, Role
@@ -336,14 +338,18 @@ class Picker:
         return instantiate(loaded, context)
 
     def _director(self, emit_scores: bool, use_subset: bool) -> Director:
+        ledger = Ledger()
+        self.metrics.watch_requests(lambda: ledger.by_labels)
+        builder = PipelineBuilder(self.instances, self.metrics, PluginDefects(self.metrics), self.runtime.spawn)
         return Director(
-            PipelineBuilder(self.instances, self.metrics, PluginDefects(self.metrics), self.runtime.spawn).build(),
+            PipelineInUse(builder.build()),
             CandidateFinder(self.store, use_subset=use_subset),
             self.objects,
             self.metrics,
-            ResponseObserver(self.store, self.metrics, lambda place, error: self.defects.append((place, error))),
+            ResponseObserver(self.store, ledger, self.metrics, lambda place, error: self.defects.append((place, error))),
             LoggedDecisions(),
             DirectorOptions(emit_scores=emit_scores),
+            ledger=ledger,
             choose=self._seeds.choice,
             spawn=self.runtime.spawn,
         )

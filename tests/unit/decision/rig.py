@@ -14,7 +14,8 @@ from epp.decision.admission import Admission, LegacyAdmission
 from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director, DirectorOptions
 from epp.decision.flight import Flight
-from epp.decision.pipeline import Pipeline
+from epp.decision.ledger import Ledger
+from epp.decision.pipeline import Pipeline, PipelineInUse
 from epp.decision.response import ResponseObserver
 from epp.framework.interfaces import Role, SaturationDetector
 from epp.framework.testing import FakeClock, FakeHeaders, make_plugin
@@ -311,20 +312,24 @@ class Rig:
             profile or make_profile(scorers=[(rising, 2.0)], reports=self.reports),  # type: ignore[arg-type]
             reports=self.reports,
         )
+        self.ledger = Ledger()
+        self.metrics.watch_requests(lambda: self.ledger.by_labels)
+        pipeline = Pipeline(
+            ParserTable([NamedParser(t.type, t.type, make_plugin(t)) for t in PARSERS]),
+            scheduler,
+            HookRunner(reporting(hooks, self.reports), self.runtime.spawn),
+            admission or (LegacyAdmission(detector) if detector is not None else None),
+            match_keys,
+        )
         self.director = Director(
-            Pipeline(
-                ParserTable([NamedParser(t.type, t.type, make_plugin(t)) for t in PARSERS]),
-                scheduler,
-                HookRunner(reporting(hooks, self.reports), self.runtime.spawn),
-                admission or (LegacyAdmission(detector) if detector is not None else None),
-                match_keys,
-            ),
+            PipelineInUse(pipeline),
             CandidateFinder(self.store),
             self.objects,
             self.metrics,
-            ResponseObserver(self.store, self.metrics, lambda place, error: self.failures.append((place, error))),
+            ResponseObserver(self.store, self.ledger, self.metrics, lambda place, error: self.failures.append((place, error))),
             self.decisions,
             DirectorOptions(emit_scores=emit_scores),
+            ledger=self.ledger,
             choose=lambda targets: targets[0],
             spawn=self.runtime.spawn,
             clock=FakeClock(1000.25),

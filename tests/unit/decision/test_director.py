@@ -11,6 +11,7 @@ import pytest
 
 from epp.datalayer.objects import GROUP, InferenceModelRewrite, InferenceObjective, ObjectKey, RewriteRule, RewriteTarget
 from epp.decision import progress
+from epp.decision.pipeline import PipelineInUse
 from epp.errors import ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.keys import AGENT_IDENTITY, PREFIX_CACHE_MATCH, PrefixMatch
@@ -723,7 +724,7 @@ async def test_a_configuration_that_is_replaced_does_not_touch_open_streams() ->
     old, new = list[str](), list[str]()
     rig = Rig(hooks(Plugin("old", old), slots=["complete"]))
     first = rig.send()
-    rig.director.pipeline = Rig(hooks(Plugin("new", new), slots=["complete"])).director.pipeline
+    rig.director.use(PipelineInUse(Rig(hooks(Plugin("new", new), slots=["complete"])).director.pipeline))
     second = rig.send()
     rig.director.finished(first, outcome())
     rig.director.finished(second, outcome())

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from epp.datalayer.store import EndpointStore
+from epp.decision.ledger import Ledger
 from epp.framework.testing import FakeClock, make_candidates
 from epp.framework.types import EndpointMetrics
 from epp.pool.numbers import PoolNumbers
-from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestLabels
 
 
 def test_running_requests_are_those_of_all_labels() -> None:
-    metrics = Metrics()
-    pool = PoolNumbers(metrics, EndpointStore(), fresh_s=2.0)
+    ledger = Ledger()
+    pool = PoolNumbers(ledger, EndpointStore(), fresh_s=2.0)
     a, b = RequestLabels("a"), RequestLabels("b", priority=-1)
     for labels in (a, a, b):
-        metrics.running_up(labels)
+        ledger.enter(labels)
     assert pool.running_requests() == 3
-    metrics.running_down(a)
+    ledger.leave(a)
     assert pool.running_requests() == 2
 
 
@@ -26,7 +26,7 @@ def test_an_endpoint_is_ready_while_its_metrics_are_fresh() -> None:
     store = EndpointStore()
     endpoints = make_candidates(3)
     store.replace_all(endpoints.endpoints)
-    pool = PoolNumbers(Metrics(), store, 2.0, clock)
+    pool = PoolNumbers(Ledger(), store, 2.0, clock)
     assert pool.ready_endpoints() == 0
     store.set_metrics(endpoints[0].id, EndpointMetrics(updated_s=8.0))
     store.set_metrics(endpoints[1].id, EndpointMetrics(updated_s=10.0))

@@ -11,11 +11,15 @@ from typing import Any
 
 import pytest
 
-from epp.framework.interfaces import EndpointNotifier
+from epp.config.load import load_config
+from epp.config.loaded import ConfigSource
+from epp.framework.interfaces import EndpointNotifier, Role
+from epp.framework.registry import PluginType, Registry
 from epp.process import process as process_module
 from epp.process.options import Options
-from epp.process.process import App
-from epp.process.startup import load
+from epp.process.plugin_types import build_registry
+from epp.process.process import Process
+from epp.process.startup import load_flags
 from epp.seam import HealthTable, Port, RequestHandler, Settings, TransportStats
 from epp.transport.tls import self_signed
 
@@ -26,6 +30,9 @@ class Gate:
     def __init__(self) -> None:
         self.ready = False
         self._asked = asyncio.Event()
+
+    def pre_request(self, *_: object) -> None:
+        pass
 
     def is_ready(self) -> bool:
         self._asked.set()
@@ -76,8 +83,17 @@ class NoTransport:
         pass
 
 
-def make_app(discovery: Discovery, **more: Any) -> App:
-    """A picker on ports that the system chooses."""
+GATE = PluginType(
+    type="gate",
+    roles=frozenset({Role.PRE_REQUEST}),
+    summary="Has a readiness of its own.",
+    factory=lambda context, params: Gate(),
+)
+GATED = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins: [{type: gate}]\n"
+
+
+def make_process(discovery: Discovery, **more: Any) -> Process:
+    """A picker on ports that the system chooses, with a plugin that may not be ready."""
     options = Options(
         endpoints=("127.0.0.1:1",),
         bind_address="127.0.0.1",
@@ -86,14 +102,19 @@ def make_app(discovery: Discovery, **more: Any) -> App:
         metrics_port=0,
         drain_timeout_s=60.0,
         graceful_shutdown_timeout_s=0.0,
-        transport="grpcio",
         secure_serving=False,
         **more,
     )
-    picker = App(options, load(options))
-    picker.transport = NoTransport()
-    picker.discovery = discovery
-    return picker
+    registry, _ = build_registry()
+    config = load_config(ConfigSource.from_text(GATED), Registry((*registry, GATE)), load_flags(options))
+    return Process(options, config, transport=NoTransport(), discovery=discovery)
+
+
+def gate_of(picker: Process) -> Gate:
+    """Its plugin."""
+    gate = picker.pool.generation.instances.by_name["gate"]
+    assert isinstance(gate, Gate)
+    return gate
 
 
 @pytest.fixture(autouse=True)
@@ -105,35 +126,34 @@ def _no_freeze(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_signal_ends_a_start_that_waits() -> None:
     discovery = Discovery(finds=False)
-    picker = make_app(discovery)
+    picker = make_process(discovery)
     serving = asyncio.create_task(picker.serve())
     await discovery.began.wait()
-    picker._on_stop_signal(signal.SIGTERM)
+    picker.stop_on(signal.SIGTERM)
     assert await asyncio.wait_for(serving, 10) == 0
     assert picker.ports == {}
 
 
 async def test_readiness_follows_the_plugins() -> None:
-    gate = Gate()
-    picker = make_app(Discovery())
-    picker._gates = {"slow": gate}
+    picker = make_process(Discovery())
+    gate = gate_of(picker)
     serving = asyncio.create_task(picker.serve())
     await gate.asked_twice_more()
-    assert picker.health.why() == ["plugins: slow not ready"]
+    assert picker.health.why() == ["plugins: gate not ready"]
     gate.ready = True
     await gate.asked_twice_more()
     assert picker.health.ready
     gate.ready = False
     await gate.asked_twice_more()
     assert not picker.health.ready
-    picker._on_stop_signal(signal.SIGINT)
+    picker.stop_on(signal.SIGINT)
     assert await asyncio.wait_for(serving, 10) == 0
 
 
 async def test_the_process_ends_with_its_discovery() -> None:
-    discovery, gate = Discovery(), Gate()
-    picker = make_app(discovery)
-    picker._gates = {"gate": gate}
+    discovery = Discovery()
+    picker = make_process(discovery)
+    gate = gate_of(picker)
     serving = asyncio.create_task(picker.serve())
     await gate.asked_twice_more()
     discovery.end.set()
@@ -146,11 +166,11 @@ async def test_a_second_signal_ends_at_once(serves: bool, monkeypatch: pytest.Mo
     codes: list[int] = []
     monkeypatch.setattr(process_module.os, "_exit", codes.append)
     discovery = Discovery(finds=serves)
-    picker = make_app(discovery)
+    picker = make_process(discovery)
     serving = asyncio.create_task(picker.serve())
     await discovery.began.wait()
-    picker._on_stop_signal(signal.SIGINT)
-    picker._on_stop_signal(signal.SIGTERM)
+    picker.stop_on(signal.SIGINT)
+    picker.stop_on(signal.SIGTERM)
     assert codes == [128 + signal.SIGTERM]
     await asyncio.wait_for(serving, 10)
 
@@ -164,19 +184,19 @@ def write_pair(directory: Path) -> str:
 
 
 async def test_hangup_reloads_the_certificate_of_the_metrics_port(tmp_path: Path) -> None:
-    first, gate = write_pair(tmp_path), Gate()
+    first = write_pair(tmp_path)
+    picker = make_process(Discovery(), metrics_cert_dir=str(tmp_path))
+    gate = gate_of(picker)
     gate.ready = True
-    picker = make_app(Discovery(), metrics_cert_dir=str(tmp_path))
-    picker._gates = {"gate": gate}
     serving = asyncio.create_task(picker.serve())
     await gate.asked_twice_more()
     address = ("127.0.0.1", picker.ports["metrics_port"])
     assert await asyncio.to_thread(ssl.get_server_certificate, address) == first
     second = write_pair(tmp_path)
-    picker._on_hangup()
+    picker.reload()
     assert await asyncio.to_thread(ssl.get_server_certificate, address) == second
     (tmp_path / "tls.key").write_text("garbage")
-    picker._on_hangup()
+    picker.reload()
     assert await asyncio.to_thread(ssl.get_server_certificate, address) == second
-    picker._on_stop_signal(signal.SIGINT)
+    picker.stop_on(signal.SIGINT)
     assert await asyncio.wait_for(serving, 10) == 0

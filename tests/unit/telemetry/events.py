@@ -25,6 +25,4 @@ STREAMED = RequestFacts(
 
 def one_request(metrics: Metrics, facts: RequestFacts = STREAMED, labels: RequestLabels = LABELS) -> None:
     metrics.request_scheduled(labels)
-    metrics.running_up(labels)
-    metrics.running_down(labels)
     metrics.request_finished(labels, facts)

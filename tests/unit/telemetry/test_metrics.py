@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from epp.decision.ledger import Ledger
 from epp.errors import ErrorCode
 from epp.telemetry.catalogue import CATALOGUE
 from epp.telemetry.legacy_names import LEGACY
@@ -101,12 +102,14 @@ def test_missing_labels_have_defaults() -> None:
 
 
 def test_running_goes_up_and_comes_down() -> None:
-    metrics = Metrics()
-    metrics.running_up(LABELS)
-    metrics.running_up(LABELS)
-    metrics.running_down(LABELS)
+    metrics, ledger = Metrics(), Ledger()
+    metrics.watch_requests(lambda: ledger.by_labels)
+    metrics.request_scheduled(LABELS)
+    for _ in range(2):
+        ledger.enter(LABELS)
+    ledger.leave(LABELS)
     assert value(metrics, "llm_d_epp_request_running", **SHOWN) == 1
-    metrics.running_down(LABELS)
+    ledger.leave(LABELS)
     assert value(metrics, "llm_d_epp_request_running", **SHOWN) == 0
 
 
@@ -119,12 +122,13 @@ def test_errors_are_counted_by_code_without_being_scheduled() -> None:
 
 
 def test_older_names_add_up_what_their_labels_do_not_tell_apart() -> None:
-    metrics = Metrics()
+    metrics, ledger = Metrics(), Ledger()
+    metrics.watch_requests(lambda: ledger.by_labels)
     for fairness_id in ("a", "b"):
         for priority in (0, 1):
             labels = RequestLabels("llama", "lora", fairness_id, priority)
             one_request(metrics, labels=labels)
-            metrics.running_up(labels)
+            ledger.enter(labels)
             metrics.request_error(labels, ErrorCode.INTERNAL)
     models = {"model_name": "llama", "target_model_name": "lora"}
     page = samples(metrics.exposition())

@@ -48,6 +48,7 @@ def test_fairness_ids_above_the_limit_fold(limit: int, expected: set[str]) -> No
 def test_nothing_grows_with_what_clients_choose(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests, "MAX_COMBINATIONS", 5)
     metrics = Metrics()
+    metrics.watch_requests(dict)
     for number in range(50):
         labels = RequestLabels(f"m{number % 7}", "", f"tenant-{number}")
         one_request(metrics, labels=labels)

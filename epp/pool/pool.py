@@ -1,0 +1,259 @@
+"""One pool of endpoints: what is known of it, who decides about its requests, and the generations of its configuration.
+
+Nothing here is global, so that one process may have several pools.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import cast
+
+from epp.config.loaded import LoadedConfig
+from epp.datalayer.collector import TIMEOUT_S, Collector
+from epp.datalayer.objects import ObjectStore
+from epp.datalayer.page_rounds import make_page_reader
+from epp.datalayer.store import EndpointStore
+from epp.decision.candidates import CandidateFinder
+from epp.decision.director import Director, DirectorOptions
+from epp.decision.ledger import Ledger
+from epp.decision.response import ResponseObserver
+from epp.discovery.objects_file import ObjectsFiles
+from epp.discovery.static import StaticDiscovery, parse_endpoints
+from epp.framework.handle import Runtime
+from epp.framework.interfaces import EndpointDiscovery
+from epp.framework.prometheus_text import MAX_PAGE_BYTES
+from epp.hooks.runner import Spawn
+from epp.plugin_calls.defects import PluginDefects
+from epp.pool import pages
+from epp.pool.build import data_sources
+from epp.pool.generation import Generation, PluginServices
+from epp.pool.numbers import PoolNumbers
+from epp.pool.settings import PoolSettings
+from epp.telemetry import log
+from epp.telemetry.decision_log import LoggedDecisions
+from epp.telemetry.metrics import Metrics
+from epp.telemetry.pool import PoolSnapshot
+
+_logger = log.get("epp.pool")
+
+
+class Pool:
+    """A pool, from start to stop.
+
+    Args:
+        settings: what the process says about it.
+        config: its first configuration.
+        metrics: where it is counted.
+        runtime: background work of the process.
+        spawn: starts a task of the process.
+        on_defect: told of our own failures: (place, exception).
+        discovery: finds the endpoints in place of what settings and configuration name.
+
+    Raises:
+        UsageError, ConfigError: it cannot be made.
+    """
+
+    def __init__(
+        self,
+        settings: PoolSettings,
+        config: LoadedConfig,
+        metrics: Metrics,
+        runtime: Runtime,
+        spawn: Spawn,
+        on_defect: Callable[[str, Exception], None],
+        *,
+        discovery: EndpointDiscovery | None = None,
+    ) -> None:
+        self.settings = settings
+        self.store = EndpointStore()
+        self.objects = ObjectStore(settings.identity)
+        self.ledger = Ledger()
+        self._metrics = metrics
+        self._spawn = spawn
+        numbers = PoolNumbers(self.ledger, self.store, settings.staleness_threshold_s)
+        seeds = random.Random()
+        self._services = PluginServices(metrics, runtime, spawn, PluginDefects(metrics), numbers, settings.metrics_flags, seeds)
+        self._given_discovery = discovery
+        self.generation = Generation(config, self._services)
+        self.discovery = self._discovery_of(self.generation)
+        self.collector = self._collector_of(self.generation)
+        self.director = self._director(seeds, on_defect)
+        self.discovery_lost = asyncio.Event()
+        """Discovery has ended by itself: the endpoints would be frozen for ever."""
+        self._discovering: asyncio.Task[None] | None = None
+        self._object_files: ObjectsFiles | None = None
+        self._stopped = asyncio.Event()
+        self._retiring: list[Generation] = []
+        metrics.watch_requests(lambda: self.ledger.by_labels)
+        metrics.watch_pool(self.snapshot)
+
+    # ── life ──
+
+    async def start(self) -> None:
+        """Start everything, and wait for the first endpoints.
+
+        Raises:
+            ConfigError, OSError: discovery failed or ended. Whatever a plugin raises when it is started.
+        """
+        pages.forget_departed(self.store, self.generation.instances)
+        self._start_objects()
+        await self.generation.start()
+        _logger.info("metrics pages", reader="native" if self.collector.has_reader else "event loop")
+        await self.collector.start()
+        await self._discover(self.discovery)
+        self._metrics.config_loaded(self.generation.config.sha256, time.time())
+        _logger.info("pool synced", endpoints=len(self.store))
+
+    async def swap(self, config: LoadedConfig) -> None:
+        """Serve new requests by another configuration; those that run end by the one that they began with.
+
+        Endpoints, their metrics, objects and counts stay. The old generation is stopped when its last request is over.
+
+        Raises:
+            ConfigError, OSError: the new one cannot be used; nothing has changed. Whatever its plugins raise at their start.
+        """
+        try:
+            generation = await self._started(config)
+        except Exception:
+            self._metrics.config_reloaded(succeeded=False)
+            raise
+        self._metrics.config_reloaded(succeeded=True)
+        old, self.generation = self.generation, generation
+        pages.forget_departed(self.store, generation.instances)
+        self.director.use(generation.in_use)
+        self._metrics.config_loaded(config.sha256, time.time())
+        collector, self.collector = self.collector, self._collector_of(generation)
+        await collector.stop()
+        await self.collector.start()
+        discovery = self._discovery_of(generation)
+        if discovery is not self.discovery:
+            self.discovery = discovery
+            self._forget_discovery()
+            await self._discover(discovery)
+        self._retiring.append(old)
+        old.in_use.retire(lambda: self._retired(old))
+
+    async def pause(self) -> None:
+        """Learn nothing any more; no request may run."""
+        self._stopped.set()
+        self._forget_discovery()
+        await self.collector.stop()
+
+    async def stop(self) -> None:
+        """Stop the plugins, when background work has ended that they may have begun."""
+        for generation in (*self._retiring, self.generation):
+            await generation.stop()
+
+    def reload(self) -> None:
+        """Look again at endpoint and object files."""
+        self.discovery.reload()
+        if self._object_files is not None:
+            self._object_files.reload()
+
+    # ── what is shown ──
+
+    def snapshot(self) -> PoolSnapshot:
+        """The pool's gauges."""
+        return pages.pool(self.settings.identity.name, self.store, self.collector, self.settings.staleness_threshold_s)
+
+    def endpoints_page(self) -> object:
+        """``/debug/endpoints``."""
+        return pages.endpoints(self.store, self.collector)
+
+    def config_page(self) -> object:
+        """``/debug/config``."""
+        return pages.config(self.generation.instances)
+
+    def plugins_page(self) -> object:
+        """``/debug/plugins/state``."""
+        return pages.plugins(self.generation.instances)
+
+    # ── parts ──
+
+    async def _started(self, config: LoadedConfig) -> Generation:
+        generation = Generation(config, self._services)
+        try:
+            await generation.start()
+        except BaseException:
+            await generation.stop()
+            raise
+        return generation
+
+    def _discovery_of(self, generation: Generation) -> EndpointDiscovery:
+        if self._given_discovery is None and self.settings.endpoints:
+            self._given_discovery = StaticDiscovery(parse_endpoints(self.settings.endpoints))
+        if self._given_discovery is not None:
+            return self._given_discovery
+        return cast("EndpointDiscovery", generation.instances.by_name[generation.config.discovery or ""])
+
+    def _collector_of(self, generation: Generation) -> Collector:
+        return Collector(
+            self.store,
+            data_sources(generation.instances),
+            self._metrics,
+            refresh_interval_s=self.settings.refresh_interval_s,
+            pages=make_page_reader(MAX_PAGE_BYTES, TIMEOUT_S),
+        )
+
+    def _director(self, seeds: random.Random, on_defect: Callable[[str, Exception], None]) -> Director:
+        settings = self.settings
+        finder = CandidateFinder(
+            self.store,
+            use_subset=settings.use_subset,
+            hold_back_unscraped=settings.hold_back_unscraped,
+            hold_back_stale_s=settings.staleness_threshold_s if settings.hold_back_stale else None,
+        )
+        return Director(
+            self.generation.in_use,
+            finder,
+            self.objects,
+            self._metrics,
+            ResponseObserver(self.store, self.ledger, self._metrics, on_defect),
+            LoggedDecisions(),
+            DirectorOptions(emit_scores=settings.emit_scores),
+            ledger=self.ledger,
+            choose=seeds.choice,
+            spawn=self._spawn,
+        )
+
+    def _start_objects(self) -> None:
+        if self.settings.objects:
+            self.objects.on_change(lambda: self._metrics.admit_model_names(self.objects.rewrite_models))
+            self._object_files = ObjectsFiles(self.settings.objects, self.objects)
+            self._object_files.load()
+            _ = self._spawn(self._object_files.run(self._stopped), "objects")
+
+    async def _discover(self, discovery: EndpointDiscovery) -> None:
+        """Wait for the first complete pass."""
+        task = self._discovering = self._spawn(discovery.run(self.store), "discovery")
+        ready = asyncio.create_task(discovery.ready.wait())
+        await asyncio.wait([task, ready], return_when=asyncio.FIRST_COMPLETED)
+        if not discovery.ready.is_set():
+            ready.cancel()
+            await task
+            msg = "discovery ended before it found endpoints"
+            raise OSError(msg)
+        task.add_done_callback(lambda ended: self.discovery_lost.set() if ended is self._discovering else None)
+
+    async def raise_lost(self) -> None:
+        """Tell why discovery has ended.
+
+        Raises:
+            OSError: always, unless discovery itself raises something else.
+        """
+        assert self._discovering is not None
+        await self._discovering
+        msg = "discovery has ended"
+        raise OSError(msg)
+
+    def _forget_discovery(self) -> None:
+        task, self._discovering = self._discovering, None
+        if task is not None:
+            task.cancel()
+
+    def _retired(self, generation: Generation) -> None:
+        self._retiring.remove(generation)
+        _ = self._spawn(generation.stop(), "retired configuration")
