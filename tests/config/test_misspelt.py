@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from epp.config.wording import step
@@ -56,6 +56,7 @@ SAMPLES = [
 ]
 
 
+@settings(deadline=None)
 @given(st.sampled_from(SAMPLES), st.integers(0, 99), st.sampled_from("qxz"))
 def test_each_misspelt_key_is_reported_at_its_path(sample: tuple[str, Any, Location], position: int, letter: str) -> None:
     _, document, location = sample
