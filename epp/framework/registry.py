@@ -39,11 +39,8 @@ class Reads:
 
     request_headers: frozenset[str] = frozenset()
     """Lower-case names."""
-    response_headers: bool = False
     response_chunks: bool = False
     """Every chunk of streaming responses."""
-    usage: bool = False
-    """Token counts of the response."""
     response_document: bool = False
     """The whole response as one JSON document, where the parser knows how to find it."""
     chunks_when: Callable[[Any], bool] | None = None

@@ -19,7 +19,7 @@ from plugins.shared.session_affinity import (
     reads_session_id,
 )
 
-_READS = Reads(request_headers=frozenset({SESSION_TOKEN_HEADER, SESSION_ID_HEADER}), response_headers=True)
+_READS = Reads(request_headers=frozenset({SESSION_TOKEN_HEADER, SESSION_ID_HEADER}))
 
 
 class SessionAffinityFilter:

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from epp.framework.interfaces import Role
 from epp.framework.params import Params
-from epp.framework.registry import PluginType, Reads
+from epp.framework.registry import PluginType
 
 TYPE = "program-aware-fairness"
 
@@ -32,6 +32,5 @@ PLUGIN = PluginType(
     roles=frozenset({Role.FAIRNESS_POLICY, Role.PRE_REQUEST, Role.RESPONSE_COMPLETE}),
     summary="The flow that was served least.",
     params=ProgramAwareFairnessParams,
-    reads=Reads(usage=True),
     wait="flow control",
 )

@@ -122,7 +122,5 @@ PLUGIN = PluginType(
         Consumes(TOKENIZED_PROMPT, required=False),
         Consumes(MEDIA_CACHE_MATCH, when=_reads_media),
     ),
-    reads=Reads(
-        request_headers=SLO_HEADERS, response_headers=True, response_chunks=True, usage=True, chunks_when=_reads_chunks
-    ),
+    reads=Reads(request_headers=SLO_HEADERS, response_chunks=True, chunks_when=_reads_chunks),
 )

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import ResponseComplete, Role
 from epp.framework.params import Params
-from epp.framework.registry import PluginType, Reads
+from epp.framework.registry import PluginType
 from epp.framework.types import Completion, InferenceRequest, SchedulingResult, Usage
 from plugins.response.expression import EvaluationError, MissingMemberError, compile_expression
 
@@ -117,7 +117,6 @@ PLUGIN = PluginType(
     summary="Reports a number computed from the usage to the data plane.",
     params=RequestAttributeReporterParams,
     factory=_create,
-    reads=Reads(usage=True),
     example="""
         attributes:
         - key: {name: cost}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, ResponseReceived, Role
 from epp.framework.params import NoParams
-from epp.framework.registry import PluginType, Reads
+from epp.framework.registry import PluginType
 from epp.framework.types import InferenceRequest, ResponseInfo, SchedulingResult
 
 TYPE = "response-header-handler"
@@ -44,5 +44,4 @@ PLUGIN = PluginType(
     roles=frozenset({Role.RESPONSE_RECEIVED}),
     summary="Tells the client in response headers which endpoints served it.",
     factory=_create,
-    reads=Reads(response_headers=True),
 )

@@ -241,7 +241,5 @@ PLUGIN = PluginType(
     params=PredictedLatencyScorerParams,
     factory=_create,
     consumes=(Consumes(PREFIX_CACHE_MATCH), Consumes(TOKENIZED_PROMPT, required=False)),
-    reads=Reads(
-        request_headers=SLO_HEADERS, response_headers=True, response_chunks=True, usage=True, chunks_when=_reads_chunks
-    ),
+    reads=Reads(request_headers=SLO_HEADERS, response_chunks=True, chunks_when=_reads_chunks),
 )

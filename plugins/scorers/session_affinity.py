@@ -72,7 +72,7 @@ PLUGIN = PluginType(
     params=SessionAffinityParams,
     factory=_create,
     consumes=(Consumes(SESSION_ID, when=reads_session_id),),
-    reads=Reads(request_headers=frozenset({SESSION_TOKEN_HEADER, SESSION_ID_HEADER}), response_headers=True),
+    reads=Reads(request_headers=frozenset({SESSION_TOKEN_HEADER, SESSION_ID_HEADER})),
     example="""
         strategy: session_id
         sessionIdConfig:

@@ -22,7 +22,8 @@ from tests.packaging.sandbox import Sandbox, why_impossible
 
 CHECKOUT = Path(__file__).parents[2]
 NATIVE = CHECKOUT / "native"
-NATIVE_BUILD = (sys.executable, "-m", "maturin", "build", "--release", "--strip", "--locked", "--offline", "--interpreter", sys.executable)
+MATURIN = (sys.executable, "-m", "maturin")
+NATIVE_BUILD = (*MATURIN, "build", "--release", "--strip", "--locked", "--offline", "--interpreter", sys.executable)
 SITE = Path(sysconfig.get_path("purelib"))
 
 
