@@ -3,7 +3,7 @@
 A plugin occupies every slot whose Protocol it implements and whose role its ``PluginType`` names. Order of one request:
 RequestHeaderProcessor → BodyRewriter → (flow control) → Screener → DataProducer → Admitter → ProfileHandler with Filter,
 Scorer, Picker → PreRequest → ResponseReceived → ResponseStreaming* → ResponseComplete; or a DirectResponder before all of
-them. Hooks of several plugins run in declaration order.
+them. Hooks of several plugins run in declaration order (PreRequest: plain functions first).
 Scheduling (ProfileHandler, Filter, Scorer, Picker, Decider) is synchronous and free of side effects; what must be remembered
 is remembered in PreRequest. Other hooks may be plain functions or coroutine functions; the latter have a deadline.
 """
@@ -212,7 +212,10 @@ class Admitter(Protocol):
 
 @runtime_checkable
 class PreRequest(Protocol):
-    """Told of the decision before it is sent. All run, even if one fails; a failure refuses the request."""
+    """Told of the decision before it is sent. All run, even if one fails; a failure refuses the request.
+
+    Plain functions run within the decision, so that what they reserve is seen by the next one; coroutine functions follow them.
+    """
 
     def pre_request(
         self, request: InferenceRequest, result: SchedulingResult, edits: HeaderEdits
