@@ -59,7 +59,8 @@ class CoreMetricsExtractor:
     Reads: labels (the engine). Writes: waiting_queue, running_requests, kv_cache_usage, active_models, waiting_models,
     max_active_models, cache_block_size, cache_num_blocks, updated_s, and attributes for custom metrics.
     Missing data: a value that cannot be read keeps its last one and is named; adapters are cleared when their series is gone.
-    Several engines on one page: counts and blocks are summed, KV usage is averaged, the smallest block size counts.
+    Several engines or models on one page: counts and blocks are summed, KV usage is averaged, the smallest block size counts.
+    Their labels are known whichever way a series was named; series that differ in others are a problem, and the first one counts.
     Source: llm-d-router: pkg/epp/framework/plugins/datalayer/extractor/metrics/extractor.go
     """
 

@@ -11,9 +11,12 @@ from types import MappingProxyType
 from epp.framework.prometheus_text import FamilyReader, Sample, SeriesSpec
 from epp.framework.types import EndpointMetrics
 from plugins.datalayer.engines import Engine
+from plugins.datalayer.ranks import ranks_of
 
 logger = logging.getLogger(__name__)
 
+MAX_FRACTION = 2.0
+"""A little above 1 is rounding; above this it is another unit, in which every server would look full."""
 _NO_MODELS: frozenset[str] = frozenset()
 
 
@@ -73,7 +76,7 @@ class EngineReader:
         block_size = self._smallest(block_sizes) if block_sizes else None
         blocks = sum(num_blocks) if num_blocks else None
         has_both = block_sizes and num_blocks
-        info = [] if engine.cache_info is None or has_both else reading.ranks(engine.cache_info)
+        info = [] if engine.cache_info is None or has_both else reading.infos(engine.cache_info)
         if info and not block_sizes:
             sizes = [reading.label_int(sample, engine.block_size_label) or 0 for sample in info]
             block_size = self._smallest(sizes)
@@ -124,6 +127,9 @@ class _Reading:
             self._miss(alternatives[0])
             return None
         values = self._finite(alternatives[0], found)
+        if values and max(values) > MAX_FRACTION:
+            self.problems.append(f"{alternatives[0]} is {max(values):g}; a fraction from 0 to 1 is needed, not a percentage")
+            return None
         if not values:
             return None
         return sum(min(max(value, 0.0), 1.0) for value in values) / len(values)
@@ -178,18 +184,17 @@ class _Reading:
 
     def ranks(self, spec: SeriesSpec) -> list[Sample]:
         """One matching sample for each rank; [] = the series is missing."""
-        samples = self._matching(spec)
-        if len(samples) < 2:
-            return samples
-        is_better = _greater if self._engine.ranks_repeat else _later
-        labels = self._engine.rank_labels
-        best: dict[tuple[str, ...], Sample] = {}
-        for sample in samples:
-            rank = tuple(sample.labels.get(label, "") for label in labels)
-            known = best.get(rank)
-            if known is None or is_better(sample, known):
-                best[rank] = sample
-        return list(best.values())
+        return self._ranks(spec, ())
+
+    def infos(self, spec: SeriesSpec) -> list[Sample]:
+        """The same of the info series, whose labels are values."""
+        return self._ranks(spec, (self._engine.block_size_label, self._engine.num_blocks_label))
+
+    def _ranks(self, spec: SeriesSpec, payload: tuple[str, ...]) -> list[Sample]:
+        ranks = ranks_of(self._matching(spec), self._engine.rank_labels, payload)
+        if ranks.problem:
+            self.problems.append(f"{spec} {ranks.problem}")
+        return ranks.samples
 
     def _required(self, spec: SeriesSpec) -> list[Sample]:
         ranks = self.ranks(spec)
@@ -233,14 +238,6 @@ class _Reading:
         if values:
             self.is_fruitful = True
         return values
-
-
-def _later(sample: Sample, known: Sample) -> bool:
-    return sample.timestamp_ms > known.timestamp_ms
-
-
-def _greater(sample: Sample, known: Sample) -> bool:
-    return sample.value > known.value
 
 
 @lru_cache(maxsize=1024)

@@ -68,7 +68,7 @@ def _read(name: str, page: bytes) -> list[tuple[str, str, int]] | str:
 
 
 def _comparable(sample: Sample) -> tuple[str, str, int]:
-    return repr(sorted(sample.labels.items())), repr(sample.value), sample.timestamp_ms
+    return repr(sorted(sample.labels.items())), repr(sample.value), sample.timestamp
 
 
 def _checked(page: bytes) -> str:

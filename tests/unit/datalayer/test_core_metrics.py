@@ -143,7 +143,7 @@ def test_a_single_value_is_stored_and_the_others_are_named() -> None:
         pytest.param(
             {"waiting": "vllm:num_requests_waiting 7 200\nvllm:num_requests_waiting 8 200"},
             {"waiting_queue": 7},
-            "",
+            "vllm:num_requests_waiting has one series twice, with 7 and 8; the first one is used",
             id="the first of equal timestamps",
         ),
         pytest.param(
@@ -257,15 +257,6 @@ def test_values_of_a_vllm_page(lines: dict[str, str], expected: dict[str, object
     assert problems == ([problem] if problem else [])
 
 
-def test_the_greatest_of_repeating_ranks_counts() -> None:
-    page = "".join(
-        f'sglang:num_queue_reqs{{dp_rank="{dp}",tp_rank="{tp}"}} {value}\n'
-        for dp, tp, value in ((0, 0, 3), (0, 1, 4), (1, 0, 5), (1, 1, 5))
-    )
-    metrics, _ = extract(page, "sglang")
-    assert metrics.waiting_queue == 9
-
-
 def test_different_block_sizes_give_the_smallest_and_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     page = pages.VLLM_TWO_ENGINES.replace('block_size="16",engine="1"', 'block_size="8",engine="1"')
     extractor = make_plugin(PLUGIN)
@@ -358,13 +349,6 @@ def test_custom_metrics_become_attributes() -> None:
     later, problems = extract("q 2\nbar 1\n", "mine", metrics, parameters)
     assert later.attributes == {"foo": 12.0, "bar": 1.0}
     assert problems == ["foo_total is not on the page"]
-
-
-def test_ranks_of_a_configured_engine_are_told_apart_by_its_label() -> None:
-    page = 'q{shard="0"} 1\nq{shard="1"} 2\n'
-    for rank_label, expected in ((None, 1), ("shard", 3)):
-        config = {"name": "mine", "queuedRequestsSpec": "q"} | ({"rankLabel": rank_label} if rank_label else {})
-        assert extract(page, "mine", parameters={"engineConfigs": [config]})[0].waiting_queue == expected
 
 
 @pytest.mark.parametrize(
