@@ -163,6 +163,8 @@ class Scrape:
         """A payload came: extract and store."""
         if self.target.is_gone:
             return
+        state = self.state
+        state.consecutive_failures = 0
         endpoint = self.target.endpoint
         previous = self._books.store.metrics(endpoint.id)
         if payload == self._payload and previous is self._written and endpoint is self._seen:
@@ -170,8 +172,6 @@ class Scrape:
             self._report(now_s)
             return
         metrics, problems = self._extracted(payload, endpoint, previous, now_s)
-        state = self.state
-        state.consecutive_failures = 0
         state.problems = tuple(problems)
         self._payload = None
         if metrics is not previous:

@@ -60,7 +60,7 @@ class CoreMetricsExtractor:
     max_active_models, cache_block_size, cache_num_blocks, updated_s, and attributes for custom metrics.
     Missing data: a value that cannot be read keeps its last one and is named; adapters are cleared when their series is gone.
     Several engines or models on one page: counts and blocks are summed, KV usage is averaged, the smallest block size counts.
-    Their labels are known whichever way a series was named; series that differ in others are a problem, and the first one counts.
+    Their labels are known whichever way a series was named; of series that differ in others the first counts, and that is told.
     Source: llm-d-router: pkg/epp/framework/plugins/datalayer/extractor/metrics/extractor.go
     """
 

@@ -166,6 +166,22 @@ async def test_failures_slow_down_and_the_first_success_ends_that(make_bench: Ma
         assert (state.consecutive_failures, state.is_failing) == (0, False)
 
 
+async def test_a_page_as_before_the_failures_ends_the_slowing_down_too(make_bench: MakeBench) -> None:
+    bench = make_bench(Families())
+    bench.add("a")
+    async with bench.running(1.0):
+        bench.source.error = ConnectionRefusedError("refused")
+        await bench.time.run(30.0)
+        bench.source.error = None
+        await bench.time.run(5.5)
+        attempts = len(bench.source.times["a"])
+        await bench.time.run(1.0)
+        assert len(bench.source.times["a"]) - attempts == 20
+        state = bench.collector.state(A)
+        assert state is not None
+        assert (state.consecutive_failures, state.is_failing) == (0, False)
+
+
 @pytest.mark.parametrize("count", [1, 10, 40, 200])
 async def test_every_page_is_read_at_the_interval_however_long_slots_are(count: int) -> None:
     bench = Bench(source=PagesSource)
