@@ -42,8 +42,8 @@ def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float) 
     snapshot = store.snapshot()
     now = time.monotonic()
     samples = []
-    for endpoint, metrics in zip(snapshot.endpoints, snapshot.metrics, strict=True):
-        age = now - metrics.updated_s if metrics.updated_s is not None else None
+    for endpoint, metrics, updated_s in zip(snapshot.endpoints, snapshot.metrics, snapshot.updated_s, strict=True):
+        age = now - updated_s if updated_s is not None else None
         samples.append(
             EndpointSample(
                 name=endpoint.name,
@@ -77,11 +77,11 @@ def endpoints(store: EndpointStore, collector: Collector) -> object:
                 "maxActiveModels": metrics.max_active_models,
                 "cacheBlockSize": metrics.cache_block_size,
                 "cacheNumBlocks": metrics.cache_num_blocks,
-                "ageSeconds": round(now - metrics.updated_s, 3) if metrics.updated_s is not None else None,
+                "ageSeconds": round(now - updated_s, 3) if updated_s is not None else None,
                 "attributes": dict(metrics.attributes),
                 "scraping": _scraping(collector, endpoint, now),
             }
-            for endpoint, metrics in zip(snapshot.endpoints, snapshot.metrics, strict=True)
+            for endpoint, metrics, updated_s in zip(snapshot.endpoints, snapshot.metrics, snapshot.updated_s, strict=True)
         ]
     }
 

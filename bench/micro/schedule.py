@@ -57,7 +57,7 @@ def _scheduler() -> Scheduler:
 
 def _pool(count: int, rng: random.Random) -> Candidates:
     endpoints = [Endpoint.of(f"pod-{i}", f"10.0.{i // 250}.{1 + i % 250}", 8000) for i in range(count)]
-    metrics = [EndpointMetrics(rng.randrange(20), rng.randrange(64), rng.random(), updated_s=1.0) for _ in endpoints]
+    metrics = [EndpointMetrics(rng.randrange(20), rng.randrange(64), rng.random()) for _ in endpoints]
     return Candidates(endpoints, metrics)
 
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Protocol
 
 from epp.framework.candidates import Candidates
-from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
+from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics, Freshness
 
 logger = logging.getLogger(__name__)
 
@@ -30,11 +30,17 @@ class StoreListener(Protocol):
 
 
 class Snapshot:
-    """Endpoints and metrics of one moment, in declaration order; shared by all requests until something changes."""
+    """Endpoints and metrics of one moment, in declaration order; shared by all requests until something changes.
 
-    def __init__(self, endpoints: tuple[Endpoint, ...], metrics: tuple[EndpointMetrics, ...]) -> None:
+    That metrics were read again and say the same is no change: only their freshness moves.
+    """
+
+    def __init__(
+        self, endpoints: tuple[Endpoint, ...], metrics: tuple[EndpointMetrics, ...], freshness: tuple[Freshness, ...]
+    ) -> None:
         self.endpoints = endpoints
         self.metrics = metrics
+        self._freshness = freshness
 
     def __len__(self) -> int:
         return len(self.endpoints)
@@ -42,20 +48,26 @@ class Snapshot:
     @cached_property
     def candidates(self) -> Candidates:
         """All endpoints as candidates; their columns are built once for all requests that read this snapshot."""
-        return Candidates(self.endpoints, self.metrics)
+        return Candidates(self.endpoints, self.metrics, self._freshness)
 
     @cached_property
     def scraped(self) -> Candidates:
         """Only the endpoints whose metrics were read at least once."""
-        return self.candidates.where([m.updated_s is not None for m in self.metrics])
+        return self.candidates.where([updated_s is not None for updated_s in self.updated_s])
+
+    @property
+    def updated_s(self) -> list[float | None]:
+        """When the metrics of each endpoint were last read, as of now; None = never."""
+        return self.candidates.updated_s
 
 
 class _Row:
-    __slots__ = ("endpoint", "metrics", "position")
+    __slots__ = ("endpoint", "freshness", "metrics", "position")
 
-    def __init__(self, endpoint: Endpoint, metrics: EndpointMetrics) -> None:
+    def __init__(self, endpoint: Endpoint, metrics: EndpointMetrics, freshness: Freshness) -> None:
         self.endpoint = endpoint
         self.metrics = metrics
+        self.freshness = freshness
         self.position = 0
 
 
@@ -77,10 +89,11 @@ class EndpointStore:
     # ── reading ──
 
     def snapshot(self) -> Snapshot:
-        """Everything as of now; the same object until an endpoint or a metric changes."""
+        """Everything as of now; the same object until an endpoint or a metric changes, or one is read for the first time."""
         snapshot = self._snapshot
         if snapshot is None:
-            snapshot = self._snapshot = Snapshot(self._endpoints, tuple(self._metrics))
+            freshness = tuple([row.freshness for row in self._rows.values()])
+            snapshot = self._snapshot = Snapshot(self._endpoints, tuple(self._metrics), freshness)
         return snapshot
 
     def candidates(self) -> Candidates:
@@ -102,6 +115,11 @@ class EndpointStore:
         """Its last metrics; ``UNSCRAPED`` if there is no such endpoint."""
         row = self._rows.get(endpoint_id)
         return row.metrics if row is not None else UNSCRAPED
+
+    def updated_s(self, endpoint_id: EndpointId) -> float | None:
+        """When its metrics were last read, monotonic; None if they never were or there is no such endpoint."""
+        row = self._rows.get(endpoint_id)
+        return row.freshness.updated_s if row is not None else None
 
     def at(self, host_port: str) -> Endpoint | None:
         """The endpoint at ``address:port`` (IPv6 in brackets); the first declared if several share it."""
@@ -147,14 +165,26 @@ class EndpointStore:
 
     # ── metrics ──
 
-    def set_metrics(self, endpoint_id: EndpointId, metrics: EndpointMetrics) -> bool:
-        """Replace the metrics of an endpoint; False if it is gone (nothing is written then)."""
+    def set_metrics(self, endpoint_id: EndpointId, metrics: EndpointMetrics, updated_s: float | None = None) -> bool:
+        """Replace the metrics of an endpoint; equal ones leave what is known, and the snapshot, as it is.
+
+        Args:
+            updated_s: when they were read, monotonic; None = they are as old as before.
+
+        Returns:
+            False if the endpoint is gone; nothing is written then.
+        """
         row = self._rows.get(endpoint_id)
         if row is None:
             return False
-        row.metrics = metrics
-        self._metrics[row.position] = metrics
-        self._snapshot = None
+        if updated_s is not None:
+            if row.freshness.updated_s is None:
+                self._snapshot = None
+            row.freshness.updated_s = updated_s
+        if metrics is not row.metrics and metrics != row.metrics:
+            row.metrics = metrics
+            self._metrics[row.position] = metrics
+            self._snapshot = None
         return True
 
     # ── inside ──
@@ -163,8 +193,8 @@ class EndpointStore:
         """The row that ``endpoint`` gets: with the old metrics if it is still the same server."""
         old = self._rows.get(endpoint.id)
         if old is None or old.endpoint.host_port != endpoint.host_port:
-            return _Row(endpoint, UNSCRAPED)
-        return old if old.endpoint == endpoint else _Row(endpoint, old.metrics)
+            return _Row(endpoint, UNSCRAPED, Freshness())
+        return old if old.endpoint == endpoint else _Row(endpoint, old.metrics, old.freshness)
 
     def _apply(self, rows: dict[EndpointId, _Row]) -> None:
         """Take over the new rows, then tell the listeners what changed."""

@@ -298,6 +298,17 @@ class DataSource(Protocol):
     async def close(self) -> None: ...
 
 
+class Extraction(NamedTuple):
+    """What an extractor made of a payload."""
+
+    metrics: EndpointMetrics
+    """``previous`` itself if nothing was read."""
+    problems: Sequence[str] = ()
+    """One sentence for each value that could not be read; it keeps its previous value."""
+    is_fresh: bool = False
+    """It tells how busy the server is: from now on the metrics of the endpoint are as old as this payload."""
+
+
 @runtime_checkable
 class Extractor(Protocol):
     """Reads values from a source's payload."""
@@ -305,10 +316,12 @@ class Extractor(Protocol):
     @property
     def input(self) -> str: ...
 
-    def extract(
-        self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
-    ) -> tuple[EndpointMetrics, Sequence[str]]:
-        """The new metrics, and one sentence for each value that could not be read (it keeps its previous value)."""
+    def extract(self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics) -> Extraction:
+        """What is known of the endpoint now.
+
+        Args:
+            previous: what was known before, also from other extractors.
+        """
         ...
 
 
@@ -339,8 +352,8 @@ class ServesPages(Protocol):
 class ReadsFamilies(Protocol):
     """An Extractor that looks only at some families of a metrics page, so that it may be given those lines alone.
 
-    What it gives depends on these lines and the endpoint alone: while they stay the same it is not asked again, only
-    ``updated_s`` moves.
+    What it gives depends on these lines and the endpoint alone: while they stay the same it is not asked again, its metrics
+    only count as read again.
     """
 
     def families(self, endpoint: Endpoint) -> frozenset[str]:

@@ -81,7 +81,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class EndpointMetrics:
-    """What the last good scrape said. ``None`` = never read, so that a scorer states what it makes of it."""
+    """What the last good scrape said; when that was is a ``Freshness``, as it moves while the values stay.
+
+    ``None`` = never read, so that a scorer states what it makes of it.
+    """
 
     waiting_queue: int | None = None
     """Requests waiting in the server."""
@@ -97,29 +100,23 @@ class EndpointMetrics:
     """Tokens per KV block; 0 = unknown."""
     cache_num_blocks: int = 0
     """KV blocks in the server; 0 = unknown."""
-    updated_s: float | None = None
-    """``time.monotonic()`` of the last scrape that gave at least one value."""
     attributes: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
-    """What other extractors read, by their key: model lists, topology, custom scalars."""
-
-    def read_again(self, now_s: float) -> EndpointMetrics:
-        """The same, as read now."""
-        return EndpointMetrics(
-            self.waiting_queue,
-            self.running_requests,
-            self.kv_cache_usage,
-            self.active_models,
-            self.waiting_models,
-            self.max_active_models,
-            self.cache_block_size,
-            self.cache_num_blocks,
-            now_s,
-            self.attributes,
-        )
+    """What other extractors read, by their key: model lists, topology, custom scalars. Compared with ``==``."""
 
 
 UNSCRAPED = EndpointMetrics()
 """The metrics of an endpoint that was never read."""
+
+
+@dataclass(slots=True)
+class Freshness:
+    """When the metrics of an endpoint were last read. It moves with every scrape, also below a snapshot that stays.
+
+    Written by the ``EndpointStore`` alone.
+    """
+
+    updated_s: float | None = None
+    """``time.monotonic()`` of the last scrape that gave at least one value; None = never."""
 
 
 class Api(StrEnum):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
+from epp.framework.interfaces import Extraction
 from epp.framework.prometheus_text import FamilyReader, Sample, SeriesSpec
 from epp.framework.types import EndpointMetrics
 from plugins.datalayer.engines import Engine
@@ -36,8 +37,8 @@ class EngineReader:
         """Names of the samples that are looked at."""
         self._warned_block_sizes = False
 
-    def read(self, page: bytes, previous: EndpointMetrics, now_s: float) -> tuple[EndpointMetrics, list[str]]:
-        """The new metrics (``previous`` itself if nothing was read), and a sentence for each value that could not be read."""
+    def read(self, page: bytes, previous: EndpointMetrics) -> Extraction:
+        """What the page says; nothing is new of a value that it does not give."""
         reading = _Reading(page, self._families, self.engine)
         engine = self.engine
         waiting = reading.count(engine.queued)
@@ -47,7 +48,7 @@ class EngineReader:
         lora = reading.latest(engine.lora)
         attributes = reading.attributes(engine.custom, previous.attributes)
         if not reading.is_fruitful:
-            return previous, reading.problems
+            return Extraction(previous, reading.problems)
         active, waiting_models, max_active = _NO_MODELS, _NO_MODELS, 0
         if lora is not None:
             active = _adapters(lora.labels.get("running_lora_adapters", ""))
@@ -63,10 +64,9 @@ class EngineReader:
             max_active_models=max_active,
             cache_block_size=previous.cache_block_size if block_size is None else block_size,
             cache_num_blocks=previous.cache_num_blocks if num_blocks is None else num_blocks,
-            updated_s=now_s,
             attributes=attributes,
         )
-        return metrics, reading.problems
+        return Extraction(metrics, reading.problems, is_fresh=True)
 
     def _cache(self, reading: _Reading) -> tuple[int | None, int | None]:
         """(tokens per block, blocks); None = keep the previous value."""

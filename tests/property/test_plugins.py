@@ -19,7 +19,7 @@ from epp.framework.candidates import Candidates
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import ForgetsEndpoints, HasState, ResponseComplete, Role
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import Endpoint, InferenceRequest, SchedulingResult
+from epp.framework.types import Endpoint, Freshness, InferenceRequest, SchedulingResult
 from plugins.scorers import precise_prefix_cache, prefix_cache
 from plugins.scorers.active_request import ActiveRequestScorer
 from plugins.scorers.no_hit_lru import NoHitLruScorer
@@ -167,6 +167,29 @@ def test_what_a_filter_of_a_snapshot_keeps_does_not_depend_on_the_request(
     endpoints, _, new_request = decision
     kept = list(create().filter(new_request(), endpoints))
     assert list(create().filter(other[2](), endpoints)) == kept
+
+
+def of_another_age(candidates: Candidates) -> Candidates:
+    """The same, all read a moment ago."""
+    return Candidates(candidates.endpoints, candidates.metrics, [Freshness(1000.0) for _ in candidates])
+
+
+@pytest.mark.parametrize("create", per_snapshot(Role.SCORER))
+@given(decision=decisions())
+@settings(max_examples=20, deadline=None)
+def test_scores_of_a_snapshot_do_not_depend_on_its_age(create: Callable[[], Any], decision: Decision) -> None:
+    endpoints, _, new_request = decision
+    scores = list(map(clamp, create().score(new_request(), endpoints)))
+    assert list(map(clamp, create().score(new_request(), of_another_age(endpoints)))) == scores
+
+
+@pytest.mark.parametrize("create", per_snapshot(Role.FILTER))
+@given(decision=decisions())
+@settings(max_examples=20, deadline=None)
+def test_what_a_filter_of_a_snapshot_keeps_does_not_depend_on_its_age(create: Callable[[], Any], decision: Decision) -> None:
+    endpoints, _, new_request = decision
+    kept = list(create().filter(new_request(), endpoints))
+    assert list(create().filter(new_request(), of_another_age(endpoints))) == kept
 
 
 @pytest.mark.parametrize("create", built(Role.SCORER))

@@ -11,7 +11,7 @@ from epp.framework.interfaces import EndpointNotifier
 from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
 
 _NOTIFIER: type[EndpointNotifier] = EndpointStore
-BUSY = EndpointMetrics(waiting_queue=7, updated_s=1.0)
+BUSY = EndpointMetrics(waiting_queue=7)
 
 
 class Recorder:
@@ -147,9 +147,41 @@ def test_a_snapshot_is_shared_until_something_changes(store: EndpointStore) -> N
 
 
 def test_only_scraped_endpoints_can_be_asked_for(store: EndpointStore) -> None:
-    store.set_metrics(id_of("b"), BUSY)
+    before = store.snapshot()
+    store.set_metrics(id_of("b"), BUSY, 1.0)
     assert [e.name for e in store.snapshot().scraped] == ["b"]
+    assert store.snapshot() is not before
     assert len(store.snapshot()) == len(store) == len(list(store)) == 3
+
+
+def test_metrics_that_say_the_same_again_change_their_age_alone(store: EndpointStore) -> None:
+    store.set_metrics(id_of("a"), BUSY, 1.0)
+    before = store.snapshot()
+    before.candidates.memo["x"] = "computed once"
+    part = before.candidates.where([True, False, True])
+    store.set_metrics(id_of("a"), EndpointMetrics(waiting_queue=7), 2.0)
+    assert store.snapshot() is before
+    assert store.metrics(id_of("a")) is BUSY
+    assert store.candidates().memo["x"] == "computed once"
+    assert (store.updated_s(id_of("a")), store.updated_s(id_of("b"))) == (2.0, None)
+    assert before.updated_s == [2.0, None, None]
+    assert part.updated_s == part.select([0, 1]).updated_s == [2.0, None], "parts see true ages too"
+
+
+def test_metrics_without_a_time_are_as_old_as_before(store: EndpointStore) -> None:
+    store.set_metrics(id_of("a"), BUSY, 1.0)
+    store.set_metrics(id_of("a"), EndpointMetrics(waiting_queue=7, attributes={"models": ("m",)}))
+    assert store.updated_s(id_of("a")) == 1.0
+    assert store.snapshot().metrics[0].attributes == {"models": ("m",)}
+
+
+def test_the_age_goes_with_the_server(store: EndpointStore) -> None:
+    store.set_metrics(id_of("b"), BUSY, 1.0)
+    store.upsert(endpoint("b", 8002, role="decode"))
+    assert store.updated_s(id_of("b")) == 1.0
+    store.upsert(endpoint("b", 9000))
+    assert store.updated_s(id_of("b")) is None
+    assert store.updated_s(id_of("nobody")) is None
 
 
 def test_metrics_of_an_endpoint_that_is_gone_are_not_written(store: EndpointStore) -> None:
