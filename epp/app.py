@@ -21,11 +21,12 @@ from typing import cast
 import uvloop
 
 from epp import debug_pages
-from epp.build import PipelineBuilder, PluginDefects, data_sources
+from epp.build import PipelineBuilder, PluginDefects, data_sources, followers
 from epp.candidates import CandidateFinder
 from epp.config.instantiate import instantiate
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
 from epp.datalayer.collector import TIMEOUT_S, Collector
+from epp.datalayer.membership import PluginFollowers
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.page_rounds import make_page_reader
 from epp.datalayer.store import EndpointStore
@@ -198,7 +199,7 @@ class App:
     async def _start(self) -> None:
         _logger.info("transport", name=self.transport_name)
         log_configuration(self.instances)
-        debug_pages.forget_departed(self.store, self.instances)
+        self.store.subscribe(PluginFollowers(followers(self.instances), self.defects))
         self._start_objects()
         for plugin in self.instances.by_name.values():
             if isinstance(plugin, HasLifecycle):

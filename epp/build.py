@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
+from epp.datalayer.membership import Follower
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.director import Pipeline
 from epp.errors import EppError
@@ -14,6 +15,7 @@ from epp.framework.interfaces import (
     DataSource,
     Extractor,
     Filter,
+    FollowsEndpoints,
     Parser,
     Picker,
     ProfileHandler,
@@ -32,7 +34,7 @@ from epp.scheduling.scheduler import HandlerStep, Scheduler
 from epp.telemetry import log
 from epp.telemetry.metrics import Metrics, PluginLabels
 
-EXTENSION_POINTS = {
+EXTENSION_POINTS: dict[str, str] = {
     Role.FILTER: "Filter",
     Role.SCORER: "Scorer",
     Role.PICKER: "Picker",
@@ -62,10 +64,14 @@ class PluginDefects:
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._clock = clock
-        self._last_s: dict[tuple[str, Role], float] = {}
+        self._last_s: dict[tuple[str, str], float] = {}
 
-    def plugin_failed(self, role: Role, type_name: str, name: str, problem: str | Exception) -> None:
-        """Count it; log it unless it was logged a moment ago."""
+    def plugin_failed(self, role: str, type_name: str, name: str, problem: str | Exception) -> None:
+        """Count it; log it unless it was logged a moment ago.
+
+        Args:
+            role: in which it failed, or the name of a protocol that needs no role.
+        """
         point = EXTENSION_POINTS.get(role, str(role))
         self._metrics.plugin_error(PluginLabels(point, type_name, name))
         now = self._clock()
@@ -210,6 +216,15 @@ class PipelineBuilder:
     def _guard(self, role: Role, plugin: LoadedPlugin, budget_s: float = BUDGET_S) -> Guard:
         labels = PluginLabels(EXTENSION_POINTS[role], plugin.type.type, plugin.name)
         return self._watch.guard(labels, may_skip=may_skip(plugin, role), budget_s=budget_s)
+
+
+def followers(instances: Instances) -> list[Follower]:
+    """The plugins that follow the endpoints."""
+    return [
+        Follower(instances.config.plugin(name).type.type, name, plugin)
+        for name, plugin in instances.by_name.items()
+        if isinstance(plugin, FollowsEndpoints)
+    ]
 
 
 def data_sources(instances: Instances) -> list[SourceBinding]:

@@ -8,33 +8,9 @@ from datetime import UTC, datetime
 from epp.config.loaded import Instances
 from epp.datalayer.collector import Collector
 from epp.datalayer.store import EndpointStore
-from epp.framework.interfaces import ForgetsEndpoints, HasState
+from epp.framework.interfaces import HasState
 from epp.framework.types import Endpoint
 from epp.telemetry.pool import EndpointSample, PoolSnapshot
-
-
-class _Forgetting:
-    """Tells plugins with state per endpoint that one is gone."""
-
-    def __init__(self, plugins: list[ForgetsEndpoints]) -> None:
-        self._plugins = plugins
-
-    def endpoint_added(self, endpoint: Endpoint) -> None:
-        pass
-
-    def endpoint_updated(self, endpoint: Endpoint) -> None:
-        pass
-
-    def endpoint_removed(self, endpoint: Endpoint) -> None:
-        for plugin in self._plugins:
-            plugin.endpoint_removed(endpoint.id)
-
-
-def forget_departed(store: EndpointStore, instances: Instances) -> None:
-    """Let plugins forget endpoints that leave."""
-    plugins = [plugin for plugin in instances.by_name.values() if isinstance(plugin, ForgetsEndpoints)]
-    if plugins:
-        store.subscribe(_Forgetting(plugins))
 
 
 def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float) -> PoolSnapshot:

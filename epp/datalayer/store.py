@@ -8,25 +8,14 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
 
 from epp.framework.candidates import Candidates
-from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics, Freshness
+from epp.framework.interfaces import FollowsEndpoints
+from epp.framework.types import UNSCRAPED, Endpoint, EndpointChange, EndpointId, EndpointMetrics, Freshness
 
 logger = logging.getLogger(__name__)
-
-
-class StoreListener(Protocol):
-    """Told of every change of membership, synchronously and in order; one that raises is logged and passed over."""
-
-    def endpoint_added(self, endpoint: Endpoint) -> None: ...
-    def endpoint_updated(self, endpoint: Endpoint) -> None:
-        """Labels or other metadata changed; address and port are the same."""
-        ...
-
-    def endpoint_removed(self, endpoint: Endpoint) -> None: ...
 
 
 class Snapshot:
@@ -84,7 +73,7 @@ class EndpointStore:
         self._snapshot: Snapshot | None = None
         self._by_host_port: dict[str, Endpoint] | None = None
         self._by_address: dict[str, tuple[Endpoint, ...]] | None = None
-        self._listeners: list[StoreListener] = []
+        self._listeners: list[FollowsEndpoints] = []
 
     # ── reading ──
 
@@ -138,13 +127,16 @@ class EndpointStore:
 
     # ── listening ──
 
-    def subscribe(self, listener: StoreListener) -> None:
-        """Tell ``listener`` of changes from now on, and of every endpoint that is already there."""
-        self._listeners.append(listener)
-        for endpoint in self._endpoints:
-            _tell(listener.endpoint_added, endpoint)
+    def subscribe(self, listener: FollowsEndpoints) -> None:
+        """Tell ``listener`` of changes from now on, and of all endpoints that are already there.
 
-    def unsubscribe(self, listener: StoreListener) -> None:
+        Each change is told at once and in order, to all listeners; one that raises is logged.
+        """
+        self._listeners.append(listener)
+        if self._endpoints:
+            _tell(listener, EndpointChange(added=self._endpoints))
+
+    def unsubscribe(self, listener: FollowsEndpoints) -> None:
         """Stop telling; nothing happens if it was not subscribed."""
         if listener in self._listeners:
             self._listeners.remove(listener)
@@ -197,38 +189,43 @@ class EndpointStore:
         return old if old.endpoint == endpoint else _Row(endpoint, old.metrics, old.freshness)
 
     def _apply(self, rows: dict[EndpointId, _Row]) -> None:
-        """Take over the new rows, then tell the listeners what changed."""
+        """Take over the new rows, then tell the listeners what changed, all at once."""
         before, self._rows = self._rows, rows
         for position, row in enumerate(rows.values()):
             row.position = position
         self._endpoints = tuple(row.endpoint for row in rows.values())
         self._metrics = [row.metrics for row in rows.values()]
         self._snapshot = self._by_host_port = self._by_address = None
-        for endpoint_id, row in before.items():
-            if endpoint_id not in rows:
-                self._tell_change(row.endpoint, None)
-        for endpoint_id, row in rows.items():
-            old = before.get(endpoint_id)
-            if old is not row:
-                self._tell_change(old.endpoint if old is not None else None, row.endpoint)
-
-    def _tell_change(self, previous: Endpoint | None, current: Endpoint | None) -> None:
-        is_update = previous is not None and current is not None and previous.host_port == current.host_port
-        for listener in tuple(self._listeners):
-            if is_update:
-                _tell(listener.endpoint_updated, current)
-                continue
-            if previous is not None:
-                _tell(listener.endpoint_removed, previous)
-            if current is not None:
-                _tell(listener.endpoint_added, current)
+        change = _change(before, rows)
+        if change != _NO_CHANGE:
+            for listener in tuple(self._listeners):
+                _tell(listener, change)
 
 
-def _tell(event: Callable[..., None], *endpoints: Endpoint | None) -> None:
+_NO_CHANGE = EndpointChange()
+
+
+def _change(before: Mapping[EndpointId, _Row], after: Mapping[EndpointId, _Row]) -> EndpointChange:
+    """From one membership to the next; rows of servers that stayed share their freshness."""
+    added, updated, removed = [], [], []
+    for endpoint_id, row in before.items():
+        now = after.get(endpoint_id)
+        if now is None or now.freshness is not row.freshness:
+            removed.append(row.endpoint)
+    for endpoint_id, row in after.items():
+        old = before.get(endpoint_id)
+        if old is None or old.freshness is not row.freshness:
+            added.append(row.endpoint)
+        elif old is not row:
+            updated.append(row.endpoint)
+    return EndpointChange(tuple(added), tuple(updated), tuple(removed))
+
+
+def _tell(listener: FollowsEndpoints, change: EndpointChange) -> None:
     try:
-        event(*endpoints)
+        listener.endpoints_changed(change)
     except Exception:
-        logger.exception("endpoint listener failed", extra={"listener": repr(event)})
+        logger.exception("endpoint listener failed", extra={"listener": repr(listener)})
 
 
 def _canonical_address(address: str) -> str:

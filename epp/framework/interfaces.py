@@ -20,6 +20,7 @@ from epp.framework.keys import Topology
 from epp.framework.types import (
     Completion,
     Endpoint,
+    EndpointChange,
     EndpointId,
     EndpointMetrics,
     HeaderView,
@@ -444,10 +445,15 @@ class SaturationDetector(Protocol):
 
 
 @runtime_checkable
-class ForgetsEndpoints(Protocol):
-    """A plugin with state per endpoint: told when one is gone."""
+class FollowsEndpoints(Protocol):
+    """A plugin that keeps something for each endpoint. Raising is a defect, which keeps nobody else from hearing."""
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None: ...
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Called once for each change of the pool, after it happened; first of all with the endpoints that are already there.
+
+        Batches come in order, so that what was removed and added is always the pool.
+        """
+        ...
 
 
 @runtime_checkable

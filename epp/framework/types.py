@@ -80,6 +80,20 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointChange:
+    """A change of the pool as one batch. What was removed goes first: an endpoint that moved is removed and added.
+
+    Without the endpoints that are gone, and with those that came, what a follower knows is again the whole pool.
+    """
+
+    added: tuple[Endpoint, ...] = ()
+    updated: tuple[Endpoint, ...] = ()
+    """As they are now: labels or other metadata changed, address and port did not."""
+    removed: tuple[Endpoint, ...] = ()
+    """As they were."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointMetrics:
     """What the last good scrape said; when that was is a ``Freshness``, as it moves while the values stay.
 

@@ -20,6 +20,7 @@ from epp.framework.types import (
     Cause,
     Completion,
     Endpoint,
+    EndpointChange,
     EndpointId,
     InferenceRequest,
     ResponseInfo,
@@ -264,10 +265,11 @@ class LatencyForecaster:
 
     # State
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None:
-        """Forget the endpoint."""
-        self._flights.forget(endpoint_id)
-        self._predictor.forget(endpoint_id)
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Forget those that are gone."""
+        for endpoint in change.removed:
+            self._flights.forget(endpoint.id)
+            self._predictor.forget(endpoint.id)
 
     def debug_state(self) -> object:
         """Requests by endpoint, and what was learned."""

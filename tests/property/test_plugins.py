@@ -17,9 +17,9 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 import plugins
 from epp.framework.candidates import Candidates
 from epp.framework.handle import PluginContext
-from epp.framework.interfaces import ForgetsEndpoints, HasState, ResponseComplete, Role
+from epp.framework.interfaces import FollowsEndpoints, HasState, ResponseComplete, Role
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import Endpoint, Freshness, InferenceRequest, SchedulingResult
+from epp.framework.types import Endpoint, EndpointChange, Freshness, InferenceRequest, SchedulingResult
 from plugins.scorers import precise_prefix_cache, prefix_cache
 from plugins.scorers.active_request import ActiveRequestScorer
 from plugins.scorers.no_hit_lru import NoHitLruScorer
@@ -219,7 +219,7 @@ def test_filters_keep_a_subsequence_whatever_the_order(create: Callable[[], Any]
 
 def remembering() -> list[Any]:
     """Instances of all built types that see decisions and hear of endpoints that leave."""
-    return [case for case in built(Role.PRE_REQUEST) if isinstance(case.values[0](), ForgetsEndpoints)]
+    return [case for case in built(Role.PRE_REQUEST) if isinstance(case.values[0](), FollowsEndpoints)]
 
 
 @pytest.mark.parametrize("create", remembering())
@@ -234,7 +234,7 @@ def test_endpoints_that_left_are_forgotten(create: Callable[[], Any], sent: list
         if is_over and isinstance(plugin, ResponseComplete):
             end(plugin, request, result)
     for endpoint in endpoints:
-        plugin.endpoint_removed(endpoint.id)
+        plugin.endpoints_changed(EndpointChange(removed=(endpoint,)))
         if isinstance(plugin, HasState):
             assert endpoint.id not in json.dumps(plugin.debug_state())
 
@@ -333,7 +333,7 @@ class ActiveRequestMachine(RuleBasedStateMachine):
     @rule(position=st.integers(0, 2))
     def remove_endpoint(self, position: int) -> None:
         gone = self.endpoints[position]
-        self.scorer.endpoint_removed(gone.id)
+        self.scorer.endpoints_changed(EndpointChange(removed=(gone,)))
         for flight in self.model:
             flight.counted = [endpoint for endpoint in flight.counted if endpoint is not gone]
 

@@ -8,7 +8,7 @@ import pytest
 
 from epp.datalayer.store import EndpointStore
 from epp.framework.interfaces import EndpointNotifier
-from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
+from epp.framework.types import UNSCRAPED, Endpoint, EndpointChange, EndpointId, EndpointMetrics
 
 _NOTIFIER: type[EndpointNotifier] = EndpointStore
 BUSY = EndpointMetrics(waiting_queue=7)
@@ -19,21 +19,19 @@ class Recorder:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.batches: list[EndpointChange] = []
 
-    def endpoint_added(self, endpoint: Endpoint) -> None:
-        self.events.append(f"+{endpoint.name}@{endpoint.host_port}")
-
-    def endpoint_updated(self, endpoint: Endpoint) -> None:
-        self.events.append(f"~{endpoint.name}")
-
-    def endpoint_removed(self, endpoint: Endpoint) -> None:
-        self.events.append(f"-{endpoint.name}@{endpoint.host_port}")
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        self.batches.append(change)
+        self.events += [f"-{endpoint.name}@{endpoint.host_port}" for endpoint in change.removed]
+        self.events += [f"~{endpoint.name}" for endpoint in change.updated]
+        self.events += [f"+{endpoint.name}@{endpoint.host_port}" for endpoint in change.added]
 
 
 class Broken(Recorder):
     """A listener with a bug."""
 
-    def endpoint_added(self, endpoint: Endpoint) -> None:
+    def endpoints_changed(self, change: EndpointChange) -> None:
         raise RuntimeError("a bug")
 
 
@@ -58,6 +56,7 @@ def recorder(store: EndpointStore) -> Recorder:
     recorder = Recorder()
     store.subscribe(recorder)
     recorder.events.clear()
+    recorder.batches.clear()
     return recorder
 
 
@@ -107,10 +106,19 @@ def test_listeners_hear_of_additions_and_removals(store: EndpointStore, recorder
     assert recorder.events == ["-a@10.0.0.1:8001", "-c@10.0.0.1:8003", "+d@10.0.0.1:8004"]
 
 
+def test_a_change_is_told_at_once(store: EndpointStore, recorder: Recorder) -> None:
+    b = endpoint("b", 8002, role="decode")
+    c = endpoint("c", 9003)
+    d = endpoint("d", 8004)
+    a, moved = store.snapshot().endpoints[0], store.snapshot().endpoints[2]
+    store.replace_all([b, c, d])
+    assert recorder.batches == [EndpointChange(added=(c, d), updated=(b,), removed=(a, moved))]
+
+
 def test_a_new_listener_hears_of_what_is_there_until_it_leaves(store: EndpointStore) -> None:
     recorder = Recorder()
     store.subscribe(recorder)
-    assert [event[1] for event in recorder.events] == ["a", "b", "c"]
+    assert recorder.batches == [EndpointChange(added=store.snapshot().endpoints)]
     store.unsubscribe(recorder)
     store.unsubscribe(recorder)
     store.delete(id_of("a"))
