@@ -40,7 +40,8 @@ from epp.framework.data import RequestData
 from epp.framework.direct import DirectResponder
 from epp.framework.interfaces import SaturationDetector
 from epp.framework.keys import AGENT_IDENTITY
-from epp.framework.types import Endpoint, InferenceRequest, ParsedBody, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Endpoint, InferenceRequest, ParsedBody
 from epp.hooks import Hook
 from epp.lifecycle import HookRunner, Spawn
 from epp.request.edits import BodyEditList, EditList

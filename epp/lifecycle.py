@@ -23,8 +23,9 @@ from epp.framework.interfaces import (
     PreRequest,
     Role,
 )
+from epp.framework.results import SchedulingResult
 from epp.framework.rewriting import BodyEdits
-from epp.framework.types import Completion, InferenceRequest, ResponseInfo, SchedulingResult, StreamingChunk
+from epp.framework.types import Completion, InferenceRequest, ResponseInfo, StreamingChunk
 from epp.hooks import Hook, Hooks
 from epp.scheduling.guard import BUDGET_S
 from epp.scheduling.profile import Defects

@@ -13,17 +13,8 @@ from typing import Protocol
 
 from epp.errors import ErrorCode
 from epp.extproc.handler import Chunk, Edits, End, Headers, Metadata, Observe, Outcome, Plan, ResponseHead
-from epp.framework.types import (
-    Cause,
-    Completion,
-    Endpoint,
-    InferenceRequest,
-    ParsedBody,
-    ResponseInfo,
-    SchedulingResult,
-    StreamingChunk,
-    Usage,
-)
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Cause, Completion, Endpoint, InferenceRequest, ParsedBody, ResponseInfo, StreamingChunk, Usage
 from epp.lifecycle import HookRunner
 from epp.request.edits import EditList
 from epp.request.headers import DESTINATION_SERVED, LB_NAMESPACE

@@ -18,7 +18,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.keys import AGENT_IDENTITY, SESSION_ID
 from epp.framework.params import Int, Params, PluginReference, ProfileReference
-from epp.framework.types import Endpoint, EndpointChange, EndpointId, InferenceRequest, ResponseInfo, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Endpoint, EndpointChange, EndpointId, InferenceRequest, ResponseInfo
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
 from epp.framework.params import DurationS, Params
 from epp.framework.registry import PluginType
-from epp.framework.types import Completion, EndpointId, InferenceRequest, SchedulingResult, EndpointChange
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Completion, EndpointChange, EndpointId, InferenceRequest
 from pydantic import Field
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import Cause, Completion, Endpoint, ProfileRunResult, SchedulingResult, Usage, EndpointChange
+from epp.framework.types import Cause, Completion, Endpoint, EndpointChange, Usage
 from recent_errors import PLUGIN, RecentErrorsScorer
 
 CANDIDATES = make_candidates(2)

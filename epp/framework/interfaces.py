@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from epp.framework.candidates import Candidates
 from epp.framework.keys import Topology
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.types import (
     Completion,
     Endpoint,
@@ -26,9 +27,7 @@ from epp.framework.types import (
     HeaderView,
     InferenceRequest,
     ParsedBody,
-    ProfileRunResult,
     ResponseInfo,
-    SchedulingResult,
     StreamingChunk,
 )
 

@@ -15,7 +15,8 @@ from typing import Protocol
 from epp.errors import DropReason, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Filter, Picker, Role, Scorer
-from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult
+from epp.framework.results import ProfileRunResult
+from epp.framework.types import Endpoint, InferenceRequest
 from epp.scheduling.guard import LEFT_OUT, UNGUARDED, Guard
 from epp.scheduling.record import FilterRecord, ProfileRecord, ScoreRecord
 

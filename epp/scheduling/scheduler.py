@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from epp.errors import RequestError, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import ProfileHandler, Role
-from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.framework.results import ProfileRunResult, SchedulingResult
+from epp.framework.types import InferenceRequest
 from epp.scheduling.guard import UNGUARDED, Guard
 from epp.scheduling.profile import Defects, Observe, Profile
 from epp.scheduling.record import DecisionRecord, ProfileRecord

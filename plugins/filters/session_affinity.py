@@ -8,7 +8,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.keys import SESSION_ID
 from epp.framework.registry import PluginType, Reads
-from epp.framework.types import EndpointChange, InferenceRequest, ResponseInfo, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import EndpointChange, InferenceRequest, ResponseInfo
 from plugins.session_affinity import (
     SESSION_ID_HEADER,
     SESSION_TOKEN_HEADER,

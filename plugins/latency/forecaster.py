@@ -16,6 +16,7 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits
 from epp.framework.keys import LATENCY_PREDICTION, LatencyPrediction, MediaMatch, PrefixMatch
 from epp.framework.prompt import BYTES_PER_TOKEN, prompt_tokens
+from epp.framework.results import SchedulingResult
 from epp.framework.types import (
     Cause,
     Completion,
@@ -24,7 +25,6 @@ from epp.framework.types import (
     EndpointId,
     InferenceRequest,
     ResponseInfo,
-    SchedulingResult,
     StreamingChunk,
 )
 from plugins.latency.features import Columns, Inputs, Load, columns, scaled_output_cap

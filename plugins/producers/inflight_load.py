@@ -16,7 +16,8 @@ from epp.framework.keys import IN_FLIGHT_LOAD, PREFIX_CACHE_MATCH, TOKENIZED_PRO
 from epp.framework.params import Int, Params, PluginReference
 from epp.framework.prompt import prompt_tokens
 from epp.framework.registry import PluginType
-from epp.framework.types import Completion, EndpointChange, EndpointId, InferenceRequest, SchedulingResult, StreamingChunk
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Completion, EndpointChange, EndpointId, InferenceRequest, StreamingChunk
 
 TYPE = "inflight-load-producer"
 

@@ -13,7 +13,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.params import Ignored, Int, Params, format_duration, parse_duration
 from epp.framework.registry import PluginType
-from epp.framework.types import Completion, EndpointChange, EndpointId, InferenceRequest, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Completion, EndpointChange, EndpointId, InferenceRequest
 
 TYPE = "active-request-scorer"
 DEFAULT_TIMEOUT_S = 120.0

@@ -14,7 +14,8 @@ from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.params import Int, Params, PluginReference
 from epp.framework.registry import PluginType
-from epp.framework.types import EndpointChange, EndpointId, InferenceRequest, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import EndpointChange, EndpointId, InferenceRequest
 
 TYPE = "no-hit-lru-scorer"
 DEFAULT_SIZE = 1024

@@ -18,8 +18,9 @@ import plugins
 from epp.framework.candidates import Candidates
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import FollowsEndpoints, HasState, ResponseComplete, Role
+from epp.framework.results import SchedulingResult
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import Endpoint, EndpointChange, Freshness, InferenceRequest, SchedulingResult
+from epp.framework.types import Endpoint, EndpointChange, Freshness, InferenceRequest
 from plugins.scorers import precise_prefix_cache, prefix_cache
 from plugins.scorers.active_request import ActiveRequestScorer
 from plugins.scorers.no_hit_lru import NoHitLruScorer

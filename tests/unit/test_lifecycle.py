@@ -15,8 +15,9 @@ from epp.errors import ErrorCode, RequestError
 from epp.extproc.handler import Edits
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import make_candidates, make_request
-from epp.framework.types import Cause, Completion, ProfileRunResult, ResponseInfo, SchedulingResult, StreamingChunk, Usage
+from epp.framework.types import Cause, Completion, ResponseInfo, StreamingChunk, Usage
 from epp.hooks import Hook, Hooks, is_async
 from epp.lifecycle import HookRunner
 from epp.request.edits import EditList

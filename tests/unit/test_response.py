@@ -9,8 +9,9 @@ import pytest
 
 from epp.errors import ErrorCode, RequestError
 from epp.extproc.handler import Edits, End, Outcome
+from epp.framework.results import SchedulingResult
 from epp.framework.testing import FakeHeaders
-from epp.framework.types import Cause, Completion, Endpoint, ResponseInfo, SchedulingResult, StreamingChunk, Usage
+from epp.framework.types import Cause, Completion, Endpoint, ResponseInfo, StreamingChunk, Usage
 from tests.unit.rig import FakeHead, FakeStream, Plugin, Rig, chunk, hooks, outcome, request
 
 LABELS = {"model_name": "m", "target_model_name": "m", "fairness_id": "default-flow", "priority": "0"}

@@ -9,8 +9,9 @@ import pytest
 
 from epp.framework.data import RequestData
 from epp.framework.keys import IN_FLIGHT_LOAD, PREFIX_CACHE_MATCH, TOKENIZED_PROMPT, InFlightLoad, PrefixMatch, TokenizedPrompt
+from epp.framework.results import SchedulingResult
 from epp.framework.testing import make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import EndpointChange, EndpointId, InferenceRequest, SchedulingResult, StreamingChunk, Usage
+from epp.framework.types import EndpointChange, EndpointId, InferenceRequest, StreamingChunk, Usage
 from plugins.producers import inflight_load
 from plugins.producers.inflight_load import InflightLoadProducer
 from plugins.scorers import token_load

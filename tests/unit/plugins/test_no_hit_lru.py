@@ -9,8 +9,9 @@ import pytest
 
 from epp.framework.candidates import Candidates
 from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import make_candidates, make_context, make_endpoint, make_plugin, make_request
-from epp.framework.types import Endpoint, EndpointChange, EndpointMetrics, InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.framework.types import Endpoint, EndpointChange, EndpointMetrics, InferenceRequest
 from plugins.scorers import no_hit_lru, queue
 from plugins.scorers.no_hit_lru import NoHitLruScorer
 from tests.unit.plugins.flights import begin, decided

@@ -11,6 +11,7 @@ import pytest
 
 from epp.framework.candidates import Candidates
 from epp.framework.keys import AGENT_IDENTITY, SESSION_ID
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import (
     FakeClock,
     FakeHeaders,
@@ -21,7 +22,7 @@ from epp.framework.testing import (
     make_plugin,
     make_request,
 )
-from epp.framework.types import Endpoint, EndpointChange, InferenceRequest, ProfileRunResult, ResponseInfo, SchedulingResult
+from epp.framework.types import Endpoint, EndpointChange, InferenceRequest, ResponseInfo
 from plugins.filters import session_affinity as session_filter
 from plugins.producers import session_id
 from plugins.scorers import session_affinity as session_scorer

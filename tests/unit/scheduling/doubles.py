@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from epp.errors import SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role, SchedulingProfile
-from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.framework.results import ProfileRunResult, SchedulingResult
+from epp.framework.types import InferenceRequest
 from epp.scheduling.guard import UNGUARDED, Guard
 from epp.scheduling.profile import FilterStep, PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
