@@ -155,8 +155,11 @@ class _Reading:
         read: dict[str, object] = {}
         for key, spec in custom:
             values = self._finite(spec, self._required(spec))
-            if values:
-                read[key] = math.fsum(values)
+            total = sum(values)
+            if not math.isfinite(total):
+                self.problems.append(f"{spec} adds up to {total}, not a number")
+            elif values:
+                read[key] = total
         return MappingProxyType({**previous, **read})
 
     def label_int(self, sample: Sample, label: str) -> int | None:

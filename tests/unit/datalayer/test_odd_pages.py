@@ -120,6 +120,15 @@ def test_info_series_of_one_engine_that_contradict_each_other_are_reported() -> 
     assert "vllm:cache_config_info has several series that differ in block_size; the first one is used" in problems
 
 
+def test_ranks_whose_sum_is_too_large_are_reported() -> None:
+    config = {"name": "mine", "customMetrics": [{"attributeKey": "k", "metricSpec": "q"}]}
+    metrics, problems = extract(
+        lines("q", 'engine="0" 1e308', 'engine="1" 1e308'), "mine", parameters={"engineConfigs": [config]}
+    )
+    assert metrics.attributes == {}
+    assert problems == ["q adds up to inf, not a number"]
+
+
 def test_a_usage_in_percent_is_reported() -> None:
     metrics, problems = extract("usage 41.5\n", flags={"kv_usage": "usage"})
     assert metrics.kv_cache_usage is None
