@@ -23,19 +23,9 @@ from epp.framework.candidates import Candidates
 from epp.framework.data import RequestData
 from epp.framework.handle import PluginContext, Runtime
 from epp.framework.keys import LATENCY_PREDICTION, LatencyPrediction
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import FakeClock, FakeHeaders, RecordedEdits, make_endpoint
-from epp.framework.types import (
-    Api,
-    Cause,
-    Completion,
-    EndpointMetrics,
-    InferenceRequest,
-    ParsedBody,
-    ProfileRunResult,
-    SchedulingResult,
-    StreamingChunk,
-    Usage,
-)
+from epp.framework.types import Api, Cause, Completion, EndpointMetrics, InferenceRequest, ParsedBody, StreamingChunk, Usage
 from epp.simulate.engine import Engine
 from epp.simulate.options import EngineOptions
 from epp.simulate.sequence import Sequence as Generation

@@ -132,9 +132,8 @@ def _scrape(store: EndpointStore, endpoint: Endpoint, rng: random.Random) -> Non
         waiting_queue=rng.randrange(20),
         running_requests=rng.randrange(64),
         kv_cache_usage=rng.random(),
-        updated_s=time.monotonic(),
     )
-    store.set_metrics(endpoint.id, metrics)
+    store.set_metrics(endpoint.id, metrics, time.monotonic())
 
 
 def _once(director: Director, body: bytes, outcome: Outcome) -> float:

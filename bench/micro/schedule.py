@@ -29,7 +29,7 @@ _SCORERS = ("queue-scorer", "kv-cache-utilization-scorer", "prefix-cache-scorer"
 
 
 class _NoDefects:
-    def plugin_failed(self, role: Role, type_name: str, name: str, problem: str | Exception) -> None:
+    def plugin_failed(self, role: str, type_name: str, name: str, problem: str | Exception) -> None:
         raise AssertionError(f"{name} ({type_name}) failed as {role}: {problem}")
 
 
@@ -60,7 +60,7 @@ def _scheduler() -> Scheduler:
 
 def _pool(count: int, rng: random.Random) -> Candidates:
     endpoints = [Endpoint.of(f"pod-{i}", f"10.0.{i // 250}.{1 + i % 250}", 8000) for i in range(count)]
-    metrics = [EndpointMetrics(rng.randrange(20), rng.randrange(64), rng.random(), updated_s=1.0) for _ in endpoints]
+    metrics = [EndpointMetrics(rng.randrange(20), rng.randrange(64), rng.random()) for _ in endpoints]
     return Candidates(endpoints, metrics)
 
 

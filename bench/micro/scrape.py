@@ -65,7 +65,7 @@ def scan_us(extractor: Extractor, page: bytes) -> float:
     endpoint = Endpoint.of("a", "127.0.0.1", 8000)
     start = time.process_time()
     for _ in range(_ROUNDS):
-        extractor.extract(page, endpoint, UNSCRAPED, 0.0)
+        extractor.extract(page, endpoint, UNSCRAPED)
     return (time.process_time() - start) / _ROUNDS * 1e6
 
 

@@ -10,7 +10,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
 from epp.framework.params import DurationS, Params
 from epp.framework.registry import PluginType
-from epp.framework.types import Completion, EndpointId, InferenceRequest, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Completion, EndpointChange, EndpointId, InferenceRequest
 from pydantic import Field
 
 
@@ -45,9 +46,10 @@ class RecentErrorsScorer:
             now = self._clock()
             self._errors[completion.served.id] = (self._sum(completion.served.id, now) + 1, now)
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None:
-        """Forget an endpoint that left the pool."""
-        self._errors.pop(endpoint_id, None)
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Forget endpoints that left the pool."""
+        for endpoint in change.removed:
+            self._errors.pop(endpoint.id, None)
 
     def debug_state(self) -> object:
         """Shown at /debug/plugins/state."""

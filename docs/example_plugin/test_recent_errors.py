@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import Cause, Completion, Endpoint, ProfileRunResult, SchedulingResult, Usage
+from epp.framework.types import Cause, Completion, Endpoint, EndpointChange, Usage
 from recent_errors import PLUGIN, RecentErrorsScorer
 
 CANDIDATES = make_candidates(2)
@@ -38,6 +39,6 @@ def test_an_error_counts_and_fades(scorer: RecentErrorsScorer, clock: FakeClock)
 
 def test_an_endpoint_that_comes_back_begins_anew(scorer: RecentErrorsScorer) -> None:
     answers(scorer, BAD, 500)
-    scorer.endpoint_removed(BAD.id)
+    scorer.endpoints_changed(EndpointChange(removed=(BAD,)))
     assert scorer.score(make_request(), CANDIDATES) == [1.0, 1.0]
     assert scorer.debug_state() == {}

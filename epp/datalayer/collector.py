@@ -16,7 +16,7 @@ from epp.datalayer.page_rounds import CallLater, PageReader, PageRounds
 from epp.datalayer.scrape import LOG_PAUSE_S, CollectorCounters, Scrape, ScrapeState, SourceBinding, Target
 from epp.datalayer.store import EndpointStore
 from epp.framework.interfaces import ChoosesPath, TakesPaths
-from epp.framework.types import Endpoint, EndpointId
+from epp.framework.types import Endpoint, EndpointChange, EndpointId
 
 logger = logging.getLogger(__name__)
 
@@ -104,33 +104,16 @@ class Collector:
         target = self._targets.get(endpoint_id)
         return target.scrapes[0].state if target is not None and target.scrapes else None
 
-    # ── StoreListener ──
+    # ── FollowsEndpoints ──
 
-    def endpoint_added(self, endpoint: Endpoint) -> None:
-        """Begin to read it."""
-        target = self._targets[endpoint.id] = Target(endpoint)
-        for binding, interval_s in self._intervals:
-            scrape = Scrape(self, target, binding, interval_s)
-            target.scrapes.append(scrape)
-            self._begin(scrape)
-
-    def endpoint_updated(self, endpoint: Endpoint) -> None:
-        """Go on with the new labels, which may say that its page is elsewhere."""
-        target = self._targets[endpoint.id]
-        target.endpoint = endpoint
-        if self._rounds is None:
-            return
-        for scrape in target.scrapes:
-            if self._rounds.follow(scrape):
-                self._stop_task(scrape)
-            elif scrape not in self._tasks:
-                self._start_task(scrape)
-
-    def endpoint_removed(self, endpoint: Endpoint) -> None:
-        """Stop reading it; what is under way is thrown away."""
-        target = self._targets.pop(endpoint.id, None)
-        if target is not None:
-            self._end(target)
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Stop reading those that are gone, what is under way is thrown away; begin to read those that came."""
+        for endpoint in change.removed:
+            self._remove(endpoint)
+        for endpoint in change.updated:
+            self._update(endpoint)
+        for endpoint in change.added:
+            self._add(endpoint)
 
     # ── Books ──
 
@@ -142,6 +125,30 @@ class Collector:
             logger.error("plugin failed while endpoints are read", exc_info=error, extra={"plugin": culprit})
 
     # ── inside ──
+
+    def _add(self, endpoint: Endpoint) -> None:
+        target = self._targets[endpoint.id] = Target(endpoint)
+        for binding, interval_s in self._intervals:
+            scrape = Scrape(self, target, binding, interval_s)
+            target.scrapes.append(scrape)
+            self._begin(scrape)
+
+    def _update(self, endpoint: Endpoint) -> None:
+        """Go on with the new labels, which may say that its page is elsewhere."""
+        target = self._targets[endpoint.id]
+        target.endpoint = endpoint
+        if self._rounds is None:
+            return
+        for scrape in target.scrapes:
+            if self._rounds.follow(scrape):
+                self._stop_task(scrape)
+            elif scrape not in self._tasks:
+                self._start_task(scrape)
+
+    def _remove(self, endpoint: Endpoint) -> None:
+        target = self._targets.pop(endpoint.id, None)
+        if target is not None:
+            self._end(target)
 
     def _begin(self, scrape: Scrape) -> None:
         if self._rounds is None or not self._rounds.follow(scrape):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from epp.datalayer.store import EndpointStore
-from epp.framework.interfaces import DataSource, Extractor, ReadsFamilies
+from epp.framework.interfaces import DataSource, Extraction, Extractor, ReadsFamilies
 from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
 
 logger = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class Scrape:
         """The last one, if all was well with it: the same again says the same again, as ``ReadsFamilies`` promises."""
         self._seen = target.endpoint
         self._written = UNSCRAPED
-        """What was stored for it."""
+        """What the store had for it then."""
 
     def due_s(self, now_s: float) -> float:
         """When to read next: on this endpoint's own grid, later and later while it fails. What was missed is dropped."""
@@ -163,20 +163,20 @@ class Scrape:
         """A payload came: extract and store."""
         if self.target.is_gone:
             return
+        state = self.state
+        state.consecutive_failures = 0
         endpoint = self.target.endpoint
         previous = self._books.store.metrics(endpoint.id)
         if payload == self._payload and previous is self._written and endpoint is self._seen:
-            self._store(previous.read_again(now_s), now_s)
+            self._store(previous, now_s, is_fresh=True)
             self._report(now_s)
             return
-        metrics, problems = self._extracted(payload, endpoint, previous, now_s)
-        state = self.state
-        state.consecutive_failures = 0
+        metrics, problems, is_fresh = self._extracted(payload, endpoint, previous)
         state.problems = tuple(problems)
         self._payload = None
-        if metrics is not previous:
-            self._store(metrics, now_s)
-            is_well = not problems and metrics.updated_s == now_s
+        if metrics is not previous or is_fresh:
+            self._store(metrics, now_s, is_fresh=is_fresh)
+            is_well = not problems and is_fresh
             if is_well and self._is_repeatable and len(payload) <= MAX_REMEMBERED_BYTES:
                 self._payload, self._seen = payload, endpoint
         elif problems:
@@ -212,28 +212,29 @@ class Scrape:
         """The source or one of its extractors has a bug."""
         self._books.report_defect(self.binding.type, error)
 
-    def _store(self, metrics: EndpointMetrics, now_s: float) -> None:
-        state = self.state
-        self._books.store.set_metrics(state.endpoint_id, metrics)
-        self._written = metrics
+    def _store(self, metrics: EndpointMetrics, now_s: float, *, is_fresh: bool) -> None:
+        state, store = self.state, self._books.store
+        store.set_metrics(state.endpoint_id, metrics, now_s if is_fresh else None)
+        self._written = store.metrics(state.endpoint_id)
         state.is_failing = False
         state.last_success_s = now_s
 
-    def _extracted(
-        self, payload: bytes, endpoint: Endpoint, metrics: EndpointMetrics, now_s: float
-    ) -> tuple[EndpointMetrics, list[str]]:
+    def _extracted(self, payload: bytes, endpoint: Endpoint, metrics: EndpointMetrics) -> Extraction:
+        """What all extractors together made of it."""
         problems: list[str] = []
+        is_fresh = False
         for binding in self.binding.extractors:
             found: Sequence[str]
             try:
-                metrics, found = binding.extractor.extract(payload, endpoint, metrics, now_s)
+                metrics, found, fresh = binding.extractor.extract(payload, endpoint, metrics)
+                is_fresh = is_fresh or fresh
             except Exception as error:  # noqa: BLE001 — a plugin's bug must not end the scraping
                 self._books.report_defect(binding.type, error)
                 found = (f"{binding.type} failed: {type(error).__name__}: {error}",)
             if found:
                 self._tell(binding.type, found)
                 problems += found
-        return metrics, problems
+        return Extraction(metrics, problems, is_fresh)
 
     def _tell(self, extractor_type: str, problems: Sequence[str]) -> None:
         self._books.counters.datalayer_extract_error(self.binding.type, extractor_type)

@@ -8,33 +8,28 @@ from __future__ import annotations
 
 import ipaddress
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
 
 from epp.framework.candidates import Candidates
-from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
+from epp.framework.interfaces import FollowsEndpoints
+from epp.framework.types import UNSCRAPED, Endpoint, EndpointChange, EndpointId, EndpointMetrics, Freshness
 
 logger = logging.getLogger(__name__)
 
 
-class StoreListener(Protocol):
-    """Told of every change of membership, synchronously and in order; one that raises is logged and passed over."""
-
-    def endpoint_added(self, endpoint: Endpoint) -> None: ...
-    def endpoint_updated(self, endpoint: Endpoint) -> None:
-        """Labels or other metadata changed; address and port are the same."""
-        ...
-
-    def endpoint_removed(self, endpoint: Endpoint) -> None: ...
-
-
 class Snapshot:
-    """Endpoints and metrics of one moment, in declaration order; shared by all requests until something changes."""
+    """Endpoints and metrics of one moment, in declaration order; shared by all requests until something changes.
 
-    def __init__(self, endpoints: tuple[Endpoint, ...], metrics: tuple[EndpointMetrics, ...]) -> None:
+    That metrics were read again and say the same is no change: only their freshness moves.
+    """
+
+    def __init__(
+        self, endpoints: tuple[Endpoint, ...], metrics: tuple[EndpointMetrics, ...], freshness: tuple[Freshness, ...]
+    ) -> None:
         self.endpoints = endpoints
         self.metrics = metrics
+        self._freshness = freshness
 
     def __len__(self) -> int:
         return len(self.endpoints)
@@ -42,20 +37,26 @@ class Snapshot:
     @cached_property
     def candidates(self) -> Candidates:
         """All endpoints as candidates; their columns are built once for all requests that read this snapshot."""
-        return Candidates(self.endpoints, self.metrics)
+        return Candidates(self.endpoints, self.metrics, self._freshness)
 
     @cached_property
     def scraped(self) -> Candidates:
         """Only the endpoints whose metrics were read at least once."""
-        return self.candidates.where([m.updated_s is not None for m in self.metrics])
+        return self.candidates.where([updated_s is not None for updated_s in self.updated_s])
+
+    @property
+    def updated_s(self) -> list[float | None]:
+        """When the metrics of each endpoint were last read, as of now; None = never."""
+        return self.candidates.updated_s
 
 
 class _Row:
-    __slots__ = ("endpoint", "metrics", "position")
+    __slots__ = ("endpoint", "freshness", "metrics", "position")
 
-    def __init__(self, endpoint: Endpoint, metrics: EndpointMetrics) -> None:
+    def __init__(self, endpoint: Endpoint, metrics: EndpointMetrics, freshness: Freshness) -> None:
         self.endpoint = endpoint
         self.metrics = metrics
+        self.freshness = freshness
         self.position = 0
 
 
@@ -72,15 +73,16 @@ class EndpointStore:
         self._snapshot: Snapshot | None = None
         self._by_host_port: dict[str, Endpoint] | None = None
         self._by_address: dict[str, tuple[Endpoint, ...]] | None = None
-        self._listeners: list[StoreListener] = []
+        self._listeners: list[FollowsEndpoints] = []
 
     # ── reading ──
 
     def snapshot(self) -> Snapshot:
-        """Everything as of now; the same object until an endpoint or a metric changes."""
+        """Everything as of now; the same object until an endpoint or a metric changes, or one is read for the first time."""
         snapshot = self._snapshot
         if snapshot is None:
-            snapshot = self._snapshot = Snapshot(self._endpoints, tuple(self._metrics))
+            freshness = tuple([row.freshness for row in self._rows.values()])
+            snapshot = self._snapshot = Snapshot(self._endpoints, tuple(self._metrics), freshness)
         return snapshot
 
     def candidates(self) -> Candidates:
@@ -103,6 +105,11 @@ class EndpointStore:
         row = self._rows.get(endpoint_id)
         return row.metrics if row is not None else UNSCRAPED
 
+    def updated_s(self, endpoint_id: EndpointId) -> float | None:
+        """When its metrics were last read, monotonic; None if they never were or there is no such endpoint."""
+        row = self._rows.get(endpoint_id)
+        return row.freshness.updated_s if row is not None else None
+
     def at(self, host_port: str) -> Endpoint | None:
         """The endpoint at ``address:port`` (IPv6 in brackets); the first declared if several share it."""
         if self._by_host_port is None:
@@ -120,13 +127,16 @@ class EndpointStore:
 
     # ── listening ──
 
-    def subscribe(self, listener: StoreListener) -> None:
-        """Tell ``listener`` of changes from now on, and of every endpoint that is already there."""
-        self._listeners.append(listener)
-        for endpoint in self._endpoints:
-            _tell(listener.endpoint_added, endpoint)
+    def subscribe(self, listener: FollowsEndpoints) -> None:
+        """Tell ``listener`` of changes from now on, and of all endpoints that are already there.
 
-    def unsubscribe(self, listener: StoreListener) -> None:
+        Each change is told at once and in order, to all listeners; one that raises is logged.
+        """
+        self._listeners.append(listener)
+        if self._endpoints:
+            _tell(listener, EndpointChange(added=self._endpoints))
+
+    def unsubscribe(self, listener: FollowsEndpoints) -> None:
         """Stop telling; nothing happens if it was not subscribed."""
         if listener in self._listeners:
             self._listeners.remove(listener)
@@ -147,14 +157,26 @@ class EndpointStore:
 
     # ── metrics ──
 
-    def set_metrics(self, endpoint_id: EndpointId, metrics: EndpointMetrics) -> bool:
-        """Replace the metrics of an endpoint; False if it is gone (nothing is written then)."""
+    def set_metrics(self, endpoint_id: EndpointId, metrics: EndpointMetrics, updated_s: float | None = None) -> bool:
+        """Replace the metrics of an endpoint; equal ones leave what is known, and the snapshot, as it is.
+
+        Args:
+            updated_s: when they were read, monotonic; None = they are as old as before.
+
+        Returns:
+            False if the endpoint is gone; nothing is written then.
+        """
         row = self._rows.get(endpoint_id)
         if row is None:
             return False
-        row.metrics = metrics
-        self._metrics[row.position] = metrics
-        self._snapshot = None
+        if updated_s is not None:
+            if row.freshness.updated_s is None:
+                self._snapshot = None
+            row.freshness.updated_s = updated_s
+        if metrics is not row.metrics and metrics != row.metrics:
+            row.metrics = metrics
+            self._metrics[row.position] = metrics
+            self._snapshot = None
         return True
 
     # ── inside ──
@@ -163,42 +185,47 @@ class EndpointStore:
         """The row that ``endpoint`` gets: with the old metrics if it is still the same server."""
         old = self._rows.get(endpoint.id)
         if old is None or old.endpoint.host_port != endpoint.host_port:
-            return _Row(endpoint, UNSCRAPED)
-        return old if old.endpoint == endpoint else _Row(endpoint, old.metrics)
+            return _Row(endpoint, UNSCRAPED, Freshness())
+        return old if old.endpoint == endpoint else _Row(endpoint, old.metrics, old.freshness)
 
     def _apply(self, rows: dict[EndpointId, _Row]) -> None:
-        """Take over the new rows, then tell the listeners what changed."""
+        """Take over the new rows, then tell the listeners what changed, all at once."""
         before, self._rows = self._rows, rows
         for position, row in enumerate(rows.values()):
             row.position = position
         self._endpoints = tuple(row.endpoint for row in rows.values())
         self._metrics = [row.metrics for row in rows.values()]
         self._snapshot = self._by_host_port = self._by_address = None
-        for endpoint_id, row in before.items():
-            if endpoint_id not in rows:
-                self._tell_change(row.endpoint, None)
-        for endpoint_id, row in rows.items():
-            old = before.get(endpoint_id)
-            if old is not row:
-                self._tell_change(old.endpoint if old is not None else None, row.endpoint)
-
-    def _tell_change(self, previous: Endpoint | None, current: Endpoint | None) -> None:
-        is_update = previous is not None and current is not None and previous.host_port == current.host_port
-        for listener in tuple(self._listeners):
-            if is_update:
-                _tell(listener.endpoint_updated, current)
-                continue
-            if previous is not None:
-                _tell(listener.endpoint_removed, previous)
-            if current is not None:
-                _tell(listener.endpoint_added, current)
+        change = _change(before, rows)
+        if change != _NO_CHANGE:
+            for listener in tuple(self._listeners):
+                _tell(listener, change)
 
 
-def _tell(event: Callable[..., None], *endpoints: Endpoint | None) -> None:
+_NO_CHANGE = EndpointChange()
+
+
+def _change(before: Mapping[EndpointId, _Row], after: Mapping[EndpointId, _Row]) -> EndpointChange:
+    """From one membership to the next; rows of servers that stayed share their freshness."""
+    added, updated, removed = [], [], []
+    for endpoint_id, row in before.items():
+        now = after.get(endpoint_id)
+        if now is None or now.freshness is not row.freshness:
+            removed.append(row.endpoint)
+    for endpoint_id, row in after.items():
+        old = before.get(endpoint_id)
+        if old is None or old.freshness is not row.freshness:
+            added.append(row.endpoint)
+        elif old is not row:
+            updated.append(row.endpoint)
+    return EndpointChange(tuple(added), tuple(updated), tuple(removed))
+
+
+def _tell(listener: FollowsEndpoints, change: EndpointChange) -> None:
     try:
-        event(*endpoints)
+        listener.endpoints_changed(change)
     except Exception:
-        logger.exception("endpoint listener failed", extra={"listener": repr(event)})
+        logger.exception("endpoint listener failed", extra={"listener": repr(listener)})
 
 
 def _canonical_address(address: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import inf
 from typing import Protocol
 
@@ -18,6 +19,9 @@ from epp.framework.candidates import Candidates
 
 SUBSET_NAMESPACE = "envoy.lb.subset_hint"
 SUBSET_KEY = "x-gateway-destination-endpoint-subset"
+
+MAX_HINTS = 256
+"""Hints that are remembered for a snapshot. A data plane has one for each of its subsets, which are few."""
 
 NO_CANDIDATES = "failed to find endpoint candidates for serving the request"
 
@@ -64,8 +68,8 @@ class CandidateFinder:
         self._hold_back = hold_back_unscraped
         self._stale_s = hold_back_stale_s
         self._clock = clock
-        self._looked_at: Candidates | None = None
-        self._oldest_s = 0.0
+        self._hints, self._fresh = (self, "hints"), (self, "fresh")
+        """Keys of what candidates remember for this finder."""
 
     def find(self, metadata: Mapping[str, Mapping[str, object]]) -> Candidates:
         """The candidates, never empty.
@@ -81,24 +85,69 @@ class CandidateFinder:
         if metadata and self._use_subset:
             namespace = metadata.get(SUBSET_NAMESPACE)
             if namespace is not None and SUBSET_KEY in namespace:
-                candidates = _restrict(candidates, namespace[SUBSET_KEY])
+                candidates = self._restricted(candidates, namespace[SUBSET_KEY])
         if self._stale_s is not None:
             candidates = self._without_stale(candidates, self._clock() - self._stale_s)
         if not candidates:
             raise RequestError(ErrorCode.SERVICE_UNAVAILABLE, NO_CANDIDATES, DropReason.NO_ENDPOINTS)
         return candidates
 
+    def _restricted(self, candidates: Candidates, hint: object) -> Candidates:
+        """The candidates that the hint names. They are the same object for the same hint until an endpoint or a metric changes,
+        so that what is computed once for a snapshot is computed once for each of its hints.
+        """
+        key = _key(hint)
+        if key is None:
+            return _restrict(candidates, hint)
+        known = candidates.memo.get(self._hints)
+        if not isinstance(known, _ByHint):
+            known = candidates.memo[self._hints] = _ByHint()
+        found = known.get(key)
+        if found is None:
+            if len(known) >= MAX_HINTS:
+                del known[next(iter(known))]
+            found = known[key] = _restrict(candidates, hint)
+        return found
+
     def _without_stale(self, candidates: Candidates, limit_s: float) -> Candidates:
         """The candidates scraped since ``limit_s`` or never; all, if that leaves none.
 
-        The age of the oldest is remembered, so that nothing is looked at again until an endpoint changes or one gets stale.
+        Ages are looked at again only when the oldest of them, which is remembered, may be stale; and what is left is the same
+        object until another endpoint gets stale or fresh.
         """
-        if candidates is not self._looked_at:
-            self._looked_at = candidates
-            self._oldest_s = min((m.updated_s for m in candidates.metrics if m.updated_s is not None), default=inf)
-        if self._oldest_s >= limit_s:
+        known = candidates.memo.get(self._fresh)
+        if isinstance(known, _Fresh) and known.oldest_s >= limit_s:
             return candidates
-        return candidates.where([m.updated_s is None or m.updated_s >= limit_s for m in candidates.metrics]) or candidates
+        updated_s = candidates.updated_s
+        keep = [each is None or each >= limit_s for each in updated_s]
+        if not isinstance(known, _Fresh) or known.keep != keep:
+            known = _Fresh(keep, candidates.where(keep) or candidates)
+            candidates.memo[self._fresh] = known
+        known.oldest_s = min((each for each in updated_s if each is not None), default=inf)
+        return known.left
+
+
+class _ByHint(dict[object, Candidates]):
+    """Candidates by the hint that names them."""
+
+
+@dataclass(slots=True)
+class _Fresh:
+    """What is left of some candidates without those that are stale."""
+
+    keep: list[bool]
+    left: Candidates
+    oldest_s: float = inf
+    """The oldest metrics are at least as young: times move forward only."""
+
+
+def _key(hint: object) -> object:
+    """What to remember a hint by; None if it has parts that cannot be told apart for sure."""
+    if isinstance(hint, str):
+        return hint
+    if isinstance(hint, (list, tuple)) and all(isinstance(part, str) for part in hint):
+        return tuple(hint)
+    return None
 
 
 def _restrict(candidates: Candidates, hint: object) -> Candidates:

@@ -28,7 +28,8 @@ from epp.decision.routing import Router
 from epp.errors import DropReason, ErrorCode, RequestError, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.keys import AGENT_IDENTITY
-from epp.framework.types import Endpoint, InferenceRequest, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Endpoint, InferenceRequest
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.step import Record
 from epp.request.edits import BodyEditList, EditList

@@ -7,7 +7,8 @@ import asyncio
 from epp.decision.ledger import Ledger
 from epp.decision.pipeline import PipelineInUse
 from epp.decision.progress import Progress
-from epp.framework.types import Endpoint, InferenceRequest, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Endpoint, InferenceRequest
 from epp.hooks.runner import HookRunner
 from epp.request.rewrite import Splices
 from epp.seam import Headers

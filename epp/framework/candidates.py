@@ -7,18 +7,29 @@ from functools import cached_property
 from itertools import compress
 from typing import overload
 
-from epp.framework.types import Endpoint, EndpointId, EndpointMetrics
+from epp.framework.types import Endpoint, EndpointId, EndpointMetrics, Freshness
 
 
 class Candidates(Sequence[Endpoint]):
     """An immutable view; every column has the order of the endpoints and is built when first read.
 
-    All metrics are those of one moment, so that every scorer of a decision sees the same numbers.
+    All metrics are those of one moment, so that every scorer of a decision sees the same numbers. Only their age is as of now.
+
+    Args:
+        endpoints: in the order of declaration.
+        metrics: of each endpoint.
+        freshness: of each endpoint; None = none was ever read.
     """
 
-    def __init__(self, endpoints: Sequence[Endpoint], metrics: Sequence[EndpointMetrics]) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        metrics: Sequence[EndpointMetrics],
+        freshness: Sequence[Freshness] | None = None,
+    ) -> None:
         self.endpoints = endpoints
         self.metrics = metrics
+        self._freshness = freshness
         self.memo: dict[object, object] = {}
         """What depends on these candidates alone, by who computed it; for all requests that share this view."""
 
@@ -43,12 +54,32 @@ class Candidates(Sequence[Endpoint]):
         """
         if all(keep):
             return self
-        return Candidates(list(compress(self.endpoints, keep)), list(compress(self.metrics, keep)))
+        freshness = self._freshness
+        return Candidates(
+            list(compress(self.endpoints, keep)),
+            list(compress(self.metrics, keep)),
+            list(compress(freshness, keep)) if freshness is not None else None,
+        )
 
     def select(self, positions: Iterable[int]) -> Candidates:
         """The candidates at these positions, in this order."""
         chosen = list(positions)
-        return Candidates([self.endpoints[i] for i in chosen], [self.metrics[i] for i in chosen])
+        freshness = self._freshness
+        return Candidates(
+            [self.endpoints[i] for i in chosen],
+            [self.metrics[i] for i in chosen],
+            [freshness[i] for i in chosen] if freshness is not None else None,
+        )
+
+    @property
+    def updated_s(self) -> list[float | None]:
+        """``time.monotonic()`` of the last good scrape of each endpoint; None = never read.
+
+        Looked up anew each time, as it moves while metrics and memos stay: a ``per_snapshot`` plugin must not depend on it.
+        """
+        if self._freshness is None:
+            return [None] * len(self.endpoints)
+        return [freshness.updated_s for freshness in self._freshness]
 
     @cached_property
     def ids(self) -> list[EndpointId]:

@@ -17,18 +17,17 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from epp.framework.candidates import Candidates
 from epp.framework.keys import Topology
+from epp.framework.results import ProfileResults, ProfileRunResult, SchedulingResult
 from epp.framework.types import (
     Completion,
     Endpoint,
+    EndpointChange,
     EndpointId,
     EndpointMetrics,
     HeaderView,
     InferenceRequest,
     ParsedBody,
-    ProfileResults,
-    ProfileRunResult,
     ResponseInfo,
-    SchedulingResult,
     StreamingChunk,
 )
 
@@ -303,6 +302,17 @@ class DataSource(Protocol):
     async def close(self) -> None: ...
 
 
+class Extraction(NamedTuple):
+    """What an extractor made of a payload."""
+
+    metrics: EndpointMetrics
+    """``previous`` itself if nothing was read."""
+    problems: Sequence[str] = ()
+    """One sentence for each value that could not be read; it keeps its previous value."""
+    is_fresh: bool = False
+    """It tells how busy the server is: from now on the metrics of the endpoint are as old as this payload."""
+
+
 @runtime_checkable
 class Extractor(Protocol):
     """Reads values from a source's payload."""
@@ -310,10 +320,12 @@ class Extractor(Protocol):
     @property
     def input(self) -> str: ...
 
-    def extract(
-        self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
-    ) -> tuple[EndpointMetrics, Sequence[str]]:
-        """The new metrics, and one sentence for each value that could not be read (it keeps its previous value)."""
+    def extract(self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics) -> Extraction:
+        """What is known of the endpoint now.
+
+        Args:
+            previous: what was known before, also from other extractors.
+        """
         ...
 
 
@@ -344,8 +356,8 @@ class ServesPages(Protocol):
 class ReadsFamilies(Protocol):
     """An Extractor that looks only at some families of a metrics page, so that it may be given those lines alone.
 
-    What it gives depends on these lines and the endpoint alone: while they stay the same it is not asked again, only
-    ``updated_s`` moves.
+    What it gives depends on these lines and the endpoint alone: while they stay the same it is not asked again, its metrics
+    only count as read again.
     """
 
     def families(self, endpoint: Endpoint) -> frozenset[str]:
@@ -436,10 +448,15 @@ class SaturationDetector(Protocol):
 
 
 @runtime_checkable
-class ForgetsEndpoints(Protocol):
-    """A plugin with state per endpoint: told when one is gone."""
+class FollowsEndpoints(Protocol):
+    """A plugin that keeps something for each endpoint. Raising is a defect, which keeps nobody else from hearing."""
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None: ...
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Called once for each change of the pool, after it happened; first of all with the endpoints that are already there.
+
+        Batches come in order, so that what was removed and added is always the pool.
+        """
+        ...
 
 
 @runtime_checkable

@@ -1,11 +1,13 @@
 """Reads a few wanted series of a Prometheus text page, without parsing the rest.
 
 A model server's page has some 60 KB, of which five families matter; a full parse costs 300 times as much as looking for them.
-Source: prometheus/common: expfmt/text_parse.go (format 0.0.4).
+Exemplars, timestamps and the end of an OpenMetrics page are understood, as some servers send one whatever they are asked for.
+Source: prometheus/common: expfmt/text_parse.go (format 0.0.4); OpenMetrics 1.0.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +21,11 @@ MAX_PAGE_BYTES = 8 * 1024 * 1024
 _NO_LABELS: Mapping[str, str] = MappingProxyType({})
 _NAME_ENDS = (b"{", b" ", b"\t", b"\n")
 _FIRST_BYTE = re.compile(rb"\s*[#a-zA-Z_:]")
-_LABEL = re.compile(r'\s*([a-zA-Z_][a-zA-Z0-9_]*)\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*(?:,|$)')
+_LABEL = re.compile(r'\s*(?:([a-zA-Z_][a-zA-Z0-9_]*)|"((?:[^"\\\n]|\\.)*)")\s*=\s*"((?:[^"\\\n]|\\.)*)"\s*(?:,|$)')
+"""A name in quotes may have any characters: Prometheus 3."""
+_LABEL_SET = re.compile(rb'\{((?:[^"}]|"(?:[^"\\]|\\.)*")*)\}')
+_EXEMPLAR = b" # {"
+_END_OF_OPENMETRICS = b"# EOF"
 _ESCAPE = re.compile(r'\\([\\"n])')
 _ESCAPED = {"\\": "\\", '"': '"', "n": "\n"}
 _SPEC = re.compile(r"\s*([a-zA-Z_:][a-zA-Z0-9_:]*)\s*(?:\{(.*)\}\s*)?")
@@ -35,8 +41,8 @@ class Sample(NamedTuple):
 
     labels: Mapping[str, str]
     value: float
-    timestamp_ms: int = 0
-    """0 = none given."""
+    timestamp: float = 0
+    """In milliseconds, of OpenMetrics in seconds: only what is later on one page is told by it. 0 = none given."""
 
 
 def check_page(page: bytes) -> None:
@@ -47,10 +53,15 @@ def check_page(page: bytes) -> None:
     """
     if not page:
         return
-    if page[-1] != 0x0A:
+    if page[-1] != 0x0A and not _ends_as_openmetrics(page):
         raise UnreadablePageError("the metrics page is cut off: its last line has no end")
     if _FIRST_BYTE.match(page) is None and page.strip():
         raise UnreadablePageError(f"this is no Prometheus text page: it begins with {page[:20]!r}")
+
+
+def _ends_as_openmetrics(page: bytes) -> bool:
+    """Its last line says that the page is whole, with or without an end of its own."""
+    return page.endswith(b"\n" + _END_OF_OPENMETRICS) or page == _END_OF_OPENMETRICS
 
 
 class FamilyReader:
@@ -115,23 +126,35 @@ def _sample(name: str, rest: bytes) -> Sample:
     """
     labels = _NO_LABELS
     rest = rest.lstrip(b" \t")
-    # The label set's brace is the last one of a line: values and timestamps have none.
     if rest.startswith(b"{"):
-        close = rest.rfind(b"}")
-        if close < 0:
+        label_set = _LABEL_SET.match(rest)
+        if label_set is None:
             raise ValueError(f"{name}: a label set is not closed")
         try:
-            labels = parse_labels(rest[1:close])
+            labels = parse_labels(label_set.group(1))
         except ValueError as error:
             raise ValueError(f"{name}: {error}") from None
-        rest = rest[close + 1 :]
+        rest = rest[label_set.end() :]
+    rest = rest.partition(_EXEMPLAR)[0]
     fields = rest.split()
     if not 1 <= len(fields) <= 2 or b"_" in rest or rest.endswith(b"\r"):
         raise ValueError(f"{name}: {rest.decode(errors='replace')!r} is no value")
     try:
-        return Sample(labels, float(fields[0]), int(fields[1]) if len(fields) == 2 else 0)
+        return Sample(labels, float(fields[0]), _timestamp(fields[1]) if len(fields) == 2 else 0)
     except ValueError:
         raise ValueError(f"{name}: {rest.decode(errors='replace')!r} is no value") from None
+
+
+def _timestamp(text: bytes) -> float:
+    """As written, which is an integer or, of OpenMetrics, a number of seconds.
+
+    Raises:
+        ValueError: no finite number.
+    """
+    timestamp = float(text)
+    if not math.isfinite(timestamp):
+        raise ValueError
+    return timestamp
 
 
 @lru_cache(maxsize=4096)
@@ -152,10 +175,15 @@ def parse_labels(text: bytes) -> Mapping[str, str]:
             if decoded[position:].strip():
                 raise ValueError(f"the label set {{{decoded}}} is malformed at {decoded[position : position + 20]!r}")
             break
-        name, value = match.groups()
-        labels[name] = _ESCAPE.sub(_unescape, value) if "\\" in value else value
+        bare, quoted, value = match.groups()
+        name = bare or _unescaped(quoted)
+        labels[name] = _unescaped(value)
         position = match.end()
     return MappingProxyType(labels)
+
+
+def _unescaped(text: str) -> str:
+    return _ESCAPE.sub(_unescape, text) if "\\" in text else text
 
 
 def _unescape(match: re.Match[str]) -> str:

@@ -72,8 +72,8 @@ class PluginType:
         reads: what must be prepared for its hooks.
         gate: feature gate without which an instance is inactive.
         per_snapshot: what its filter or scorer returns depends on the candidates alone: their labels, addresses and scraped
-            metrics, not on the request, the time or what it learned. It then runs once for each change of these, not once
-            for each request.
+            metrics, not on the request, the time, the age of metrics or what it learned. It then runs once for each change of
+            these, not once for each request.
         experimental: alpha upstream; ``--allow-experimental-plugins=false`` refuses it.
         header_strip: request headers that this plugin owns: a client's own are removed.
         wait: what a type that is not built waits for, as one short phrase.

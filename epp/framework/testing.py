@@ -10,7 +10,7 @@ from epp.framework.candidates import Candidates
 from epp.framework.data import RequestData
 from epp.framework.handle import Counter, Gauge, Histogram, NoMetrics, PluginContext, PluginMetrics
 from epp.framework.registry import PluginType
-from epp.framework.types import Api, Endpoint, EndpointMetrics, InferenceRequest, ParsedBody
+from epp.framework.types import Api, Endpoint, EndpointMetrics, Freshness, InferenceRequest, ParsedBody
 
 
 class FakeHeaders:
@@ -113,15 +113,19 @@ def make_endpoint(name: str = "a", number: int = 1, **labels: str) -> Endpoint:
     return Endpoint.of(name, f"192.168.1.{number}", 8000, {key.replace("_", "-"): v for key, v in labels.items()})
 
 
-def make_candidates(metrics: Sequence[EndpointMetrics] | int, labels: Sequence[Mapping[str, str]] | None = None) -> Candidates:
-    """Endpoints a, b, c, ... with these metrics (or that many without any) and labels."""
+def make_candidates(
+    metrics: Sequence[EndpointMetrics] | int,
+    labels: Sequence[Mapping[str, str]] | None = None,
+    updated_s: Sequence[float | None] | None = None,
+) -> Candidates:
+    """Endpoints a, b, c, ... with these metrics (or that many without any), labels, and times at which they were read."""
     rows = [EndpointMetrics()] * metrics if isinstance(metrics, int) else list(metrics)
     names = [chr(ord("a") + i) if i < 26 else f"e{i}" for i in range(len(rows))]
     endpoints = [
         Endpoint.of(name, f"192.168.{1 + i // 250}.{1 + i % 250}", 8000, labels[i] if labels else None)
         for i, name in enumerate(names)
     ]
-    return Candidates(endpoints, rows)
+    return Candidates(endpoints, rows, [Freshness(at_s) for at_s in updated_s] if updated_s is not None else None)
 
 
 def make_request(

@@ -1,18 +1,14 @@
-"""The records that plugins see: endpoints, requests, results."""
+"""The records that plugins see: endpoints, requests, responses. What scheduling made of them is in ``results``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, NewType, Protocol, TypeVar
+from typing import Any, NamedTuple, NewType, Protocol
 
-if TYPE_CHECKING:
-    from epp.framework.candidates import Candidates
-    from epp.framework.data import DataKey, RequestData
-
-T = TypeVar("T")
+from epp.framework.data import DataKey, RequestData
 
 Json = object
 """Anything that a JSON document can hold: dict, list, str, int, float, bool or None."""
@@ -82,8 +78,25 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class EndpointChange:
+    """A change of the pool as one batch. What was removed goes first: an endpoint that moved is removed and added.
+
+    Without the endpoints that are gone, and with those that came, what a follower knows is again the whole pool.
+    """
+
+    added: tuple[Endpoint, ...] = ()
+    updated: tuple[Endpoint, ...] = ()
+    """As they are now: labels or other metadata changed, address and port did not."""
+    removed: tuple[Endpoint, ...] = ()
+    """As they were."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointMetrics:
-    """What the last good scrape said. ``None`` = never read, so that a scorer states what it makes of it."""
+    """What the last good scrape said; when that was is a ``Freshness``, as it moves while the values stay.
+
+    ``None`` = never read, so that a scorer states what it makes of it.
+    """
 
     waiting_queue: int | None = None
     """Requests waiting in the server."""
@@ -99,29 +112,23 @@ class EndpointMetrics:
     """Tokens per KV block; 0 = unknown."""
     cache_num_blocks: int = 0
     """KV blocks in the server; 0 = unknown."""
-    updated_s: float | None = None
-    """``time.monotonic()`` of the last scrape that gave at least one value."""
     attributes: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
-    """What other extractors read, by their key: model lists, topology, custom scalars."""
-
-    def read_again(self, now_s: float) -> EndpointMetrics:
-        """The same, as read now."""
-        return EndpointMetrics(
-            self.waiting_queue,
-            self.running_requests,
-            self.kv_cache_usage,
-            self.active_models,
-            self.waiting_models,
-            self.max_active_models,
-            self.cache_block_size,
-            self.cache_num_blocks,
-            now_s,
-            self.attributes,
-        )
+    """What other extractors read, by their key: model lists, topology, custom scalars. Compared with ``==``."""
 
 
 UNSCRAPED = EndpointMetrics()
 """The metrics of an endpoint that was never read."""
+
+
+@dataclass(slots=True)
+class Freshness:
+    """When the metrics of an endpoint were last read. It moves with every scrape, also below a snapshot that stays.
+
+    Written by the ``EndpointStore`` alone.
+    """
+
+    updated_s: float | None = None
+    """``time.monotonic()`` of the last scrape that gave at least one value; None = never."""
 
 
 class Api(StrEnum):
@@ -216,64 +223,6 @@ class InferenceRequest:
             ValueError: one of the keys was written before.
         """
         return replace(self, data=self.data.overlaid(more))
-
-
-@dataclass(slots=True)
-class ProfileRunResult:
-    """What one SchedulingProfile picked."""
-
-    targets: tuple[Endpoint, ...]
-    """Best first, never empty."""
-    candidates: Candidates
-    """Those that passed the filters."""
-    totals: Sequence[float]
-    """Weighted score sums, shape ``(len(candidates),)``."""
-
-
-class ProfileResults(dict[str, "ProfileRunResult | None"]):
-    """What the profiles of one scheduling cycle picked, by name in the order they ran; None = ran and failed, or skipped."""
-
-    __slots__ = ("published",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.published: dict[DataKey[Any], object] = {}
-
-    def publish(self, key: DataKey[T], value: T) -> None:
-        """Let the profiles that run next read ``value`` as data of the request. The request itself does not change."""
-        self.published[key] = value
-
-    def take_published(self) -> dict[DataKey[Any], object]:
-        """What was published since the last time."""
-        published, self.published = self.published, {}
-        return published
-
-
-@dataclass(slots=True)
-class SchedulingResult:
-    """What the ProfileHandler made of all profile runs."""
-
-    primary: str
-    """Name of the profile whose targets the request goes to."""
-    profiles: dict[str, ProfileRunResult | None]
-    """By profile name, in the order they ran; None = ran and failed, or skipped."""
-    targets: tuple[Endpoint, ...]
-    """The primary profile's, best first. A handler may have replaced their ports by that of a proxy in front of them; the
-    profile's own targets are as they were picked."""
-    prefill: str = "prefill"
-    """Name of the profile whose first target computes the prompt, if it ran."""
-    encode: str = "encode"
-    """Name of the profile whose targets encode media, if it ran."""
-
-    @property
-    def target(self) -> Endpoint:
-        """The endpoint the request should go to."""
-        return self.targets[0]
-
-    def targets_of(self, profile: str) -> tuple[Endpoint, ...]:
-        """What a profile picked, best first; empty if it picked nothing or did not run."""
-        run = self.profiles.get(profile)
-        return () if run is None else run.targets
 
 
 class Cause(StrEnum):

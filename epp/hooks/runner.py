@@ -16,8 +16,9 @@ from epp.errors import ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.direct import DirectReply, DirectRequest, DirectResponder
 from epp.framework.interfaces import HeaderEdits
+from epp.framework.results import SchedulingResult
 from epp.framework.rewriting import BodyEdits
-from epp.framework.types import Completion, EndpointId, InferenceRequest, ResponseInfo, SchedulingResult, StreamingChunk
+from epp.framework.types import Completion, EndpointId, InferenceRequest, ResponseInfo, StreamingChunk
 from epp.hooks.slots import Hook, Hooks
 from epp.plugin_calls.step import IN_TASK, MayWait, Record
 from epp.telemetry.decision_record import ScreenRecord

@@ -10,7 +10,7 @@ from epp.framework.interfaces import Role
 from epp.telemetry import log
 from epp.telemetry.metrics import Metrics, PluginLabels
 
-EXTENSION_POINTS = {
+EXTENSION_POINTS: dict[str, str] = {
     Role.FILTER: "Filter",
     Role.SCORER: "Scorer",
     Role.PICKER: "Picker",
@@ -37,7 +37,7 @@ _logger = log.get("epp.plugins")
 class Defects(Protocol):
     """Where plugins that misbehave are reported; logs and counts."""
 
-    def plugin_failed(self, role: Role, type_name: str, name: str, problem: str | Exception) -> None: ...
+    def plugin_failed(self, role: str, type_name: str, name: str, problem: str | Exception) -> None: ...
 
 
 class PluginDefects:
@@ -46,10 +46,14 @@ class PluginDefects:
     def __init__(self, metrics: Metrics, clock: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._clock = clock
-        self._last_s: dict[tuple[str, Role], float] = {}
+        self._last_s: dict[tuple[str, str], float] = {}
 
-    def plugin_failed(self, role: Role, type_name: str, name: str, problem: str | Exception) -> None:
-        """Count it; log it unless it was logged a moment ago."""
+    def plugin_failed(self, role: str, type_name: str, name: str, problem: str | Exception) -> None:
+        """Count it; log it unless it was logged a moment ago.
+
+        Args:
+            role: in which it failed, or the name of a protocol that needs no role.
+        """
         point = EXTENSION_POINTS.get(role, str(role))
         self._metrics.plugin_error(PluginLabels(point, type_name, name))
         now = self._clock()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
+from epp.datalayer.membership import Follower
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.decision.admission import LegacyAdmission
 from epp.decision.pipeline import Pipeline
@@ -13,6 +14,7 @@ from epp.framework.interfaces import (
     DataSource,
     Extractor,
     Filter,
+    FollowsEndpoints,
     Parser,
     Picker,
     ProfileHandler,
@@ -177,6 +179,15 @@ class PipelineBuilder:
         )
         observe = self._metrics.plugin_duration(PluginLabels(point or EXTENSION_POINTS[role], kind, name)).observe
         return CallWatch(role, kind, name, self._defects, observe, guard, point=point)
+
+
+def followers(instances: Instances) -> list[Follower]:
+    """The plugins that follow the endpoints."""
+    return [
+        Follower(instances.config.plugin(name).type.type, name, plugin)
+        for name, plugin in instances.by_name.items()
+        if isinstance(plugin, FollowsEndpoints)
+    ]
 
 
 def data_sources(instances: Instances) -> list[SourceBinding]:

@@ -34,5 +34,4 @@ class PoolNumbers:
     def ready_endpoints(self) -> int:
         """Endpoints with fresh metrics."""
         oldest = self._clock() - self._fresh_s
-        metrics = self._store.snapshot().metrics
-        return sum([each.updated_s is not None and each.updated_s >= oldest for each in metrics])
+        return sum([updated_s is not None and updated_s >= oldest for updated_s in self._store.snapshot().updated_s])

@@ -8,33 +8,9 @@ from datetime import UTC, datetime
 from epp.config.loaded import Instances
 from epp.datalayer.collector import Collector
 from epp.datalayer.store import EndpointStore
-from epp.framework.interfaces import ForgetsEndpoints, HasState
+from epp.framework.interfaces import HasState
 from epp.framework.types import Endpoint
 from epp.telemetry.pool import EndpointSample, PoolSnapshot
-
-
-class _Forgetting:
-    """Tells plugins with state per endpoint that one is gone."""
-
-    def __init__(self, plugins: list[ForgetsEndpoints]) -> None:
-        self._plugins = plugins
-
-    def endpoint_added(self, endpoint: Endpoint) -> None:
-        pass
-
-    def endpoint_updated(self, endpoint: Endpoint) -> None:
-        pass
-
-    def endpoint_removed(self, endpoint: Endpoint) -> None:
-        for plugin in self._plugins:
-            plugin.endpoint_removed(endpoint.id)
-
-
-def forget_departed(store: EndpointStore, instances: Instances) -> None:
-    """Let plugins forget endpoints that leave."""
-    plugins = [plugin for plugin in instances.by_name.values() if isinstance(plugin, ForgetsEndpoints)]
-    if plugins:
-        store.subscribe(_Forgetting(plugins))
 
 
 def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float) -> PoolSnapshot:
@@ -42,8 +18,8 @@ def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float) 
     snapshot = store.snapshot()
     now = time.monotonic()
     samples = []
-    for endpoint, metrics in zip(snapshot.endpoints, snapshot.metrics, strict=True):
-        age = now - metrics.updated_s if metrics.updated_s is not None else None
+    for endpoint, metrics, updated_s in zip(snapshot.endpoints, snapshot.metrics, snapshot.updated_s, strict=True):
+        age = now - updated_s if updated_s is not None else None
         samples.append(
             EndpointSample(
                 name=endpoint.name,
@@ -77,11 +53,11 @@ def endpoints(store: EndpointStore, collector: Collector) -> object:
                 "maxActiveModels": metrics.max_active_models,
                 "cacheBlockSize": metrics.cache_block_size,
                 "cacheNumBlocks": metrics.cache_num_blocks,
-                "ageSeconds": round(now - metrics.updated_s, 3) if metrics.updated_s is not None else None,
+                "ageSeconds": round(now - updated_s, 3) if updated_s is not None else None,
                 "attributes": dict(metrics.attributes),
                 "scraping": _scraping(collector, endpoint, now),
             }
-            for endpoint, metrics in zip(snapshot.endpoints, snapshot.metrics, strict=True)
+            for endpoint, metrics, updated_s in zip(snapshot.endpoints, snapshot.metrics, snapshot.updated_s, strict=True)
         ]
     }
 

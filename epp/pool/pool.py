@@ -13,6 +13,7 @@ from typing import cast
 
 from epp.config.loaded import LoadedConfig
 from epp.datalayer.collector import TIMEOUT_S, Collector
+from epp.datalayer.membership import PluginFollowers
 from epp.datalayer.objects import ObjectStore
 from epp.datalayer.page_rounds import make_page_reader
 from epp.datalayer.store import EndpointStore
@@ -28,7 +29,7 @@ from epp.framework.prometheus_text import MAX_PAGE_BYTES
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
-from epp.pool.build import data_sources
+from epp.pool.build import data_sources, followers
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
 from epp.pool.settings import PoolSettings
@@ -87,6 +88,7 @@ class Pool:
         self._object_files: ObjectsFiles | None = None
         self._stopped = asyncio.Event()
         self._retiring: list[Generation] = []
+        self._followers: dict[Generation, PluginFollowers] = {}
         metrics.watch_requests(lambda: self.ledger.by_labels)
         metrics.watch_pool(self.snapshot)
 
@@ -98,7 +100,7 @@ class Pool:
         Raises:
             ConfigError, OSError: discovery failed or ended. Whatever a plugin raises when it is started.
         """
-        pages.forget_departed(self.store, self.generation.instances)
+        self._follow(self.generation)
         self._start_objects()
         await self.generation.start()
         _logger.info("metrics pages", reader="native" if self.collector.has_reader else "event loop")
@@ -122,7 +124,7 @@ class Pool:
             raise
         self._metrics.config_reloaded(succeeded=True)
         old, self.generation = self.generation, generation
-        pages.forget_departed(self.store, generation.instances)
+        self._follow(generation)
         self.director.use(generation.in_use)
         self._metrics.config_loaded(config.sha256, time.time())
         collector, self.collector = self.collector, self._collector_of(generation)
@@ -254,6 +256,12 @@ class Pool:
         if task is not None:
             task.cancel()
 
+    def _follow(self, generation: Generation) -> None:
+        """Tell its plugins of the endpoints, from those that are there on."""
+        followers_ = self._followers[generation] = PluginFollowers(followers(generation.instances), self._services.defects)
+        self.store.subscribe(followers_)
+
     def _retired(self, generation: Generation) -> None:
         self._retiring.remove(generation)
+        self.store.unsubscribe(self._followers.pop(generation))
         _ = self._spawn(generation.stop(), "retired configuration")

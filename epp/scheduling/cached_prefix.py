@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 
 from epp.framework.data import DataKey
 from epp.framework.keys import PrefixMatch
-from epp.framework.types import EndpointId, InferenceRequest, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import EndpointId, InferenceRequest
 
 MatchKey = DataKey[dict[EndpointId, PrefixMatch]]
 """Where one producer writes its matches."""

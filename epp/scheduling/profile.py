@@ -12,7 +12,8 @@ from itertools import takewhile
 from epp.errors import DropReason, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Filter, Picker, Scorer
-from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult
+from epp.framework.results import ProfileRunResult
+from epp.framework.types import Endpoint, InferenceRequest
 from epp.plugin_calls.guard import LEFT_OUT
 from epp.plugin_calls.step import CallWatch, Record
 from epp.telemetry.decision_record import FilterRecord, ProfileRecord, ScoreRecord

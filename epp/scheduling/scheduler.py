@@ -12,7 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from epp.errors import RequestError, SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import ProfileHandler
-from epp.framework.types import InferenceRequest, ProfileResults, ProfileRunResult, SchedulingResult
+from epp.framework.results import ProfileResults, ProfileRunResult, SchedulingResult
+from epp.framework.types import InferenceRequest
 from epp.plugin_calls.step import CallWatch, Record
 from epp.scheduling.profile import Profile
 from epp.telemetry.decision_record import ProfileRecord

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pydantic import Field, ValidationInfo, field_validator
 
 from epp.framework.handle import MetricsFlags, PluginContext
-from epp.framework.interfaces import Extractor, Role
+from epp.framework.interfaces import Extraction, Extractor, Role
 from epp.framework.params import Params
 from epp.framework.registry import Alias, PluginType
 from epp.framework.types import Endpoint, EndpointMetrics
@@ -57,9 +57,10 @@ class CoreMetricsExtractor:
     """Reads the page of each endpoint by the mapping of its engine.
 
     Reads: labels (the engine). Writes: waiting_queue, running_requests, kv_cache_usage, active_models, waiting_models,
-    max_active_models, cache_block_size, cache_num_blocks, updated_s, and attributes for custom metrics.
+    max_active_models, cache_block_size, cache_num_blocks, and attributes for custom metrics.
     Missing data: a value that cannot be read keeps its last one and is named; adapters are cleared when their series is gone.
-    Several engines on one page: counts and blocks are summed, KV usage is averaged, the smallest block size counts.
+    Several engines or models on one page: counts and blocks are summed, KV usage is averaged, the smallest block size counts.
+    Their labels are known whichever way a series was named; of series that differ in others the first counts, and that is told.
     Source: llm-d-router: pkg/epp/framework/plugins/datalayer/extractor/metrics/extractor.go
     """
 
@@ -70,11 +71,9 @@ class CoreMetricsExtractor:
         self._default = self._readers[default]
         self._label = label
 
-    def extract(
-        self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
-    ) -> tuple[EndpointMetrics, Sequence[str]]:
+    def extract(self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics) -> Extraction:
         """The metrics of a page; ``previous`` itself if nothing could be read."""
-        return self._reader(endpoint).read(payload, previous, now_s)
+        return self._reader(endpoint).read(payload, previous)
 
     def families(self, endpoint: Endpoint) -> frozenset[str]:
         """The names that the mapping of its engine has."""

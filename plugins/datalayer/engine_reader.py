@@ -8,12 +8,16 @@ from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
+from epp.framework.interfaces import Extraction
 from epp.framework.prometheus_text import FamilyReader, Sample, SeriesSpec
 from epp.framework.types import EndpointMetrics
 from plugins.datalayer.engines import Engine
+from plugins.datalayer.ranks import ranks_of
 
 logger = logging.getLogger(__name__)
 
+MAX_FRACTION = 2.0
+"""A little above 1 is rounding; above this it is another unit, in which every server would look full."""
 _NO_MODELS: frozenset[str] = frozenset()
 
 
@@ -33,8 +37,8 @@ class EngineReader:
         """Names of the samples that are looked at."""
         self._warned_block_sizes = False
 
-    def read(self, page: bytes, previous: EndpointMetrics, now_s: float) -> tuple[EndpointMetrics, list[str]]:
-        """The new metrics (``previous`` itself if nothing was read), and a sentence for each value that could not be read."""
+    def read(self, page: bytes, previous: EndpointMetrics) -> Extraction:
+        """What the page says; nothing is new of a value that it does not give."""
         reading = _Reading(page, self._families, self.engine)
         engine = self.engine
         waiting = reading.count(engine.queued)
@@ -44,7 +48,7 @@ class EngineReader:
         lora = reading.latest(engine.lora)
         attributes = reading.attributes(engine.custom, previous.attributes)
         if not reading.is_fruitful:
-            return previous, reading.problems
+            return Extraction(previous, reading.problems)
         active, waiting_models, max_active = _NO_MODELS, _NO_MODELS, 0
         if lora is not None:
             active = _adapters(lora.labels.get("running_lora_adapters", ""))
@@ -60,10 +64,9 @@ class EngineReader:
             max_active_models=max_active,
             cache_block_size=previous.cache_block_size if block_size is None else block_size,
             cache_num_blocks=previous.cache_num_blocks if num_blocks is None else num_blocks,
-            updated_s=now_s,
             attributes=attributes,
         )
-        return metrics, reading.problems
+        return Extraction(metrics, reading.problems, is_fresh=True)
 
     def _cache(self, reading: _Reading) -> tuple[int | None, int | None]:
         """(tokens per block, blocks); None = keep the previous value."""
@@ -73,7 +76,7 @@ class EngineReader:
         block_size = self._smallest(block_sizes) if block_sizes else None
         blocks = sum(num_blocks) if num_blocks else None
         has_both = block_sizes and num_blocks
-        info = [] if engine.cache_info is None or has_both else reading.ranks(engine.cache_info)
+        info = [] if engine.cache_info is None or has_both else reading.infos(engine.cache_info)
         if info and not block_sizes:
             sizes = [reading.label_int(sample, engine.block_size_label) or 0 for sample in info]
             block_size = self._smallest(sizes)
@@ -124,6 +127,9 @@ class _Reading:
             self._miss(alternatives[0])
             return None
         values = self._finite(alternatives[0], found)
+        if values and max(values) > MAX_FRACTION:
+            self.problems.append(f"{alternatives[0]} is {max(values):g}; a fraction from 0 to 1 is needed, not a percentage")
+            return None
         if not values:
             return None
         return sum(min(max(value, 0.0), 1.0) for value in values) / len(values)
@@ -149,8 +155,11 @@ class _Reading:
         read: dict[str, object] = {}
         for key, spec in custom:
             values = self._finite(spec, self._required(spec))
-            if values:
-                read[key] = math.fsum(values)
+            total = sum(values)
+            if not math.isfinite(total):
+                self.problems.append(f"{spec} adds up to {total}, not a number")
+            elif values:
+                read[key] = total
         return MappingProxyType({**previous, **read})
 
     def label_int(self, sample: Sample, label: str) -> int | None:
@@ -178,18 +187,17 @@ class _Reading:
 
     def ranks(self, spec: SeriesSpec) -> list[Sample]:
         """One matching sample for each rank; [] = the series is missing."""
-        samples = self._matching(spec)
-        if len(samples) < 2:
-            return samples
-        is_better = _greater if self._engine.ranks_repeat else _later
-        labels = self._engine.rank_labels
-        best: dict[tuple[str, ...], Sample] = {}
-        for sample in samples:
-            rank = tuple(sample.labels.get(label, "") for label in labels)
-            known = best.get(rank)
-            if known is None or is_better(sample, known):
-                best[rank] = sample
-        return list(best.values())
+        return self._ranks(spec, ())
+
+    def infos(self, spec: SeriesSpec) -> list[Sample]:
+        """The same of the info series, whose labels are values."""
+        return self._ranks(spec, (self._engine.block_size_label, self._engine.num_blocks_label))
+
+    def _ranks(self, spec: SeriesSpec, payload: tuple[str, ...]) -> list[Sample]:
+        ranks = ranks_of(self._matching(spec), self._engine.rank_labels, payload)
+        if ranks.problem:
+            self.problems.append(f"{spec} {ranks.problem}")
+        return ranks.samples
 
     def _required(self, spec: SeriesSpec) -> list[Sample]:
         ranks = self.ranks(spec)
@@ -233,14 +241,6 @@ class _Reading:
         if values:
             self.is_fruitful = True
         return values
-
-
-def _later(sample: Sample, known: Sample) -> bool:
-    return sample.timestamp_ms > known.timestamp_ms
-
-
-def _greater(sample: Sample, known: Sample) -> bool:
-    return sample.value > known.value
 
 
 @lru_cache(maxsize=1024)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from epp.framework.params import Params
 from epp.framework.prometheus_text import SeriesSpec
+from plugins.datalayer.ranks import PART_LABELS
 
 DEFAULT_ENGINE = "vllm"
 RESERVED_NAME = "default"
@@ -57,7 +58,7 @@ class EngineConfig(Params):
     custom_metrics: tuple[CustomMetric, ...] = Field((), strict=False, description="Further series, as attributes.")
     path: str = Field("", description='Path of the page on this kind of server; "" = the source\'s.')
     rank_label: str | None = Field(
-        None, description='Label that tells the engines of one page apart; "" = none. Default: the built-in engine\'s.'
+        None, description='One more label that tells the engines of one page apart; "" = no label does, not even a known one.'
     )
 
     @field_validator("name")
@@ -100,10 +101,8 @@ class Engine:
     block_size: SeriesSpec | None = None
     num_blocks: SeriesSpec | None = None
     custom: tuple[tuple[str, SeriesSpec], ...] = ()
-    rank_labels: tuple[str, ...] = ()
+    rank_labels: tuple[str, ...] = PART_LABELS
     """Labels by which the engines (ranks) of one page differ."""
-    ranks_repeat: bool = False
-    """Series of one rank show the same number several times (tensor-parallel workers): the greatest counts."""
     path: str = ""
     is_built_in: bool = True
 
@@ -132,10 +131,9 @@ def optional_spec(text: str) -> SeriesSpec | None:
 
 def engine_from(config: EngineConfig) -> Engine:
     """The engine that an entry of the configuration describes."""
-    built_in = BUILT_IN.get(config.name)
-    rank_labels = built_in.rank_labels if built_in else ()
+    rank_labels: tuple[str, ...] = PART_LABELS
     if config.rank_label is not None:
-        rank_labels = (config.rank_label,) if config.rank_label else ()
+        rank_labels = (config.rank_label, *PART_LABELS) if config.rank_label else ()
     return Engine(
         name=config.name,
         queued=optional_spec(config.queued_requests_spec),
@@ -149,7 +147,6 @@ def engine_from(config: EngineConfig) -> Engine:
         num_blocks=optional_spec(config.cache_num_blocks_spec),
         custom=tuple((m.attribute_key, SeriesSpec.parse(m.metric_spec)) for m in config.custom_metrics),
         rank_labels=rank_labels,
-        ranks_repeat=built_in.ranks_repeat if built_in else False,
         path=config.path,
         is_built_in=False,
     )
@@ -173,7 +170,6 @@ BUILT_IN: Mapping[str, Engine] = {
             kv_usage=kv_usage_specs("vllm:kv_cache_usage_perc"),
             lora=SeriesSpec("vllm:lora_requests_info"),
             cache_info=SeriesSpec("vllm:cache_config_info"),
-            rank_labels=("engine",),
         ),
         Engine(
             name="sglang",
@@ -185,8 +181,6 @@ BUILT_IN: Mapping[str, Engine] = {
             num_blocks_label="num_pages",
             block_size=SeriesSpec("sglang:page_size"),
             num_blocks=SeriesSpec("sglang:num_pages"),
-            rank_labels=("dp_rank",),
-            ranks_repeat=True,
         ),
         Engine(
             name="trtllm-serve",
@@ -209,7 +203,6 @@ BUILT_IN: Mapping[str, Engine] = {
             name="triton",
             queued=SeriesSpec("nv_inference_pending_request_count"),
             running=SeriesSpec("nv_inference_exec_count"),
-            rank_labels=("model", "version"),  # one series for each model of the server
         ),
     )
 }

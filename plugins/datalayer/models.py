@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated
 
@@ -12,7 +12,7 @@ import orjson
 from pydantic import AfterValidator, Field, model_validator
 
 from epp.framework.handle import PluginContext
-from epp.framework.interfaces import DataSource, Extractor, Role
+from epp.framework.interfaces import DataSource, Extraction, Extractor, Role
 from epp.framework.keys import SERVED_MODELS, ServedModel
 from epp.framework.params import NoParams, parse_duration
 from epp.framework.registry import Alias, Gate, PluginType
@@ -119,22 +119,20 @@ class ModelsExtractor:
 
     input = OUTPUT
 
-    def extract(
-        self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
-    ) -> tuple[EndpointMetrics, Sequence[str]]:
+    def extract(self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics) -> Extraction:
         """The metrics with the list; ``previous`` itself if it has not changed. The age of the metrics stays."""
         document = orjson.loads(payload)
         entries = document.get("data") if isinstance(document, dict) else None
         if entries is not None and not isinstance(entries, list):
-            return previous, ("data is not a list",)
+            return Extraction(previous, ("data is not a list",))
         if not isinstance(document, dict):
-            return previous, ("the answer is not an object",)
+            return Extraction(previous, ("the answer is not an object",))
         read = [_model(entry) for entry in entries or ()]
         models = tuple([model for model in read if model is not None])
         problems = (f"{len(read) - len(models)} entries of data have no id",) if len(models) < len(read) else ()
         if previous.attributes.get(SERVED_MODELS.name) == models:
-            return previous, problems
-        return replace(previous, attributes={**previous.attributes, SERVED_MODELS.name: models}), problems
+            return Extraction(previous, problems)
+        return Extraction(replace(previous, attributes={**previous.attributes, SERVED_MODELS.name: models}), problems)
 
 
 def _model(entry: Json) -> ServedModel | None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from pydantic import Field
 
 from epp.framework.handle import PluginContext
-from epp.framework.interfaces import Role
+from epp.framework.interfaces import Extraction, Role
 from epp.framework.keys import TOPOLOGY, Topology
 from epp.framework.params import Params
 from epp.framework.registry import PluginType
@@ -48,14 +47,12 @@ class TopologyExtractor:
         """Where the endpoint runs."""
         return self._labels.topology(endpoint)
 
-    def extract(
-        self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
-    ) -> tuple[EndpointMetrics, Sequence[str]]:
+    def extract(self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics) -> Extraction:
         """The metrics with the attribute; ``previous`` itself if it is there already."""
         topology = self.topology(endpoint)
         if previous.attributes.get(TOPOLOGY.name) == topology:
-            return previous, ()
-        return replace(previous, attributes={**previous.attributes, TOPOLOGY.name: topology}), ()
+            return Extraction(previous)
+        return Extraction(replace(previous, attributes={**previous.attributes, TOPOLOGY.name: topology}))
 
 
 def _create(context: PluginContext, params: TopologyExtractorParams) -> TopologyExtractor:

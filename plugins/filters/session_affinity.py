@@ -8,7 +8,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.keys import SESSION_ID
 from epp.framework.registry import PluginType, Reads
-from epp.framework.types import EndpointId, InferenceRequest, ResponseInfo, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import EndpointChange, InferenceRequest, ResponseInfo
 from plugins.shared.session_affinity import (
     SESSION_ID_HEADER,
     SESSION_TOKEN_HEADER,
@@ -50,9 +51,9 @@ class SessionAffinityFilter:
         """Tell the client its endpoint, where the strategy does."""
         self._affinity.response_received(request, result, response, edits)
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None:
-        """Forget the endpoint."""
-        self._affinity.endpoint_removed(endpoint_id)
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Forget those that are gone."""
+        self._affinity.endpoints_changed(change)
 
     def debug_state(self) -> object:
         """Sessions by endpoint."""

@@ -64,7 +64,8 @@ class UtilizationDetector:
         """>= 1.0 means full."""
         now = self._clock()
         count = len(candidates)
-        fresh = [score for score in map(self._fullness, candidates.metrics, repeat(now)) if score is not None]
+        scores = map(self._fullness, candidates.metrics, candidates.updated_s, repeat(now))
+        fresh = [score for score in scores if score is not None]
         self._note_stale(count - len(fresh), count, now)
         if not count:
             return 1.0
@@ -76,8 +77,8 @@ class UtilizationDetector:
         """The candidates below the thresholds, or all."""
         queue, usage, now = self._queue * self._headroom, self._usage * self._headroom, self._clock()
         kept = [
-            self._is_fresh(metrics, now) and (metrics.waiting_queue or 0) < queue and _usage(metrics) < usage
-            for metrics in candidates.metrics
+            self._is_fresh(updated_s, now) and (metrics.waiting_queue or 0) < queue and _usage(metrics) < usage
+            for metrics, updated_s in zip(candidates.metrics, candidates.updated_s, strict=True)
         ]
         return candidates.where(kept) or candidates
 
@@ -85,14 +86,14 @@ class UtilizationDetector:
         """How many endpoints had stale metrics when it was last asked."""
         return {"staleEndpoints": self._stale}
 
-    def _fullness(self, metrics: EndpointMetrics, now_s: float) -> float | None:
+    def _fullness(self, metrics: EndpointMetrics, updated_s: float | None, now_s: float) -> float | None:
         """None if the metrics are stale."""
-        if not self._is_fresh(metrics, now_s):
+        if not self._is_fresh(updated_s, now_s):
             return None
         return max((metrics.waiting_queue or 0) / self._queue, _usage(metrics) / self._usage)
 
-    def _is_fresh(self, metrics: EndpointMetrics, now_s: float) -> bool:
-        return metrics.updated_s is not None and now_s - metrics.updated_s <= self._max_age_s
+    def _is_fresh(self, updated_s: float | None, now_s: float) -> bool:
+        return updated_s is not None and now_s - updated_s <= self._max_age_s
 
     def _note_stale(self, stale: int, count: int, now_s: float) -> None:
         self._stale = stale

@@ -16,14 +16,15 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits
 from epp.framework.keys import LATENCY_PREDICTION, LatencyPrediction, MediaMatch, PrefixMatch
 from epp.framework.prompt import BYTES_PER_TOKEN, prompt_tokens
+from epp.framework.results import SchedulingResult
 from epp.framework.types import (
     Cause,
     Completion,
     Endpoint,
+    EndpointChange,
     EndpointId,
     InferenceRequest,
     ResponseInfo,
-    SchedulingResult,
     StreamingChunk,
 )
 from plugins.latency.features import Columns, Inputs, Load, columns, scaled_output_cap
@@ -264,10 +265,11 @@ class LatencyForecaster:
 
     # State
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None:
-        """Forget the endpoint."""
-        self._flights.forget(endpoint_id)
-        self._predictor.forget(endpoint_id)
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Forget those that are gone."""
+        for endpoint in change.removed:
+            self._flights.forget(endpoint.id)
+            self._predictor.forget(endpoint.id)
 
     def debug_state(self) -> object:
         """Requests by endpoint, and what was learned."""

@@ -10,7 +10,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, PreRequest, Role
 from epp.framework.params import Params, ProfileReference
 from epp.framework.registry import Alias, PluginType
-from epp.framework.types import InferenceRequest, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import InferenceRequest
 from plugins.shared.disaggregation import ENCODE_HEADERS, HEADERS_HANDLER, PREFILL_HEADERS, is_elsewhere, write_stage_headers
 
 TYPE = HEADERS_HANDLER

@@ -16,7 +16,8 @@ from epp.framework.keys import IN_FLIGHT_LOAD, PREFIX_CACHE_MATCH, TOKENIZED_PRO
 from epp.framework.params import Int, Params, PluginReference
 from epp.framework.prompt import prompt_tokens
 from epp.framework.registry import PluginType
-from epp.framework.types import Completion, EndpointId, InferenceRequest, SchedulingResult, StreamingChunk
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Completion, EndpointChange, EndpointId, InferenceRequest, StreamingChunk
 
 TYPE = "inflight-load-producer"
 
@@ -166,9 +167,10 @@ class InflightLoadProducer:
         """Count the request off; nothing happens if it is not counted."""
         self._release(id(request))
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None:
-        """Forget the endpoint; one that comes back under the same id begins at 0."""
-        self._loads.pop(endpoint_id, None)
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Forget those that are gone; one that comes back under the same id begins at 0."""
+        for endpoint in change.removed:
+            self._loads.pop(endpoint.id, None)
 
     def debug_state(self) -> object:
         """What is in flight by endpoint."""

@@ -11,7 +11,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, ProfileHandler, Role, SchedulingProfile
 from epp.framework.params import Int, Params
 from epp.framework.registry import PluginType
-from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.framework.results import ProfileRunResult, SchedulingResult
+from epp.framework.types import InferenceRequest
 from plugins.shared.disaggregation import DATA_PARALLEL_HEADER, at_port, name_rank
 
 TYPE = "data-parallel-profile-handler"

@@ -13,7 +13,8 @@ from epp.framework.interfaces import Decider, HeaderEdits, ProfileHandler, Role,
 from epp.framework.keys import PEER_ENDPOINT
 from epp.framework.params import Deprecated, Params, PluginReference, ProfileReference, mixed_forms
 from epp.framework.registry import PluginType
-from epp.framework.types import Endpoint, InferenceRequest, ProfileResults, ProfileRunResult, SchedulingResult
+from epp.framework.results import ProfileResults, ProfileRunResult, SchedulingResult
+from epp.framework.types import Endpoint, InferenceRequest
 from plugins.shared.disaggregation import (
     ENCODE_HEADERS,
     NO_DECODE,

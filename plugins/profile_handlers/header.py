@@ -12,7 +12,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import ProfileHandler, Role, SchedulingProfile
 from epp.framework.params import Params, ProfileReference
 from epp.framework.registry import PluginType, Reads
-from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.framework.results import ProfileRunResult, SchedulingResult
+from epp.framework.types import InferenceRequest
 
 TYPE = "header-profile-handler"
 

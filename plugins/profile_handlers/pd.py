@@ -16,7 +16,8 @@ from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.params import Int, Params, PluginReference, ProfileReference, exclusive
 from epp.framework.prompt import BYTES_PER_TOKEN
 from epp.framework.registry import PluginType
-from epp.framework.types import Api, Endpoint, EndpointId, InferenceRequest, Json, ProfileRunResult, SchedulingResult
+from epp.framework.results import ProfileRunResult, SchedulingResult
+from epp.framework.types import Api, Endpoint, EndpointId, InferenceRequest, Json
 from plugins.shared.disaggregation import (
     DATA_PARALLEL_HEADER,
     ENCODE_HEADERS,

@@ -9,7 +9,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import ProfileHandler, Role, SchedulingProfile
 from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
-from epp.framework.types import InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.framework.results import ProfileRunResult, SchedulingResult
+from epp.framework.types import InferenceRequest
 
 TYPE = "single-profile-handler"
 

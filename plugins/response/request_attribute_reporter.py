@@ -12,7 +12,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import ResponseComplete, Role
 from epp.framework.params import Params
 from epp.framework.registry import PluginType
-from epp.framework.types import Completion, InferenceRequest, SchedulingResult, Usage
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Completion, InferenceRequest, Usage
 from plugins.response.expression import EvaluationError, MissingMemberError, compile_expression
 
 TYPE = "request-attribute-reporter"

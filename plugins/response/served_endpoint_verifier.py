@@ -6,7 +6,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, ResponseReceived, Role
 from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
-from epp.framework.types import InferenceRequest, ResponseInfo, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import InferenceRequest, ResponseInfo
 
 TYPE = "destination-endpoint-served-verifier"
 HEADER = "x-conformance-test-served-endpoint"

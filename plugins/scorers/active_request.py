@@ -14,7 +14,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.params import Ignored, Int, Params, format_duration, parse_duration
 from epp.framework.registry import PluginType
-from epp.framework.types import Completion, EndpointId, InferenceRequest, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Completion, EndpointChange, EndpointId, InferenceRequest
 
 TYPE = "active-request-scorer"
 DEFAULT_TIMEOUT_S = 120.0
@@ -113,9 +114,10 @@ class ActiveRequestScorer:
         """Stop counting the request; nothing happens if it is not counted."""
         self._release(id(request))
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None:
-        """Forget the endpoint; one that comes back under the same id begins at 0."""
-        self._loads.pop(endpoint_id, None)
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Forget those that are gone; one that comes back under the same id begins at 0."""
+        for endpoint in change.removed:
+            self._loads.pop(endpoint.id, None)
 
     def debug_state(self) -> object:
         """Requests in flight by endpoint."""

@@ -14,7 +14,8 @@ from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.params import Int, Params, PluginReference
 from epp.framework.registry import PluginType
-from epp.framework.types import EndpointId, InferenceRequest, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import EndpointChange, EndpointId, InferenceRequest
 
 TYPE = "no-hit-lru-scorer"
 DEFAULT_SIZE = 1024
@@ -81,9 +82,10 @@ class NoHitLruScorer:
         if prefill and prefill[0].id != result.target.id:
             self._touch(prefill[0].id)
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None:
-        """Forget the endpoint; one that comes back under the same id was never used."""
-        self._last_used.pop(endpoint_id, None)
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Forget those that are gone; one that comes back under the same id was never used."""
+        for endpoint in change.removed:
+            self._last_used.pop(endpoint.id, None)
 
     def debug_state(self) -> object:
         """Endpoints of cold requests, least recent first."""

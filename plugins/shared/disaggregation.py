@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits
-from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.framework.results import ProfileRunResult, SchedulingResult
+from epp.framework.types import Endpoint, InferenceRequest
 
 HEADERS_HANDLER = "disagg-headers-handler"
 """Type of the plugin that writes the headers if it is declared; otherwise the profile handler does."""

@@ -18,7 +18,8 @@ from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.keys import AGENT_IDENTITY, SESSION_ID
 from epp.framework.params import Int, Params, PluginReference, ProfileReference
-from epp.framework.types import Endpoint, EndpointId, InferenceRequest, ResponseInfo, SchedulingResult
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Endpoint, EndpointChange, EndpointId, InferenceRequest, ResponseInfo
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,7 @@ class Affinity(Protocol):
         self, request: InferenceRequest, result: SchedulingResult, response: ResponseInfo, edits: HeaderEdits
     ) -> None: ...
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None: ...
+    def endpoints_changed(self, change: EndpointChange) -> None: ...
 
     def debug_state(self) -> object: ...
 
@@ -157,7 +158,7 @@ class TokenAffinity:
         if endpoint is not None:
             edits.set(self._header, base64.b64encode(endpoint.id.encode()).decode())
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None:
+    def endpoints_changed(self, change: EndpointChange) -> None:
         """Nothing is remembered."""
 
     def debug_state(self) -> object:
@@ -258,11 +259,12 @@ class RememberedAffinity:
     ) -> None:
         """Nothing is sent to the client."""
 
-    def endpoint_removed(self, endpoint_id: EndpointId) -> None:
-        """Forget the endpoint: its sessions are bound anew, also if it comes back under the same id."""
-        seat = self._seats.pop(endpoint_id, None)
-        if seat is not None:
-            seat.is_gone = True
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        """Forget those that are gone: their sessions are bound anew, also if one comes back under the same id."""
+        for endpoint in change.removed:
+            seat = self._seats.pop(endpoint.id, None)
+            if seat is not None:
+                seat.is_gone = True
 
     def debug_state(self) -> object:
         """Sessions by endpoint; those that expired are counted until the next sweep."""

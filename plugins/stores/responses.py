@@ -18,8 +18,9 @@ from epp.framework.direct import DirectReply, DirectRequest
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
 from epp.framework.registry import Gate, PluginType, Reads
+from epp.framework.results import SchedulingResult
 from epp.framework.rewriting import BodyEdits
-from epp.framework.types import Api, Cause, Completion, InferenceRequest, Json, SchedulingResult
+from epp.framework.types import Api, Cause, Completion, InferenceRequest, Json
 from plugins.stores.api import ResponsesApi, UnknownError, named
 from plugins.stores.backend import Backend, MemoryBackend, StoreError
 from plugins.stores.items import Item, input_items

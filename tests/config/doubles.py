@@ -100,7 +100,7 @@ class NumbersExtractor(Instance):
 
     input = "numbers"
 
-    def extract(self, payload: bytes, endpoint: object, previous: object, now_s: float) -> object:
+    def extract(self, payload: bytes, endpoint: object, previous: object) -> object:
         raise NotImplementedError
 
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.registry import PluginType, Reads
-from epp.framework.types import Completion, InferenceRequest, ResponseInfo, SchedulingResult, StreamingChunk
+from epp.framework.results import SchedulingResult
+from epp.framework.types import Completion, InferenceRequest, ResponseInfo, StreamingChunk
 
 
 def double(plugin: object, *roles: Role, name: str = "", every_chunk: bool = True) -> PluginType:

@@ -84,7 +84,6 @@ def server(
         kv_cache_usage=kv_cache_usage,
         active_models=frozenset(adapters),
         max_active_models=MAX_LORA,
-        updated_s=time.monotonic(),
     )
     return Server(Endpoint.of(name, address, port), metrics)
 
@@ -214,7 +213,7 @@ class Picker:
         """Make these the endpoints."""
         self.store.replace_all([server.endpoint for server in servers])
         for server in servers:
-            self.store.set_metrics(server.endpoint.id, server.metrics)
+            self.store.set_metrics(server.endpoint.id, server.metrics, time.monotonic())
 
     # ── life ──
 

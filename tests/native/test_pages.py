@@ -68,7 +68,7 @@ def _read(name: str, page: bytes) -> list[tuple[str, str, int]] | str:
 
 
 def _comparable(sample: Sample) -> tuple[str, str, int]:
-    return repr(sorted(sample.labels.items())), repr(sample.value), sample.timestamp_ms
+    return repr(sorted(sample.labels.items())), repr(sample.value), sample.timestamp
 
 
 def _checked(page: bytes) -> str:
@@ -121,7 +121,7 @@ def test_an_engine_says_of_an_excerpt_what_it_says_of_the_page(page: bytes) -> N
     """Values and problems."""
     excerpt = _cut(page, sorted(READER.families))
     if isinstance(excerpt, bytes):
-        assert repr(READER.read(excerpt, UNSCRAPED, 1.0)) == repr(READER.read(page, UNSCRAPED, 1.0))
+        assert repr(READER.read(excerpt, UNSCRAPED)) == repr(READER.read(page, UNSCRAPED))
 
 
 @given(st.binary(max_size=60) | st.binary(max_size=60).map(lambda page: page + b"\n"))
@@ -140,7 +140,7 @@ def test_pages_of_engines(engine: Engine) -> None:
     reader = EngineReader(engine)
     for text in (*PAGES, pages.full_page(), pages.full_page(engines=8)):
         excerpt = page_excerpt(text.encode(), sorted(reader.families))
-        assert reader.read(excerpt, UNSCRAPED, 1.0) == reader.read(text.encode(), UNSCRAPED, 1.0)
+        assert reader.read(excerpt, UNSCRAPED) == reader.read(text.encode(), UNSCRAPED)
         assert len(excerpt) < 2000
 
 
@@ -352,8 +352,8 @@ async def test_pages_reach_the_store_without_a_task() -> None:
         endpoint = server.endpoint()
         async with collecting(endpoint) as (collector, store):
             await until(lambda: store.metrics(endpoint.id).waiting_queue == 3)
-            first = store.metrics(endpoint.id)
-            await until(lambda: store.metrics(endpoint.id).updated_s != first.updated_s)
+            first = store.updated_s(endpoint.id)
+            await until(lambda: store.updated_s(endpoint.id) != first)
             assert store.metrics(endpoint.id).waiting_queue == 3, "the same page again is only newer"
             assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("scrape")]
             server.respond = reset

@@ -48,10 +48,10 @@ metrics = st.builds(
     active_models=adapters,
     waiting_models=adapters,
     max_active_models=st.integers(0, 4),
-    updated_s=st.none() | st.sampled_from([999.7, 999.9, 1000.0]),
     attributes=st.fixed_dictionaries({}, optional={"heat": st.floats() | st.integers(0, 3) | st.just("much")}),
 )
-"""Times are those of a FakeClock that was not moved."""
+times = st.none() | st.sampled_from([999.7, 999.9, 1000.0])
+"""Those of a FakeClock that was not moved."""
 
 labels = st.fixed_dictionaries({}, optional={key: st.sampled_from(values) for key, values in LABELS.items()})
 
@@ -61,9 +61,9 @@ totals = st.lists(st.floats(-10, 1000, allow_nan=False) | st.sampled_from([0.0, 
 
 @st.composite
 def candidates(draw: st.DrawFn, min_size: int = 0) -> Candidates:
-    """Endpoints a, b, c, ... with metrics and labels."""
-    rows = draw(st.lists(st.tuples(metrics, labels), min_size=min_size, max_size=MAX_ENDPOINTS))
-    return make_candidates([row for row, _ in rows], [row for _, row in rows])
+    """Endpoints a, b, c, ... with metrics, labels and ages."""
+    rows = draw(st.lists(st.tuples(metrics, labels, times), min_size=min_size, max_size=MAX_ENDPOINTS))
+    return make_candidates(*(list(column) for column in zip(*rows, strict=True))) if rows else make_candidates([])
 
 
 milliseconds = st.sampled_from([-50.0, -1.0, 0.0, 1.0, 50.0]) | st.floats(-1e6, 1e6)

@@ -12,10 +12,19 @@ import pytest
 
 import plugins
 from epp.framework.candidates import Candidates
-from epp.framework.interfaces import HOOK_ROLES, SCHEDULING_ROLES, ForgetsEndpoints
+from epp.framework.interfaces import HOOK_ROLES, SCHEDULING_ROLES, FollowsEndpoints
 from epp.framework.registry import PluginType
 from epp.framework.testing import FakeClock, FakeHeaders, RecordedEdits, make_context, make_plugin, make_request
-from epp.framework.types import Endpoint, EndpointMetrics, InferenceRequest, ResponseInfo, StreamingChunk, Usage
+from epp.framework.types import (
+    Endpoint,
+    EndpointChange,
+    EndpointMetrics,
+    Freshness,
+    InferenceRequest,
+    ResponseInfo,
+    StreamingChunk,
+    Usage,
+)
 from tests.property.test_plugins import VARIANTS
 from tests.unit.plugins.flights import begin, decided, end
 from tests.unit.plugins.test_plugin_types import MINIMAL
@@ -85,11 +94,11 @@ async def serve_many(plugin: Any, clock: FakeClock, first: int) -> None:
     """Requests to endpoints that leave afterwards; then a day passes."""
     for number in range(first, first + REQUESTS):
         pair = [Endpoint.of(f"{name}{number}", "10.0.0.1", 8000, {"tier": f"t{number}"}) for name in "ab"]
-        metrics = EndpointMetrics(waiting_queue=1, running_requests=1, kv_cache_usage=0.5, updated_s=clock())
-        await serve(plugin, number, Candidates(pair, [metrics, metrics]))
-        if isinstance(plugin, ForgetsEndpoints):
+        metrics = EndpointMetrics(waiting_queue=1, running_requests=1, kv_cache_usage=0.5)
+        await serve(plugin, number, Candidates(pair, [metrics, metrics], [Freshness(clock())] * 2))
+        if isinstance(plugin, FollowsEndpoints):
             for endpoint in pair:
-                plugin.endpoint_removed(endpoint.id)
+                plugin.endpoints_changed(EndpointChange(removed=(endpoint,)))
     clock.advance(DAY_S)
     lasting = [Endpoint.of(name, "10.0.0.1", 8000) for name in "ab"]
     await serve(plugin, 0, Candidates(lasting, [EndpointMetrics()] * 2))

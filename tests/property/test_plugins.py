@@ -17,9 +17,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 import plugins
 from epp.framework.candidates import Candidates
 from epp.framework.handle import PluginContext
-from epp.framework.interfaces import DataProducer, ForgetsEndpoints, HasState, ResponseComplete, Role
+from epp.framework.interfaces import DataProducer, FollowsEndpoints, HasState, ResponseComplete, Role
+from epp.framework.results import SchedulingResult
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import Endpoint, InferenceRequest, SchedulingResult
+from epp.framework.types import Endpoint, EndpointChange, Freshness, InferenceRequest
 from plugins.scorers import precise_prefix_cache, prefix_cache
 from plugins.scorers.active_request import ActiveRequestScorer
 from plugins.scorers.no_hit_lru import NoHitLruScorer
@@ -176,6 +177,29 @@ def test_what_a_filter_of_a_snapshot_keeps_does_not_depend_on_the_request(
     assert list(create().filter(other[2](), endpoints)) == kept
 
 
+def of_another_age(candidates: Candidates) -> Candidates:
+    """The same, all read a moment ago."""
+    return Candidates(candidates.endpoints, candidates.metrics, [Freshness(1000.0) for _ in candidates])
+
+
+@pytest.mark.parametrize("create", per_snapshot(Role.SCORER))
+@given(decision=decisions())
+@settings(max_examples=20, deadline=None)
+def test_scores_of_a_snapshot_do_not_depend_on_its_age(create: Callable[[], Any], decision: Decision) -> None:
+    endpoints, _, new_request = decision
+    scores = list(map(clamp, create().score(new_request(), endpoints)))
+    assert list(map(clamp, create().score(new_request(), of_another_age(endpoints)))) == scores
+
+
+@pytest.mark.parametrize("create", per_snapshot(Role.FILTER))
+@given(decision=decisions())
+@settings(max_examples=20, deadline=None)
+def test_what_a_filter_of_a_snapshot_keeps_does_not_depend_on_its_age(create: Callable[[], Any], decision: Decision) -> None:
+    endpoints, _, new_request = decision
+    kept = list(create().filter(new_request(), endpoints))
+    assert list(create().filter(new_request(), of_another_age(endpoints))) == kept
+
+
 @pytest.mark.parametrize("create", built(Role.SCORER))
 @given(decision=decisions())
 @settings(max_examples=20, deadline=None)
@@ -210,7 +234,7 @@ def test_filters_keep_a_subsequence_whatever_the_order(create: Callable[[], Any]
 
 def remembering() -> list[Any]:
     """Instances of all built types that see decisions and hear of endpoints that leave."""
-    return [case for case in built(Role.PRE_REQUEST) if isinstance(case.values[0](), ForgetsEndpoints)]
+    return [case for case in built(Role.PRE_REQUEST) if isinstance(case.values[0](), FollowsEndpoints)]
 
 
 @pytest.mark.parametrize("create", remembering())
@@ -225,7 +249,7 @@ def test_endpoints_that_left_are_forgotten(create: Callable[[], Any], sent: list
         if is_over and isinstance(plugin, ResponseComplete):
             end(plugin, request, result)
     for endpoint in endpoints:
-        plugin.endpoint_removed(endpoint.id)
+        plugin.endpoints_changed(EndpointChange(removed=(endpoint,)))
         if isinstance(plugin, HasState):
             assert endpoint.id not in json.dumps(plugin.debug_state())
 
@@ -324,7 +348,7 @@ class ActiveRequestMachine(RuleBasedStateMachine):
     @rule(position=st.integers(0, 2))
     def remove_endpoint(self, position: int) -> None:
         gone = self.endpoints[position]
-        self.scorer.endpoint_removed(gone.id)
+        self.scorer.endpoints_changed(EndpointChange(removed=(gone,)))
         for flight in self.model:
             flight.counted = [endpoint for endpoint in flight.counted if endpoint is not gone]
 

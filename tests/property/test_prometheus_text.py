@@ -63,7 +63,7 @@ def test_every_family_is_read_as_a_full_parser_reads_it(page: str) -> None:
             timestamp_ms = float(sample.timestamp) * 1000 if sample.timestamp is not None else 0
             expected.setdefault(sample.name, []).append(_key(sample.labels, sample.value, timestamp_ms))
     for name in NAMES:
-        read = [_key(dict(s.labels), s.value, s.timestamp_ms) for s in FamilyReader(name).read(page.encode())]
+        read = [_key(dict(s.labels), s.value, s.timestamp) for s in FamilyReader(name).read(page.encode())]
         assert read == expected.get(name, [])
 
 

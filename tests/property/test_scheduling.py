@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from epp.errors import SchedulingError
 from epp.framework.candidates import Candidates
+from epp.framework.results import ProfileRunResult
 from epp.framework.testing import make_candidates, make_request
-from epp.framework.types import InferenceRequest, ProfileRunResult
+from epp.framework.types import InferenceRequest
 from tests.unit.scheduling.doubles import Does, keep, make_profile
 
 REQUEST = make_request()

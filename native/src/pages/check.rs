@@ -5,9 +5,12 @@ use std::fmt::Write;
 /// How much of a wrong page is quoted.
 const QUOTED: usize = 20;
 
+/// The last line of an OpenMetrics page, which says that it is whole, with or without an end of its own.
+const END_OF_OPENMETRICS: &[u8] = b"# EOF";
+
 /// What is wrong with a page; None if nothing is, as with an empty one.
 pub fn problem(page: &[u8]) -> Option<String> {
-    if page.last()? != &b'\n' {
+    if page.last()? != &b'\n' && !ends_as_openmetrics(page) {
         return Some("the metrics page is cut off: its last line has no end".into());
     }
     let first = page.iter().find(|byte| !is_blank(**byte))?;
@@ -16,6 +19,10 @@ pub fn problem(page: &[u8]) -> Option<String> {
     }
     let start = &page[..page.len().min(QUOTED)];
     Some(format!("this is no Prometheus text page: it begins with {}", quoted(start)))
+}
+
+fn ends_as_openmetrics(page: &[u8]) -> bool {
+    page.strip_suffix(END_OF_OPENMETRICS).is_some_and(|rest| rest.last().is_none_or(|&byte| byte == b'\n'))
 }
 
 /// What Python strips.
@@ -53,14 +60,16 @@ mod tests {
 
     #[test]
     fn pages_that_are_whole() {
-        for page in ["", "a 1\n", "# HELP a b\n", "\n\n \n", "\r\n\x0b a 1\n", ":a 1\n", "_ 1\n"] {
+        for page in ["", "a 1\n", "# HELP a b\n", "\n\n \n", "\r\n\x0b a 1\n", ":a 1\n", "_ 1\n", "a 1\n# EOF", "# EOF"] {
             assert_eq!(problem(page.as_bytes()), None, "{page:?}");
         }
     }
 
     #[test]
     fn pages_that_are_none() {
-        assert!(problem(b"a 1\nb 2").is_some_and(|text| text.contains("cut off")));
+        for page in [&b"a 1\nb 2"[..], b"a 1 # EOF", b"a 1\n# EO"] {
+            assert!(problem(page).is_some_and(|text| text.contains("cut off")));
+        }
         let texts = [
             (&b"{\"a\": 'b\\'}\t\r\x00\xff............\n"[..], r#"b'{"a": \'b\\\'}\t\r\x00\xff.....'"#),
             (b"<a 'b'>\n", r#"b"<a 'b'>\n""#),

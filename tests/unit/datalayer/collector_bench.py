@@ -13,7 +13,7 @@ from epp.datalayer.collector import Collector
 from epp.datalayer.page_rounds import Page
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.datalayer.store import EndpointStore
-from epp.framework.interfaces import PageAddress
+from epp.framework.interfaces import Extraction, PageAddress
 from epp.framework.types import Endpoint, EndpointMetrics
 
 
@@ -164,13 +164,11 @@ class Extractor:
         self.problems = problems
         self.reads = reads
 
-    def extract(
-        self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
-    ) -> tuple[EndpointMetrics, Sequence[str]]:
+    def extract(self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics) -> Extraction:
         if self.error is not None:
             raise self.error
-        metrics = EndpointMetrics(waiting_queue=int(payload), updated_s=now_s) if self.reads else previous
-        return metrics, self.problems
+        metrics = EndpointMetrics(waiting_queue=int(payload)) if self.reads else previous
+        return Extraction(metrics, self.problems, self.reads)
 
 
 class Bench:

@@ -133,6 +133,7 @@ CASES = (
     _good("empty", ok(b""), page=b""),
     _good("empty, in chunks", chunked(), page=b""),
     _good("blank lines", ok(b" \n\t\r\n\n"), page=b" \n\t\r\n\n"),
+    _good("OpenMetrics", ok(PAGE + b"# EOF"), page=PAGE + b"# EOF"),
     _good("as large as allowed", ok(_HUGE), page=_HUGE),
     # ── connections ──
     _good("kept", ok(PAGE), fetches=3),

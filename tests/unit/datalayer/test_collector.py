@@ -17,7 +17,7 @@ from epp.datalayer.collector import Collector, effective_interval_s
 from epp.datalayer.page_rounds import BURST, MAX_SLOT_TICKS, SLOT_PAGES, TICK_S
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.datalayer.store import EndpointStore
-from epp.framework.interfaces import PageAddress
+from epp.framework.interfaces import Extraction, PageAddress
 from epp.framework.testing import make_plugin
 from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
 from plugins.datalayer.core_metrics import PLUGIN as CORE_METRICS
@@ -136,7 +136,7 @@ async def test_an_endpoint_that_hangs_delays_no_other() -> None:
     bench.collector = bench.make()
     bench.add("a", "b")
     async with bench.running(1.0):
-        assert bench.store.metrics(EndpointId("default/b")).updated_s == pytest.approx(bench.time.now_s, abs=0.05)
+        assert bench.store.updated_s(EndpointId("default/b")) == pytest.approx(bench.time.now_s, abs=0.05)
         assert bench.store.metrics(A) is UNSCRAPED
 
 
@@ -163,6 +163,22 @@ async def test_failures_slow_down_and_the_first_success_ends_that(make_bench: Ma
         attempts = len(times)
         await bench.time.run(1.0)
         assert len(times) - attempts == 20
+        assert (state.consecutive_failures, state.is_failing) == (0, False)
+
+
+async def test_a_page_as_before_the_failures_ends_the_slowing_down_too(make_bench: MakeBench) -> None:
+    bench = make_bench(Families())
+    bench.add("a")
+    async with bench.running(1.0):
+        bench.source.error = ConnectionRefusedError("refused")
+        await bench.time.run(30.0)
+        bench.source.error = None
+        await bench.time.run(5.5)
+        attempts = len(bench.source.times["a"])
+        await bench.time.run(1.0)
+        assert len(bench.source.times["a"]) - attempts == 20
+        state = bench.collector.state(A)
+        assert state is not None
         assert (state.consecutive_failures, state.is_failing) == (0, False)
 
 
@@ -369,9 +385,9 @@ async def test_many_pages_at_once_are_handled_in_several_turns(monkeypatch: pyte
     written: Counter[int] = Counter()
     write = bench.store.set_metrics
 
-    def counted(endpoint_id: EndpointId, metrics: EndpointMetrics) -> bool:
+    def counted(endpoint_id: EndpointId, metrics: EndpointMetrics, updated_s: float | None) -> bool:
         written[bench.time.wake_ups] += 1
-        return write(endpoint_id, metrics)
+        return write(endpoint_id, metrics, updated_s)
 
     monkeypatch.setattr(bench.store, "set_metrics", counted)
     async with bench.running(TICK_S):
@@ -386,11 +402,9 @@ class Families(Extractor):
     def families(self, endpoint: Endpoint) -> frozenset[str]:
         return frozenset({"q"})
 
-    def extract(
-        self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
-    ) -> tuple[EndpointMetrics, Sequence[str]]:
+    def extract(self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics) -> Extraction:
         self.asked += 1
-        return super().extract(payload, endpoint, previous, now_s)
+        return super().extract(payload, endpoint, previous)
 
 
 async def test_the_same_page_again_is_only_newer(make_bench: MakeBench) -> None:
@@ -401,13 +415,29 @@ async def test_the_same_page_again_is_only_newer(make_bench: MakeBench) -> None:
         assert extractor.asked == 1
         metrics = bench.store.metrics(A)
         assert metrics.waiting_queue == 7
-        assert metrics.updated_s == pytest.approx(bench.time.now_s, abs=0.06)
+        assert bench.store.updated_s(A) == pytest.approx(bench.time.now_s, abs=0.06)
+        snapshot = bench.store.snapshot()
+        await bench.time.run(1.0)
+        assert bench.store.snapshot() is snapshot, "only the age has changed"
+        assert snapshot.updated_s == [pytest.approx(bench.time.now_s, abs=0.06)]
         bench.store.set_metrics(A, replace(metrics, attributes={"other": 1}))
         await bench.time.run(0.2)
         assert extractor.asked == 2, "what another source wrote is seen"
         bench.store.upsert(Endpoint.of("a", "10.0.0.1", 8000, {"l": "v"}))
         await bench.time.run(0.2)
         assert extractor.asked == 3, "what is read may depend on labels"
+
+
+async def test_another_page_with_the_same_values_changes_the_age_alone(make_bench: MakeBench) -> None:
+    bench = make_bench(Extractor())
+    bench.add("a")
+    async with bench.running(1.0):
+        snapshot = bench.store.snapshot()
+        columns = snapshot.candidates.waiting_queue
+        await bench.time.run(1.0)
+        assert bench.store.snapshot() is snapshot
+        assert snapshot.candidates.waiting_queue is columns
+        assert snapshot.candidates.updated_s == [pytest.approx(bench.time.now_s, abs=0.06)]
 
 
 @pytest.mark.parametrize(
@@ -421,11 +451,9 @@ async def test_the_same_page_is_read_again_unless_all_was_well(make_bench: MakeB
     calls: list[bytes] = []
 
     class Watching(Extractor):
-        def extract(
-            self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics, now_s: float
-        ) -> tuple[EndpointMetrics, Sequence[str]]:
+        def extract(self, payload: bytes, endpoint: Endpoint, previous: EndpointMetrics) -> Extraction:
             calls.append(payload)
-            return extractors[-1].extract(payload, endpoint, previous, now_s)
+            return extractors[-1].extract(payload, endpoint, previous)
 
     class WatchingFamilies(Watching, Families):
         pass
@@ -490,15 +518,15 @@ async def test_a_page_that_cannot_be_handled_ends_nothing(
     bench.add("a", "b")
     write = bench.store.set_metrics
 
-    def broken(endpoint_id: EndpointId, metrics: EndpointMetrics) -> bool:
+    def broken(endpoint_id: EndpointId, metrics: EndpointMetrics, updated_s: float | None) -> bool:
         if endpoint_id == A:
             raise LookupError("bug")
-        return write(endpoint_id, metrics)
+        return write(endpoint_id, metrics, updated_s)
 
     monkeypatch.setattr(bench.store, "set_metrics", broken)
     async with bench.running(1.0):
         assert len(bench.source.times["a"]) >= 20
-        assert bench.store.metrics(EndpointId("default/b")).updated_s == pytest.approx(bench.time.now_s, abs=0.06)
+        assert bench.store.updated_s(EndpointId("default/b")) == pytest.approx(bench.time.now_s, abs=0.06)
     assert "LookupError" in caplog.text
 
 

@@ -14,7 +14,6 @@ from epp.framework.types import UNSCRAPED, Endpoint, EndpointMetrics
 from plugins.datalayer.core_metrics import ENGINE_LABEL, LEGACY_ENGINE_LABEL, PLUGIN
 from tests.unit.datalayer import pages
 
-NOW_S = 50.0
 BEFORE = EndpointMetrics(
     waiting_queue=40,
     running_requests=41,
@@ -24,7 +23,6 @@ BEFORE = EndpointMetrics(
     max_active_models=2,
     cache_block_size=43,
     cache_num_blocks=44,
-    updated_s=1.0,
 )
 
 Values = tuple[int | None, int | None, float | None, int, int]
@@ -45,8 +43,9 @@ def extract(
     context = make_context()
     context.metrics_flags = MetricsFlags(specs=flags or {})
     extractor = make_plugin(PLUGIN, parameters, context)
-    metrics, problems = extractor.extract(page.encode(), server(engine), previous, NOW_S)
-    return metrics, list(problems)
+    extraction = extractor.extract(page.encode(), server(engine), previous)
+    assert extraction.is_fresh == (extraction.metrics is not previous)
+    return extraction.metrics, list(extraction.problems)
 
 
 def values(metrics: EndpointMetrics) -> Values:
@@ -93,7 +92,6 @@ def test_pages_of_engines(page: str, engine: str, expected: Values) -> None:
     metrics, problems = extract(page, engine)
     assert values(metrics) == pytest.approx(expected)
     assert problems == []
-    assert metrics.updated_s == NOW_S
 
 
 def test_adapters_are_those_of_the_latest_series() -> None:
@@ -123,7 +121,6 @@ def test_an_empty_page_changes_nothing_and_names_what_is_missing() -> None:
 def test_a_single_value_is_stored_and_the_others_are_named() -> None:
     metrics, problems = extract("vllm:num_requests_waiting 5\n", previous=BEFORE)
     assert values(metrics) == (5, 41, 0.42, 43, 44)
-    assert metrics.updated_s == NOW_S
     assert problems == [
         "vllm:num_requests_running is not on the page",
         "vllm:kv_cache_usage_perc is not on the page",
@@ -143,7 +140,7 @@ def test_a_single_value_is_stored_and_the_others_are_named() -> None:
         pytest.param(
             {"waiting": "vllm:num_requests_waiting 7 200\nvllm:num_requests_waiting 8 200"},
             {"waiting_queue": 7},
-            "",
+            "vllm:num_requests_waiting has one series twice, with 7 and 8; the first one is used",
             id="the first of equal timestamps",
         ),
         pytest.param(
@@ -257,19 +254,10 @@ def test_values_of_a_vllm_page(lines: dict[str, str], expected: dict[str, object
     assert problems == ([problem] if problem else [])
 
 
-def test_the_greatest_of_repeating_ranks_counts() -> None:
-    page = "".join(
-        f'sglang:num_queue_reqs{{dp_rank="{dp}",tp_rank="{tp}"}} {value}\n'
-        for dp, tp, value in ((0, 0, 3), (0, 1, 4), (1, 0, 5), (1, 1, 5))
-    )
-    metrics, _ = extract(page, "sglang")
-    assert metrics.waiting_queue == 9
-
-
 def test_different_block_sizes_give_the_smallest_and_one_warning(caplog: pytest.LogCaptureFixture) -> None:
     page = pages.VLLM_TWO_ENGINES.replace('block_size="16",engine="1"', 'block_size="8",engine="1"')
     extractor = make_plugin(PLUGIN)
-    read = [extractor.extract(page.encode(), server(), UNSCRAPED, NOW_S)[0] for _ in range(2)]
+    read = [extractor.extract(page.encode(), server(), UNSCRAPED)[0] for _ in range(2)]
     assert [metrics.cache_block_size for metrics in read] == [8, 8]
     assert len(caplog.records) == 1
 
@@ -288,7 +276,7 @@ def test_different_block_sizes_give_the_smallest_and_one_warning(caplog: pytest.
 def test_the_engine_of_an_endpoint(labels: dict[str, str], engine: str) -> None:
     page = b"vllm:num_requests_waiting 1\nsglang:num_queue_reqs 2\n"
     endpoint = Endpoint.of("a", "10.0.0.1", 8000, labels)
-    metrics, _ = make_plugin(PLUGIN).extract(page, endpoint, UNSCRAPED, NOW_S)
+    metrics = make_plugin(PLUGIN).extract(page, endpoint, UNSCRAPED).metrics
     assert metrics.waiting_queue == {"vllm": 1, "sglang": 2}[engine]
 
 
@@ -296,7 +284,7 @@ def test_another_engine_label_and_default_engine() -> None:
     extractor = make_plugin(PLUGIN, {"engineLabelKey": "engine", "defaultEngine": "sglang"})
     page = b"vllm:num_requests_waiting 1\nsglang:num_queue_reqs 2\n"
     for labels, expected in (({"engine": "vllm"}, 1), ({LEGACY_ENGINE_LABEL: "vllm"}, 1), ({}, 2)):
-        metrics, _ = extractor.extract(page, Endpoint.of("a", "10.0.0.1", 8000, labels), UNSCRAPED, NOW_S)
+        metrics = extractor.extract(page, Endpoint.of("a", "10.0.0.1", 8000, labels), UNSCRAPED).metrics
         assert metrics.waiting_queue == expected
 
 
@@ -333,7 +321,7 @@ def test_the_document_goes_before_flags() -> None:
     context = make_context()
     context.metrics_flags = MetricsFlags(specs={"queued": "flag_queue"})
     extractor = make_plugin(PLUGIN, {"engineConfigs": [{"name": "vllm", "queuedRequestsSpec": "own_queue"}]}, context)
-    metrics, _ = extractor.extract(b"own_queue 1\nflag_queue 2\n", server(), UNSCRAPED, NOW_S)
+    metrics = extractor.extract(b"own_queue 1\nflag_queue 2\n", server(), UNSCRAPED).metrics
     assert metrics.waiting_queue == 1
     assert [parameter for parameter, _ in context.warnings] == ["engineConfigs"]
 
@@ -358,13 +346,6 @@ def test_custom_metrics_become_attributes() -> None:
     later, problems = extract("q 2\nbar 1\n", "mine", metrics, parameters)
     assert later.attributes == {"foo": 12.0, "bar": 1.0}
     assert problems == ["foo_total is not on the page"]
-
-
-def test_ranks_of_a_configured_engine_are_told_apart_by_its_label() -> None:
-    page = 'q{shard="0"} 1\nq{shard="1"} 2\n'
-    for rank_label, expected in ((None, 1), ("shard", 3)):
-        config = {"name": "mine", "queuedRequestsSpec": "q"} | ({"rankLabel": rank_label} if rank_label else {})
-        assert extract(page, "mine", parameters={"engineConfigs": [config]})[0].waiting_queue == expected
 
 
 @pytest.mark.parametrize(
@@ -414,11 +395,11 @@ def test_the_old_type_name_is_an_alias() -> None:
 def test_a_page_of_eight_engines_is_read_in_half_a_millisecond() -> None:
     extractor = make_plugin(PLUGIN)
     page = pages.full_page(341_000, engines=8).encode()
-    extractor.extract(page, server(), UNSCRAPED, NOW_S)
+    extractor.extract(page, server(), UNSCRAPED)
 
     def once_s() -> float:
         start = time.process_time()
-        extractor.extract(page, server(), UNSCRAPED, NOW_S)
+        extractor.extract(page, server(), UNSCRAPED)
         return time.process_time() - start
 
     assert min(once_s() for _ in range(20)) < 0.0005

@@ -9,8 +9,8 @@ from epp.framework.prometheus_text import FamilyReader, Sample, SeriesSpec, Unre
 
 @pytest.mark.parametrize(
     "page",
-    [b"", b"\n", b"a 1\n", b"# HELP a b\n", b'_x{l="v"} 1\n', b":x 1\n", b"\n\na 1\n"],
-    ids=["empty", "blank", "sample", "comment", "underscore", "colon", "blank lines first"],
+    [b"", b"\n", b"a 1\n", b"# HELP a b\n", b'_x{l="v"} 1\n', b":x 1\n", b"\n\na 1\n", b"a 1\n# EOF", b"# EOF"],
+    ids=["empty", "blank", "sample", "comment", "underscore", "colon", "blank lines", "OpenMetrics", "OpenMetrics, empty"],
 )
 def test_whole_pages(page: bytes) -> None:
     check_page(page)
@@ -21,6 +21,7 @@ def test_whole_pages(page: bytes) -> None:
     [
         pytest.param(b"a 1\nb 1", "cut off", id="M21 last line without an end"),
         pytest.param(b"a 1\nb{", "cut off", id="cut in a label set"),
+        pytest.param(b"a 1 # EOF", "cut off", id="the end of OpenMetrics within a line"),
         pytest.param(b'{"iterations": []}\n', "no Prometheus text page", id="JSON"),
         pytest.param(b"[]\n", "no Prometheus text page", id="JSON list"),
         pytest.param(b"<html></html>\n", "no Prometheus text page", id="HTML"),
@@ -45,6 +46,13 @@ def test_what_is_no_whole_page(page: bytes, message: str) -> None:
         pytest.param(b"ab 1\n", [], id="only a longer name"),
         pytest.param(b"", [], id="empty page"),
         pytest.param(b"a -Inf\na 1e3\n", [Sample({}, float("-inf")), Sample({}, 1000.0)], id="values"),
+        pytest.param(b"a 1E-3\n", [Sample({}, 0.001)], id="exponent"),
+        pytest.param(b'a{l="}"} 1 # {trace_id="b}c"} 0.5 17.2\n', [Sample({"l": "}"}, 1.0)], id="exemplar"),
+        pytest.param(b'a{l=" # {"} 1 5 # {} 1\n', [Sample({"l": " # {"}, 1.0, 5)], id="exemplar behind a timestamp"),
+        pytest.param(b"a 1 1520879607.789\n", [Sample({}, 1.0, 1520879607.789)], id="timestamp of OpenMetrics"),
+        pytest.param(b'a{"x.y\\"z"="v",l="w"} 1\n', [Sample({'x.y"z': "v", "l": "w"}, 1.0)], id="label in quotes"),
+        pytest.param(b'{"a.b",l="v"} 1\na 2\n', [Sample({}, 2.0)], id="behind a name in quotes"),
+        pytest.param(b"# TYPE a counter\na_total 1\na_created 5\na 2\n# EOF\n", [Sample({}, 2.0)], id="behind its suffixes"),
         pytest.param(b'a{l="\\\\ \\" \\n \xc3\xa9 }"} 1\n', [Sample({"l": '\\ " \n \xe9 }'}, 1.0)], id="escapes and UTF-8"),
     ],
 )
@@ -53,7 +61,22 @@ def test_samples_of_a_name(page: bytes, expected: list[Sample]) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", [b"a", b"a 1 2 3", b"a 1_0", b"a 1\r", b"a 1 x", b"a{", b'a{l="v} 1', b"a{l=v} 1", b'a{l="v" m="w"} 1', b"a  "]
+    "line",
+    [
+        b"a",
+        b"a 1 2 3",
+        b"a 1_0",
+        b"a 1\r",
+        b"a 1 x",
+        b"a 1 NaN",
+        b"a 1 # x",
+        b"a 0x1",
+        b"a{",
+        b'a{l="v} 1',
+        b"a{l=v} 1",
+        b'a{l="v" m="w"} 1',
+        b"a  ",
+    ],
 )
 def test_malformed_lines(line: bytes) -> None:
     with pytest.raises(ValueError, match=r"^a: "):

@@ -8,10 +8,10 @@ import pytest
 
 from epp.datalayer.store import EndpointStore
 from epp.framework.interfaces import EndpointNotifier
-from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
+from epp.framework.types import UNSCRAPED, Endpoint, EndpointChange, EndpointId, EndpointMetrics
 
 _NOTIFIER: type[EndpointNotifier] = EndpointStore
-BUSY = EndpointMetrics(waiting_queue=7, updated_s=1.0)
+BUSY = EndpointMetrics(waiting_queue=7)
 
 
 class Recorder:
@@ -19,21 +19,19 @@ class Recorder:
 
     def __init__(self) -> None:
         self.events: list[str] = []
+        self.batches: list[EndpointChange] = []
 
-    def endpoint_added(self, endpoint: Endpoint) -> None:
-        self.events.append(f"+{endpoint.name}@{endpoint.host_port}")
-
-    def endpoint_updated(self, endpoint: Endpoint) -> None:
-        self.events.append(f"~{endpoint.name}")
-
-    def endpoint_removed(self, endpoint: Endpoint) -> None:
-        self.events.append(f"-{endpoint.name}@{endpoint.host_port}")
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        self.batches.append(change)
+        self.events += [f"-{endpoint.name}@{endpoint.host_port}" for endpoint in change.removed]
+        self.events += [f"~{endpoint.name}" for endpoint in change.updated]
+        self.events += [f"+{endpoint.name}@{endpoint.host_port}" for endpoint in change.added]
 
 
 class Broken(Recorder):
     """A listener with a bug."""
 
-    def endpoint_added(self, endpoint: Endpoint) -> None:
+    def endpoints_changed(self, change: EndpointChange) -> None:
         raise RuntimeError("a bug")
 
 
@@ -58,6 +56,7 @@ def recorder(store: EndpointStore) -> Recorder:
     recorder = Recorder()
     store.subscribe(recorder)
     recorder.events.clear()
+    recorder.batches.clear()
     return recorder
 
 
@@ -107,10 +106,19 @@ def test_listeners_hear_of_additions_and_removals(store: EndpointStore, recorder
     assert recorder.events == ["-a@10.0.0.1:8001", "-c@10.0.0.1:8003", "+d@10.0.0.1:8004"]
 
 
+def test_a_change_is_told_at_once(store: EndpointStore, recorder: Recorder) -> None:
+    b = endpoint("b", 8002, role="decode")
+    c = endpoint("c", 9003)
+    d = endpoint("d", 8004)
+    a, moved = store.snapshot().endpoints[0], store.snapshot().endpoints[2]
+    store.replace_all([b, c, d])
+    assert recorder.batches == [EndpointChange(added=(c, d), updated=(b,), removed=(a, moved))]
+
+
 def test_a_new_listener_hears_of_what_is_there_until_it_leaves(store: EndpointStore) -> None:
     recorder = Recorder()
     store.subscribe(recorder)
-    assert [event[1] for event in recorder.events] == ["a", "b", "c"]
+    assert recorder.batches == [EndpointChange(added=store.snapshot().endpoints)]
     store.unsubscribe(recorder)
     store.unsubscribe(recorder)
     store.delete(id_of("a"))
@@ -147,9 +155,41 @@ def test_a_snapshot_is_shared_until_something_changes(store: EndpointStore) -> N
 
 
 def test_only_scraped_endpoints_can_be_asked_for(store: EndpointStore) -> None:
-    store.set_metrics(id_of("b"), BUSY)
+    before = store.snapshot()
+    store.set_metrics(id_of("b"), BUSY, 1.0)
     assert [e.name for e in store.snapshot().scraped] == ["b"]
+    assert store.snapshot() is not before
     assert len(store.snapshot()) == len(store) == len(list(store)) == 3
+
+
+def test_metrics_that_say_the_same_again_change_their_age_alone(store: EndpointStore) -> None:
+    store.set_metrics(id_of("a"), BUSY, 1.0)
+    before = store.snapshot()
+    before.candidates.memo["x"] = "computed once"
+    part = before.candidates.where([True, False, True])
+    store.set_metrics(id_of("a"), EndpointMetrics(waiting_queue=7), 2.0)
+    assert store.snapshot() is before
+    assert store.metrics(id_of("a")) is BUSY
+    assert store.candidates().memo["x"] == "computed once"
+    assert (store.updated_s(id_of("a")), store.updated_s(id_of("b"))) == (2.0, None)
+    assert before.updated_s == [2.0, None, None]
+    assert part.updated_s == part.select([0, 1]).updated_s == [2.0, None], "parts see true ages too"
+
+
+def test_metrics_without_a_time_are_as_old_as_before(store: EndpointStore) -> None:
+    store.set_metrics(id_of("a"), BUSY, 1.0)
+    store.set_metrics(id_of("a"), EndpointMetrics(waiting_queue=7, attributes={"models": ("m",)}))
+    assert store.updated_s(id_of("a")) == 1.0
+    assert store.snapshot().metrics[0].attributes == {"models": ("m",)}
+
+
+def test_the_age_goes_with_the_server(store: EndpointStore) -> None:
+    store.set_metrics(id_of("b"), BUSY, 1.0)
+    store.upsert(endpoint("b", 8002, role="decode"))
+    assert store.updated_s(id_of("b")) == 1.0
+    store.upsert(endpoint("b", 9000))
+    assert store.updated_s(id_of("b")) is None
+    assert store.updated_s(id_of("nobody")) is None
 
 
 def test_metrics_of_an_endpoint_that_is_gone_are_not_written(store: EndpointStore) -> None:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import pytest
 
 from epp.datalayer.store import EndpointStore
-from epp.decision.candidates import CandidateFinder
+from epp.decision.candidates import MAX_HINTS, CandidateFinder
 from epp.errors import DropReason, ErrorCode, RequestError
 from epp.framework.testing import FakeClock
-from epp.framework.types import Endpoint, EndpointMetrics
+from epp.framework.types import UNSCRAPED, Endpoint, EndpointMetrics
 
 Metadata = Mapping[str, Mapping[str, object]]
 ALL = "ABCDEV"
@@ -117,7 +117,7 @@ def scraped(at_s: dict[str, float]) -> EndpointStore:
     endpoints = store()
     for endpoint in list(endpoints):
         if endpoint.name in at_s:
-            endpoints.set_metrics(endpoint.id, EndpointMetrics(waiting_queue=1, updated_s=at_s[endpoint.name]))
+            endpoints.set_metrics(endpoint.id, EndpointMetrics(waiting_queue=1), at_s[endpoint.name])
     return endpoints
 
 
@@ -138,7 +138,7 @@ def test_a_scrape_ends_holding_back() -> None:
     endpoints = store()
     finder = CandidateFinder(endpoints, hold_back_unscraped=True)
     assert found(finder, {}) == ""
-    endpoints.set_metrics(next(iter(endpoints)).id, EndpointMetrics(updated_s=1.0))
+    endpoints.set_metrics(next(iter(endpoints)).id, UNSCRAPED, 1.0)
     assert found(finder, {}) == "A"
 
 
@@ -166,7 +166,52 @@ def test_endpoints_get_stale_and_fresh_again() -> None:
     first = next(iter(endpoints)).id
     assert found(finder, {}) == ALL
     clock.advance(5.5)
-    endpoints.set_metrics(first, EndpointMetrics(updated_s=15.0))
+    endpoints.set_metrics(first, EndpointMetrics(waiting_queue=1), 15.0)
     assert found(finder, {}) == "A"
     clock.advance(5.0)
+    assert found(finder, {}) == ALL
+
+
+HINT = ["192.168.1.1", "192.168.1.3"]
+
+
+def test_the_same_hint_gives_the_same_candidates_until_a_metric_changes() -> None:
+    endpoints = scraped({"A": 1.0})
+    finder = CandidateFinder(endpoints)
+    first = finder.find(hint(HINT))
+    assert finder.find(hint(list(HINT))) is first
+    assert finder.find(hint(HINT[:1])) is not first
+    endpoints.set_metrics(first[0].id, EndpointMetrics(waiting_queue=1), 2.0)
+    assert finder.find(hint(HINT)) is first, "only the age has changed"
+    assert first.updated_s[0] == 2.0
+    endpoints.set_metrics(first[0].id, EndpointMetrics(waiting_queue=2), 3.0)
+    assert finder.find(hint(HINT)).waiting_queue[0] == 2
+
+
+def test_a_text_and_a_list_are_different_hints() -> None:
+    finder = CandidateFinder(store())
+    assert found(finder, hint("192.168.1.1,192.168.1.2")) == "AB"
+    assert found(finder, hint(["192.168.1.1,192.168.1.2"])) == ""
+
+
+def test_few_hints_are_remembered() -> None:
+    endpoints = store()
+    finder = CandidateFinder(endpoints)
+    first = finder.find(hint(HINT))
+    for number in range(MAX_HINTS - 1):
+        finder.find(hint(["192.168.1.1", f"10.0.0.{number}"]))
+    assert finder.find(hint(HINT)) is first
+    finder.find(hint(["192.168.1.1", "10.0.1.1"]))
+    assert finder.find(hint(HINT)) is not first
+
+
+def test_what_is_not_stale_is_the_same_object_until_another_gets_stale() -> None:
+    endpoints = scraped({"A": 10.0, "B": 1.0})
+    clock = FakeClock(10.0)
+    finder = CandidateFinder(endpoints, hold_back_stale_s=5.0, clock=clock)
+    first = finder.find({})
+    clock.advance(1.0)
+    assert finder.find({}) is first
+    assert finder.find(hint(["192.168.1.1", "192.168.1.2"])) is finder.find(hint(["192.168.1.1", "192.168.1.2"]))
+    endpoints.set_metrics(endpoints.snapshot().endpoints[1].id, EndpointMetrics(waiting_queue=1), 11.0)
     assert found(finder, {}) == ALL

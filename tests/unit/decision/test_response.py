@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from epp.errors import ErrorCode, RequestError
+from epp.framework.results import SchedulingResult
 from epp.framework.testing import FakeHeaders
-from epp.framework.types import Cause, Completion, Endpoint, ResponseInfo, SchedulingResult, StreamingChunk, Usage
+from epp.framework.types import Cause, Completion, Endpoint, ResponseInfo, StreamingChunk, Usage
 from epp.seam import Edits, End, Outcome
 from tests.unit.decision.rig import FakeHead, FakeStream, Plugin, Rig, chunk, hooks, outcome, request
 

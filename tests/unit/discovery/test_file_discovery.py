@@ -17,7 +17,7 @@ from epp.datalayer.store import EndpointStore
 from epp.errors import ConfigError
 from epp.framework.interfaces import EndpointDiscovery
 from epp.framework.testing import make_plugin
-from epp.framework.types import Endpoint, EndpointId
+from epp.framework.types import EndpointChange, EndpointId
 from plugins.discovery.endpoint_file import MAX_FILE_BYTES
 from plugins.discovery.file import PLUGIN, FileDiscovery
 from tests.unit.discovery.writing import WAYS, Write, in_place, remove, watch_begun, write_bytes
@@ -36,14 +36,8 @@ class Watcher:
         self.removed: list[str] = []
         store.subscribe(self)
 
-    def endpoint_added(self, endpoint: Endpoint) -> None:
-        self.changed.set()
-
-    def endpoint_updated(self, endpoint: Endpoint) -> None:
-        self.changed.set()
-
-    def endpoint_removed(self, endpoint: Endpoint) -> None:
-        self.removed.append(endpoint.name)
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        self.removed += [endpoint.name for endpoint in change.removed]
         self.changed.set()
 
     async def change(self) -> None:

@@ -13,8 +13,9 @@ import pytest
 from epp.errors import ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import make_candidates, make_request
-from epp.framework.types import Cause, Completion, ProfileRunResult, ResponseInfo, SchedulingResult, StreamingChunk, Usage
+from epp.framework.types import Cause, Completion, ResponseInfo, StreamingChunk, Usage
 from epp.hooks.runner import HookRunner
 from epp.hooks.slots import Hooks, is_async, make_hook
 from epp.plugin_calls import step

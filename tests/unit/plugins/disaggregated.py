@@ -10,8 +10,9 @@ from epp.framework.candidates import Candidates
 from epp.framework.handle import PluginContext
 from epp.framework.keys import PEER_ENDPOINT, PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.registry import PluginType
+from epp.framework.results import SchedulingResult
 from epp.framework.testing import RecordedEdits, RecordedMetrics, make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import Endpoint, EndpointMetrics, InferenceRequest, SchedulingResult
+from epp.framework.types import Endpoint, EndpointMetrics, InferenceRequest
 from epp.scheduling.profile import Profile
 from tests.unit.scheduling.doubles import Best, Reports, keep, make_profile, make_scheduler
 

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import PreRequest, ResponseComplete
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import RecordedEdits
-from epp.framework.types import (
-    UNSCRAPED,
-    Cause,
-    Completion,
-    Endpoint,
-    InferenceRequest,
-    ProfileRunResult,
-    SchedulingResult,
-    Usage,
-)
+from epp.framework.types import UNSCRAPED, Cause, Completion, Endpoint, InferenceRequest, Usage
 
 
 def decided(*targets: Endpoint, **others: Endpoint | None) -> SchedulingResult:

@@ -8,6 +8,7 @@ import pytest
 
 from epp.framework.candidates import Candidates
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
+from epp.framework.types import EndpointChange
 from plugins.scorers import active_request
 from plugins.scorers.active_request import ActiveRequestScorer
 from tests.unit.plugins.flights import begin, decided, end
@@ -133,7 +134,7 @@ def test_a_removed_endpoint_begins_at_zero_again() -> None:
     scorer = make_scorer()
     old, new = make_request(), make_request()
     begin(scorer, old, decided(a))
-    scorer.endpoint_removed(a.id)
+    scorer.endpoints_changed(EndpointChange(removed=(a,)))
     assert active(scorer) == {}
     begin(scorer, new, decided(a))
     end(scorer, old, decided(a))
@@ -144,7 +145,7 @@ def test_a_removed_endpoint_begins_at_zero_again() -> None:
 
 def test_removing_an_unknown_endpoint_is_nothing() -> None:
     scorer = make_scorer()
-    scorer.endpoint_removed(make_candidates(1)[0].id)
+    scorer.endpoints_changed(EndpointChange(removed=(make_candidates(1)[0],)))
     assert active(scorer) == {}
 
 

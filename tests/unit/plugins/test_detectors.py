@@ -25,10 +25,8 @@ Load = tuple[int, float] | None
 def pool(*loads: Load) -> Candidates:
     """Endpoints with these loads at the time 0, or with metrics that were never read."""
     return make_candidates(
-        [
-            EndpointMetrics(waiting_queue=load[0], kv_cache_usage=load[1], updated_s=0.0) if load else EndpointMetrics()
-            for load in loads
-        ]
+        [EndpointMetrics(waiting_queue=load[0], kv_cache_usage=load[1]) if load else EndpointMetrics() for load in loads],
+        updated_s=[0.0 if load else None for load in loads],
     )
 
 
@@ -62,7 +60,7 @@ def test_metrics_are_stale_above_the_threshold(age_s: float, expected: float) ->
 
 
 def test_a_value_that_was_never_read_counts_as_nothing() -> None:
-    candidates = make_candidates([EndpointMetrics(kv_cache_usage=0.4, updated_s=0.0), EndpointMetrics(updated_s=0.0)])
+    candidates = make_candidates([EndpointMetrics(kv_cache_usage=0.4), EndpointMetrics()], updated_s=[0.0, 0.0])
     assert utilization().saturation(candidates) == 0.25
 
 

@@ -9,8 +9,9 @@ import pytest
 
 from epp.framework.data import RequestData
 from epp.framework.keys import IN_FLIGHT_LOAD, PREFIX_CACHE_MATCH, TOKENIZED_PROMPT, InFlightLoad, PrefixMatch, TokenizedPrompt
+from epp.framework.results import SchedulingResult
 from epp.framework.testing import make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import EndpointId, InferenceRequest, SchedulingResult, StreamingChunk, Usage
+from epp.framework.types import EndpointChange, EndpointId, InferenceRequest, StreamingChunk, Usage
 from plugins.producers import inflight_load
 from plugins.producers.inflight_load import InflightLoadProducer
 from plugins.scorers import token_load
@@ -141,8 +142,8 @@ def test_a_request_that_is_decided_twice_counts_once() -> None:
 def test_a_removed_endpoint_begins_at_zero_again() -> None:
     producer, old, new = make_producer(), request_of(5), request_of(7)
     begin(producer, old, decided(A))
-    producer.endpoint_removed(A.id)
-    producer.endpoint_removed(B.id)
+    producer.endpoints_changed(EndpointChange(removed=(A,)))
+    producer.endpoints_changed(EndpointChange(removed=(B,)))
     assert counts(producer)[0] == (0, 0)
     begin(producer, new, decided(A))
     first_chunk(producer, old, decided(A))

@@ -9,8 +9,9 @@ import pytest
 
 from epp.framework.candidates import Candidates
 from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import make_candidates, make_context, make_endpoint, make_plugin, make_request
-from epp.framework.types import Endpoint, EndpointMetrics, InferenceRequest, ProfileRunResult, SchedulingResult
+from epp.framework.types import Endpoint, EndpointChange, EndpointMetrics, InferenceRequest
 from plugins.scorers import no_hit_lru, queue
 from plugins.scorers.no_hit_lru import NoHitLruScorer
 from tests.unit.plugins.flights import begin, decided
@@ -130,8 +131,8 @@ def test_the_oldest_is_forgotten_beyond_the_size() -> None:
 def test_a_removed_endpoint_was_never_used() -> None:
     scorer = make_scorer()
     serve(scorer, "ab")
-    scorer.endpoint_removed(make_endpoint("a").id)
-    scorer.endpoint_removed(make_endpoint("z").id)
+    scorer.endpoints_changed(EndpointChange(removed=(make_endpoint("a"),)))
+    scorer.endpoints_changed(EndpointChange(removed=(make_endpoint("z"),)))
     assert remembered(scorer) == "b"
 
 

@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from epp.errors import SchedulingError
+from epp.framework.results import SchedulingResult
 from epp.framework.testing import RecordedEdits, make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import InferenceRequest, SchedulingResult
+from epp.framework.types import InferenceRequest
 from plugins.profile_handlers import data_parallel, header
 from tests.unit.plugins.disaggregated import Stage, endpoints
 from tests.unit.scheduling.doubles import Reports, make_scheduler

@@ -8,8 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from epp.framework.keys import AGENT_IDENTITY
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import FakeHeaders, RecordedEdits, make_candidates, make_context, make_plugin, make_request
-from epp.framework.types import Endpoint, EndpointMetrics, ProfileRunResult, SchedulingResult
+from epp.framework.types import Endpoint, EndpointMetrics
 from plugins.admitters import probabilistic
 from plugins.prerequest import disagg_headers
 from plugins.request_headers import agent_identity

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import FakeHeaders, RecordedEdits, make_candidates, make_plugin, make_request
-from epp.framework.types import Cause, Completion, Endpoint, ProfileRunResult, ResponseInfo, SchedulingResult, Usage
+from epp.framework.types import Cause, Completion, Endpoint, ResponseInfo, Usage
 from plugins.response import request_attribute_reporter, response_header, served_endpoint_verifier
 from plugins.response.expression import EvaluationError
 from tests.unit.plugins.disaggregated import endpoints

@@ -11,6 +11,7 @@ import pytest
 
 from epp.framework.candidates import Candidates
 from epp.framework.keys import AGENT_IDENTITY, SESSION_ID
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import (
     FakeClock,
     FakeHeaders,
@@ -21,7 +22,7 @@ from epp.framework.testing import (
     make_plugin,
     make_request,
 )
-from epp.framework.types import Endpoint, InferenceRequest, ProfileRunResult, ResponseInfo, SchedulingResult
+from epp.framework.types import Endpoint, EndpointChange, InferenceRequest, ResponseInfo
 from plugins.filters import session_affinity as session_filter
 from plugins.producers import session_id
 from plugins.scorers import session_affinity as session_scorer
@@ -195,7 +196,7 @@ def test_ended_sessions_are_forgotten_at_the_next_sweep() -> None:
 def test_the_sessions_of_a_removed_endpoint_are_bound_anew() -> None:
     sessions = Sessions()
     sessions.send(1)
-    sessions.scorer.endpoint_removed(sessions.candidates[1].id)
+    sessions.scorer.endpoints_changed(EndpointChange(removed=(sessions.candidates[1],)))
     assert sessions.scores() == [0, 0, 0]
     sessions.send(2)
     assert sessions.scores() == [0, 0, 1]
@@ -231,7 +232,7 @@ def test_the_filter_keeps_sessions_too() -> None:
     assert plugin.filter(request, candidates) is candidates
     plugin.pre_request(request, outcome(candidates, 1), RecordedEdits())
     assert list(plugin.filter(request, candidates)) == [candidates[1]]
-    plugin.endpoint_removed(candidates[1].id)
+    plugin.endpoints_changed(EndpointChange(removed=(candidates[1],)))
     assert plugin.filter(request, candidates) is candidates
     assert plugin.debug_state() == {"strategy": "session_id", "sessions": 1, "endpoints": {}}
 
@@ -282,7 +283,7 @@ def test_session_id(parameters: dict[str, str], headers: list[tuple[str, str]], 
 
 
 def test_an_endpoint_that_never_had_a_session_can_go() -> None:
-    make_plugin(session_scorer.PLUGIN, BY_ID).endpoint_removed(make_endpoint("z").id)
+    make_plugin(session_scorer.PLUGIN, BY_ID).endpoints_changed(EndpointChange(removed=(make_endpoint("z"),)))
     plugin = make_plugin(session_scorer.PLUGIN)
-    plugin.endpoint_removed(make_endpoint("z").id)
+    plugin.endpoints_changed(EndpointChange(removed=(make_endpoint("z"),)))
     assert plugin.debug_state() == {"strategy": "encoded_endpoint_header", "header": "x-session-token"}

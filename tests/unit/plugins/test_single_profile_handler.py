@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from epp.errors import SchedulingError
+from epp.framework.results import ProfileRunResult
 from epp.framework.testing import make_candidates, make_plugin, make_request
-from epp.framework.types import ProfileRunResult
 from plugins.profile_handlers import single
 
 PROFILES = {"default": SimpleNamespace(name="default")}

@@ -148,7 +148,7 @@ def test_a_producer_that_knows_no_places_is_refused() -> None:
 
 def test_the_attribute_is_written_once() -> None:
     extractor = make_plugin(topology_extractor.PLUGIN)
-    metrics, problems = extractor.extract(b"", CANDIDATES[0], UNSCRAPED, 1.0)
+    metrics, problems, is_fresh = extractor.extract(b"", CANDIDATES[0], UNSCRAPED)
     assert metrics.attributes == {"Topology": Topology("h1", "r1", "z1", "g1")}
-    assert problems == ()
-    assert extractor.extract(b"", CANDIDATES[0], metrics, 2.0)[0] is metrics
+    assert (problems, is_fresh) == ((), False)
+    assert extractor.extract(b"", CANDIDATES[0], metrics)[0] is metrics

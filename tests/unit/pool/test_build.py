@@ -8,13 +8,16 @@ import pytest
 
 import plugins
 from epp.config.loaded import ConfigSource, Instances
+from epp.datalayer.membership import PluginFollowers
+from epp.datalayer.store import EndpointStore
 from epp.decision.director import Pipeline
 from epp.framework.data import Consumes, DataKey
 from epp.framework.interfaces import HOOK_ROLES, Role
 from epp.framework.registry import PluginType, Reads, Registry
 from epp.framework.testing import FakeClock, make_candidates, make_request
+from epp.framework.types import EndpointChange
 from epp.plugin_calls.defects import EXTENSION_POINTS, PluginDefects
-from epp.pool.build import PipelineBuilder
+from epp.pool.build import PipelineBuilder, followers
 from epp.process.runtime import TaskRuntime
 from epp.telemetry.metrics import Metrics
 from tests.config.corpus import load
@@ -156,3 +159,23 @@ def test_defects_are_counted_each_time_and_logged_now_and_then(caplog: pytest.Lo
         ("queue", "by zero", True),
         ("other", "returned NaN, which counts as 0", False),
     ]
+
+
+def test_plugins_that_follow_endpoints_hear_of_them_and_their_defects_are_counted() -> None:
+    class Follows(Plugin):
+        def endpoints_changed(self, change: EndpointChange) -> None:
+            self.heard = change
+            if self.name == "broken":
+                raise RuntimeError("a bug")
+
+    document = "plugins: [{type: follows, name: broken}, {type: queue-scorer}, {type: follows, name: good}]\n"
+    instances = load(HEADER + document, types=registry(hook_type("follows", Follows)))
+    found, metrics, store = followers(instances), Metrics(), EndpointStore()
+    assert [(each.type, each.name) for each in found] == [("follows", "broken"), ("follows", "good")]
+    store.subscribe(PluginFollowers(found, PluginDefects(metrics)))
+    store.replace_all(make_candidates(2).endpoints)
+    good = found[1].plugin
+    assert isinstance(good, Follows)
+    assert good.heard == EndpointChange(added=tuple(store))
+    labels = {"extension_point": "FollowsEndpoints", "plugin_type": "follows", "plugin_name": "broken"}
+    assert value(metrics, "llm_d_epp_plugin_errors_total", **labels) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from epp.datalayer.store import EndpointStore
 from epp.decision.ledger import Ledger
 from epp.framework.testing import FakeClock, make_candidates
-from epp.framework.types import EndpointMetrics
+from epp.framework.types import UNSCRAPED
 from epp.pool.numbers import PoolNumbers
 from epp.telemetry.requests import RequestLabels
 
@@ -28,8 +28,8 @@ def test_an_endpoint_is_ready_while_its_metrics_are_fresh() -> None:
     store.replace_all(endpoints.endpoints)
     pool = PoolNumbers(Ledger(), store, 2.0, clock)
     assert pool.ready_endpoints() == 0
-    store.set_metrics(endpoints[0].id, EndpointMetrics(updated_s=8.0))
-    store.set_metrics(endpoints[1].id, EndpointMetrics(updated_s=10.0))
+    store.set_metrics(endpoints[0].id, UNSCRAPED, 8.0)
+    store.set_metrics(endpoints[1].id, UNSCRAPED, 10.0)
     assert pool.ready_endpoints() == 2
     clock.advance(0.5)
     assert pool.ready_endpoints() == 1

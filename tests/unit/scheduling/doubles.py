@@ -7,7 +7,8 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from epp.errors import SchedulingError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import Role, SchedulingProfile
-from epp.framework.types import InferenceRequest, ProfileResults, ProfileRunResult, SchedulingResult
+from epp.framework.results import ProfileResults, ProfileRunResult, SchedulingResult
+from epp.framework.types import InferenceRequest
 from epp.plugin_calls.guard import UNGUARDED, Guard
 from epp.plugin_calls.step import CallWatch
 from epp.scheduling.profile import FilterStep, PickerStep, Profile, ScorerStep
@@ -24,9 +25,9 @@ class Reports:
     """Defects that were reported, as ``(role, name, problem)``."""
 
     def __init__(self) -> None:
-        self.seen: list[tuple[Role, str, str]] = []
+        self.seen: list[tuple[str, str, str]] = []
 
-    def plugin_failed(self, role: Role, type_name: str, name: str, problem: str | Exception) -> None:
+    def plugin_failed(self, role: str, type_name: str, name: str, problem: str | Exception) -> None:
         self.seen.append((role, name, str(problem)))
 
 

@@ -8,8 +8,8 @@ import pytest
 
 from epp.errors import DropReason, ErrorCode, RequestError, SchedulingError
 from epp.framework.interfaces import Role
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import make_candidates, make_plugin, make_request
-from epp.framework.types import ProfileRunResult, SchedulingResult
 from epp.telemetry.decision_record import DecisionRecord
 from plugins.profile_handlers import single
 from tests.unit.scheduling.doubles import Does, Handler, Reports, Results, keep, make_profile, make_scheduler

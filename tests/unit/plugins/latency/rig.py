@@ -9,19 +9,9 @@ from typing import Any, Generic, ParamSpec, TypeVar, cast
 
 from epp.framework.candidates import Candidates
 from epp.framework.keys import LATENCY_PREDICTION, LatencyPrediction
+from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.testing import FakeClock, FakeHeaders, RecordedEdits, RecordedMetrics, make_context, make_request
-from epp.framework.types import (
-    Cause,
-    Completion,
-    Endpoint,
-    EndpointId,
-    InferenceRequest,
-    ProfileRunResult,
-    ResponseInfo,
-    SchedulingResult,
-    StreamingChunk,
-    Usage,
-)
+from epp.framework.types import Cause, Completion, Endpoint, EndpointId, InferenceRequest, ResponseInfo, StreamingChunk, Usage
 from plugins.latency.features import FEATURES, Row
 from plugins.latency.forecaster import LatencyForecaster
 from plugins.latency.predictor import Predictor

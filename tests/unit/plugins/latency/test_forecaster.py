@@ -8,7 +8,7 @@ import pytest
 
 from epp.framework.keys import MEDIA_CACHE_MATCH, PREFIX_CACHE_MATCH, LatencyPrediction, MediaMatch, PrefixMatch
 from epp.framework.testing import RecordedEdits, make_candidates, make_endpoint
-from epp.framework.types import Cause, EndpointMetrics, Usage
+from epp.framework.types import Cause, EndpointChange, EndpointMetrics, Usage
 from plugins.latency.regression import Key, Target
 from tests.unit.plugins.latency.rig import PRODUCER, Rig, constant, make_rig, sent_to
 
@@ -210,7 +210,7 @@ def test_an_endpoint_that_went_away_is_not_learned_from() -> None:
     rig, candidates = make_rig(streamingMode=True), make_candidates(1)
     request = rig.request()
     result = rig.send(request, candidates)
-    rig.plugin.endpoint_removed(candidates.ids[0])
+    rig.plugin.endpoints_changed(EndpointChange(removed=(candidates[0],)))
     rig.clock.advance(1.0)
     rig.chunk(request, result)
     rig.finish(request, result)
@@ -287,7 +287,7 @@ def test_a_removed_endpoint_begins_at_zero_again() -> None:
     rig, candidates = make_rig(), make_candidates(1)
     old, new = rig.request(tpot="5"), rig.request(tpot="7")
     rig.send(old, candidates)
-    rig.plugin.endpoint_removed(candidates.ids[0])
+    rig.plugin.endpoints_changed(EndpointChange(removed=(candidates[0],)))
     assert counts(rig) == (1, {})
     rig.send(new, candidates)
     rig.finish(old, sent_to(candidates))
@@ -299,7 +299,7 @@ def test_unknown_requests_and_endpoints_are_nothing() -> None:
     rig.chunk(rig.request(), sent_to(candidates))
     rig.respond(rig.request(), sent_to(candidates))
     rig.finish(rig.request(), sent_to(candidates))
-    rig.plugin.endpoint_removed(candidates.ids[0])
+    rig.plugin.endpoints_changed(EndpointChange(removed=(candidates[0],)))
     assert counts(rig) == (0, {})
 
 

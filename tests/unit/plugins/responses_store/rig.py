@@ -9,8 +9,9 @@ from typing import Any, cast
 
 from epp.extproc.body import splice
 from epp.framework.direct import DirectRequest
+from epp.framework.results import SchedulingResult
 from epp.framework.testing import FakeClock, FakeHeaders, make_context, make_endpoint, make_plugin, make_request
-from epp.framework.types import Api, Cause, Completion, InferenceRequest, SchedulingResult, Usage
+from epp.framework.types import Api, Cause, Completion, InferenceRequest, Usage
 from epp.request.edits import BodyEditList
 from plugins.stores import responses
 from plugins.stores.responses import ResponsesStore
