@@ -8,6 +8,7 @@ from importlib import import_module
 from itertools import groupby
 
 from epp.framework.registry import PluginType, Registry
+from plugins.former import FORMER
 
 TYPES: Mapping[str, str] = {
     "latency-slo-admitter": "admitters.latency_slo",
@@ -25,6 +26,9 @@ TYPES: Mapping[str, str] = {
     "multicluster-file-discovery": "datalayer.multicluster",
     "k8s-notification-source": "datalayer.notifications",
     "endpoint-notification-source": "datalayer.notifications",
+    "redis-syncer": "datalayer.replica_state",
+    "redis-state-store": "datalayer.replica_state",
+    "local-syncer": "datalayer.replica_state",
     "topology-extractor": "datalayer.topology",
     "always-disagg-pd-decider": "deciders.always",
     "always-disagg-multimodal-decider": "deciders.always",
@@ -60,7 +64,6 @@ TYPES: Mapping[str, str] = {
     "utilization-detector": "flowcontrol.utilization_detector",
     "anthropic-parser": "parsers.anthropic",
     "openai-parser": "parsers.openai",
-    "responses-store-parser": "parsers.openai",
     "passthrough-parser": "parsers.passthrough",
     "sglanghttp-parser": "parsers.sglanghttp",
     "vertexai-parser": "parsers.vertexai",
@@ -70,7 +73,6 @@ TYPES: Mapping[str, str] = {
     "random-picker": "pickers.random",
     "weighted-random-picker": "pickers.weighted_random",
     "disagg-headers-handler": "prerequest.disagg_headers",
-    "prefill-header-handler": "prerequest.disagg_headers",
     "approx-prefix-cache-producer": "producers.approximate_prefix",
     "multicluster-approx-prefix-cache-producer": "producers.approximate_prefix",
     "burst-prefix-cache-producer": "producers.burst_prefix",
@@ -140,3 +142,4 @@ def register_all(registry: Registry) -> None:
     """Make every in-tree plugin type known to ``registry``, without importing one."""
     for module, names in groupby(TYPES, TYPES.__getitem__):
         registry.announce(names, partial(declared_by, module))
+    registry.remember(FORMER)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from epp.config import defaults
 from epp.config.draft import Draft, DraftPlugin, DraftSource, Wanted, wanted
-from epp.config.schema import DataLayerConfig, DataSourceConfig, Reference
+from epp.config.schema import DataLayerConfig, DataSourceConfig, DiscoveryConfig, Reference, Section
 from epp.config.wording import show
 from epp.framework.interfaces import Role
 from epp.framework.registry import Gate
 
 _SOURCE = wanted(Role.DATA_SOURCE, "CFG082", "CFG083")
-_EXTRACTOR = wanted(Role.EXTRACTOR, "CFG082", "CFG084")
+_EXTRACTOR = Wanted(frozenset({Role.EXTRACTOR, Role.ENDPOINT_EXTRACTOR}), "an extractor", "CFG082", "CFG084")
 _DISCOVERY = wanted(Role.DISCOVERY, "CFG086", "CFG086")
 _PEERS = wanted(Role.PEER_DISCOVERY, "CFG086", "CFG086")
 _ANY = Wanted(frozenset(), "a plugin", "CFG082", "CFG082")
@@ -50,7 +50,7 @@ def _read_section(draft: Draft, section: DataLayerConfig, active: bool) -> None:
     first: dict[str, str] = {}
     for config in section.sources:
         plugin = _reference(draft, config, _SOURCE)
-        extractors = _extractors(draft, config)
+        extractors = _extractors(draft, config, plugin)
         if plugin is None:
             continue
         if plugin.name in first:
@@ -66,12 +66,25 @@ def _read_section(draft: Draft, section: DataLayerConfig, active: bool) -> None:
         active_here = active or plugin.is_type(defaults.METRICS_SOURCE)
         draft.sources.append(DraftSource(plugin.name, extractors, active_here))
     if section.discovery is not None:
-        found = _reference(draft, section.discovery, _DISCOVERY)
-        draft.discovery = found.name if found is not None else None
+        _read_discovery(draft, section.discovery)
     _check_replicas(draft, section)
 
 
-def _extractors(draft: Draft, config: DataSourceConfig) -> list[str]:
+def _read_discovery(draft: Draft, discovery: DiscoveryConfig) -> None:
+    """``discovery: {pluginRef: x}`` and ``discovery: {endpoints: {pluginRef: x}}`` mean the same."""
+    if discovery.endpoints is not None and discovery.plugin_ref:
+        message = "discovery.endpoints and discovery.pluginRef are the same reference in two places; endpoints wins"
+        at = discovery.key_place("pluginRef")
+        draft.report.warn("WRN007", discovery.child("pluginRef"), message, "remove pluginRef", at=at)
+    if not (discovery.endpoints or discovery.peers or discovery.plugin_ref or discovery.broken):
+        message, fix = "pluginRef is missing", "give the name of an entry of plugins"
+        draft.report.error("CFG086", discovery.child("pluginRef"), message, fix, at=discovery.place("pluginRef"))
+        return
+    found = _reference(draft, discovery.endpoints or discovery, _DISCOVERY)
+    draft.discovery = found.name if found is not None else None
+
+
+def _extractors(draft: Draft, config: DataSourceConfig, source: DraftPlugin | None) -> list[str]:
     types: dict[str, str] = {}
     names = []
     for ref in config.extractors:
@@ -83,6 +96,12 @@ def _extractors(draft: Draft, config: DataSourceConfig) -> list[str]:
             message = f"the source has two extractors of type {plugin.type.type}: {show(other)} and {show(plugin.name)}"
             at = ref.place("pluginRef")
             draft.report.error("CFG084", ref.child("pluginRef"), message, "remove one of them", value=plugin.name, at=at)
+            continue
+        if source is not None and not plugin.has(Role.EXTRACTOR) and not source.is_type(defaults.ENDPOINT_SOURCE):
+            message = f"{show(plugin.name)} hears of endpoints, but the source {show(source.name)} tells of something else"
+            fix = f"list it as an extractor of a plugin of type {defaults.ENDPOINT_SOURCE}"
+            at = ref.place("pluginRef")
+            draft.report.error("CFG084", ref.child("pluginRef"), message, fix, value=plugin.name, at=at)
             continue
         names.append(plugin.name)
     return names
@@ -98,13 +117,32 @@ def _check_replicas(draft: Draft, section: DataLayerConfig) -> None:
     """Fields of llm-d's exchange of state between replicas: checked, but without effect."""
     if section.peer_discovery is not None:
         _reference(draft, section.peer_discovery, _PEERS)
+    if section.discovery is not None and section.discovery.peers is not None:
+        _reference(draft, section.discovery.peers, _PEERS)
+        _warn_of_replicas(draft, section.discovery, "peers")
     if section.cross_replica_syncer:
         name = "crossReplicaSyncerPluginRef"
         draft.resolve(section.cross_replica_syncer, section.child(name), section.place(name), _ANY)
-    for name in ("peerDiscovery", "crossReplicaSyncerPluginRef", "crossReplicaSyncInterval"):
-        if section.gives(name):
-            message = f"{name} has no effect: replicas do not exchange state"
-            draft.report.warn("WRN007", section.child(name), message, "remove it", at=section.key_place(name))
+    if section.cross_replica is not None and section.cross_replica.syncer:
+        inner, name = section.cross_replica, "syncerPluginRef"
+        draft.resolve(inner.syncer, inner.child(name), inner.place(name), _ANY)
+    for name in _OF_REPLICAS:
+        _warn_of_replicas(draft, section, name)
+
+
+_OF_REPLICAS = (
+    "peerDiscovery",
+    "crossReplica",
+    "crossReplicaSyncerPluginRef",
+    "crossReplicaSyncInterval",
+    "crossReplicaPublishTimeout",
+)
+
+
+def _warn_of_replicas(draft: Draft, section: Section, name: str) -> None:
+    if section.gives(name):
+        message = f"{name} has no effect: replicas do not exchange state"
+        draft.report.warn("WRN007", section.child(name), message, "remove it", at=section.key_place(name))
 
 
 def _add_metrics_source(draft: Draft) -> None:
@@ -122,11 +160,16 @@ def read_parsers(draft: Draft) -> None:
     document, report = draft.document, draft.report
     handler = document.request_handler
     references = handler.parsers if handler is not None else ()
-    if document.parser is not None:
-        at = document.key_place("parser")
+    if handler is not None and handler.gives("propagatePriority"):
+        path, at = handler.child("propagatePriority"), handler.key_place("propagatePriority")
+        report.warn("WRN007", path, "propagatePriority has no effect: engines are told no priority", "remove it", at=at)
+    for older in (handler, document):
+        if older is None or older.parser is None:
+            continue
         more = "; requestHandler.parsers wins" if references else ""
-        report.warn("WRN003", "parser", f"parser is an older form{more}", "write `requestHandler: {parsers: [...]}`", at=at)
-        found = _reference(draft, document.parser, _PARSER)
+        path, at, fix = older.child("parser"), older.key_place("parser"), "write `requestHandler: {parsers: [...]}`"
+        report.warn("WRN003", path, f"{path} is an older form{more}", fix, at=at)
+        found = _reference(draft, older.parser, _PARSER)
         if not references:
             draft.parsers = [found.name] if found is not None else []
             return

@@ -7,8 +7,9 @@ from collections.abc import Callable, Container, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from epp.config.misplaced import home_of_field
 from epp.config.report import Report
-from epp.config.schema import Document, Key, Kind, Section, keys_of
+from epp.config.schema import Document, Key, Kind, Reference, Section, keys_of
 from epp.config.wording import describe, fix_kind, nearest, show, step, suggest
 from epp.config.yaml_nodes import ListNode, MapNode, Node, ScalarNode, shallow
 from epp.framework.params import parse_duration, parse_quantity
@@ -66,8 +67,7 @@ class _Decoder:
         for name, entry in node.entries.items():
             if name in keys:
                 continue
-            fix = _HINTS.get(name, "") if record is Document else ""
-            fix = fix or suggest(name, keys)
+            fix = _unknown_fix(record, name, keys)
             self._report.error(
                 "CFG031", step(path, name), f'unknown field "{name}"', fix, value=shallow(entry.node), at=entry.key_place
             )
@@ -162,6 +162,18 @@ _PYTHON: dict[Kind, tuple[type, ...]] = {
     Kind.NUMBER: (int, float),
     Kind.BOOLEAN: (bool,),
 }
+
+
+def _unknown_fix(record: type[Section], name: str, keys: Mapping[str, object]) -> str:
+    hint = _HINTS.get(name, "") if record is Document else ""
+    if hint or nearest(name, keys):
+        return hint or suggest(name, keys)
+    home = home_of_field(Document, name)
+    if home:
+        return f"its place is {home}"
+    if issubclass(record, Reference):
+        return f"parameters of a plugin stand in its entry of plugins; possible here: {', '.join(sorted(keys))}"
+    return suggest(name, keys)
 
 
 def _required_fix(key: Key) -> str:

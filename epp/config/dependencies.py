@@ -63,8 +63,12 @@ def _follow_data(draft: Draft, plugin: DraftPlugin, chosen: list[DraftPlugin]) -
     for needs in plugin.type.consumes if plugin.type is not None else ():
         if needs.when is not None and (plugin.params is None or not needs.when(plugin.params)):
             continue
+        if needs.unless and any(other.spec is not None for other in draft.of_type(needs.unless)):
+            continue
         key: DataKey[Any] = needs.key
         producer = _producer(draft, needs, chosen)
+        if producer is None or producer.spec is None:
+            _warn_of_undeclared(draft, plugin, needs)
         # Metrics are columns that exist in any case; a declared extractor may still tell the reader something.
         is_required = needs.required and key.scope is not Scope.METRICS
         if producer is None and is_required:
@@ -77,6 +81,16 @@ def _follow_data(draft: Draft, plugin: DraftPlugin, chosen: list[DraftPlugin]) -
                 _check_is_built(draft, plugin, producer, key)
             names.append(producer.name)
     return names
+
+
+def _warn_of_undeclared(draft: Draft, plugin: DraftPlugin, needs: Consumes) -> None:
+    if needs.undeclared is None or plugin.spec is None or plugin.params is None or draft.document.is_builtin:
+        return
+    said = needs.undeclared(plugin.params)
+    if said:
+        message, _, fix = said.partition("; ")
+        at, name = plugin.place(), show(plugin.name)
+        draft.report.warn("WRN025", f"{plugin.path}.type", f"the plugin {name} {message}", fix, value=plugin.name, at=at)
 
 
 def _producer(draft: Draft, needs: Consumes, chosen: list[DraftPlugin]) -> DraftPlugin | None:

@@ -56,6 +56,8 @@ def _add_or_miss_handler(draft: Draft) -> None:
     defaults.add_handler(draft)
     if draft.handler or len(draft.profiles) < 2 or not draft.knows_all_plugins:
         return
+    if any(plugin.type is None for plugin in draft.declared()):
+        return  # it may be the handler, and that its type is unknown was said
     names = join(profile.name for profile in draft.profiles)
     handlers = [t.type for t in draft.registry if Role.PROFILE_HANDLER in t.roles]
     several = ", ".join(name for name in handlers if name != defaults.SINGLE_PROFILE_HANDLER)

@@ -12,8 +12,12 @@ from epp.framework.registry import Gate
 
 API_VERSION = "inference.networking.x-k8s.io/v1alpha1"
 KIND = "EndpointPickerConfig"
-_MISSPELT = "inference.networking.k8s-x.io/v1alpha1"
-_ACCEPTED = (API_VERSION, "llm-d.ai/v1alpha1", "mif.moreh.io/v1alpha1", _MISSPELT)
+_MISSPELT = (
+    "inference.networking.k8s-x.io/v1alpha1",
+    "config.apix.gateway-api-inference-extension.sigs.k8s.io/v1alpha1",
+)
+"""Groups that published pages write and that no version has had."""
+_OTHERS = ("llm-d.ai/v1alpha1", "llm-d.ai/v1", "mif.moreh.io/v1alpha1")
 _MANIFEST_FIX = "this is the manifest of a ConfigMap; pass the content of data['config.yaml']"
 
 _DEFAULTS: Mapping[str, bool] = {
@@ -22,9 +26,17 @@ _DEFAULTS: Mapping[str, bool] = {
     Gate.FLOW_CONTROL: False,
     "haPopulateNonLeaderDatastore": True,
     "enableLegacyMetrics": False,
+    "experimentalPlugins": False,
+    "disableDataLayer": False,
+    "pluggableParser": False,
 }
 """Every gate that one of the pickers knows, with its default."""
-_WITHOUT_EFFECT = {"enableLegacyMetrics": "use the flag --legacy-metrics"}
+_WITHOUT_EFFECT = {
+    "enableLegacyMetrics": "use the flag --legacy-metrics",
+    "experimentalPlugins": "use the flag --allow-experimental-plugins",
+    "disableDataLayer": "remove it; `dataLayer: {injectDefaults: false}` leaves out the default metrics source",
+    "pluggableParser": "remove it; parsers can always be chosen",
+}
 _LITERALS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 
 
@@ -53,12 +65,12 @@ def check_header(document: Document, report: Report) -> None:
     at = document.place("apiVersion")
     if not document.api_version and "apiVersion" not in document.broken:
         report.warn("WRN002", "apiVersion", "apiVersion is missing", f"write `apiVersion: {API_VERSION}`", at=at)
-    elif document.api_version == _MISSPELT:
-        message = f"the group of {_MISSPELT} is misspelt"
-        report.warn("WRN001", "apiVersion", message, f"write {API_VERSION}", value=_MISSPELT, at=at)
-    elif document.api_version and document.api_version not in _ACCEPTED:
+    elif document.api_version in _MISSPELT:
+        message = f"the group of {document.api_version} is misspelt"
+        report.warn("WRN001", "apiVersion", message, f"write {API_VERSION}", value=document.api_version, at=at)
+    elif document.api_version and document.api_version not in (API_VERSION, *_OTHERS):
         message = f"apiVersion {show(document.api_version)} is not accepted"
-        fix = f"use {API_VERSION} (or one of {', '.join(_ACCEPTED[1:3])})"
+        fix = f"use {API_VERSION} (or one of {', '.join(_OTHERS)})"
         report.error("CFG021", "apiVersion", message, fix, value=document.api_version, at=at)
     _check_kind(document, report)
 

@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import typing
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from epp.config.decode import DURATION_FIX, QUANTITY_FIX
+from epp.config.misplaced import fields_of, home_of_parameter, models_in
 from epp.config.report import Report
 from epp.config.schema import PluginSpec
 from epp.config.wording import MASK, describe, fix_kind, is_secret_path, nearest, show, step, suggest, with_page
 from epp.config.yaml_nodes import ListNode, MapNode, Node, Place, plain
-from epp.framework.params import Deprecated, Ignored, Params
+from epp.framework.params import Deprecated, Former, Ignored, Params, former_names
 from epp.framework.registry import PluginType
 
 Location = tuple[str | int, ...]
@@ -91,6 +92,7 @@ class _Parameters:
         if kind == "extra_forbidden":
             self._unknown(location)
             return
+        location = _as_written(self._type.params, location, self._node)
         known, path, node = _follow(self._node, location, self._spec.child("parameters"))
         value = error["input"] if known == len(location) else None
         if value not in (None, "", [], {}) and is_secret_path(path):
@@ -146,19 +148,29 @@ class _Parameters:
 
     def _unknown(self, location: Location) -> None:
         key = str(location[-1])
+        model = _model_at(self._type.params, location[:-1])
+        location = _as_written(self._type.params, location, self._node)
         known, parent, node = _follow(self._node, location[:-1], self._spec.child("parameters"))
         entry = node.entries.get(key) if isinstance(node, MapNode) and known == len(location) - 1 else None
         place = entry.key_place if entry is not None else node.place
-        legal = [name for name, _ in _fields(_model_at(self._type.params, location[:-1]))]
         owner = f"{self._spec.type}" + (f" ({show(self._spec.name)})" if self._spec.name not in ("", self._spec.type) else "")
         if not self._type.params.model_fields:
             message, fix = f"unknown parameter {show(key)}: {owner} takes no parameters", "remove it"
         else:
-            message, fix = (
-                f"unknown parameter {show(key)} of {owner}",
-                suggest(key, legal, f"see `epp plugins {self._type.type}`"),
-            )
+            message, fix = f"unknown parameter {show(key)} of {owner}", self._instead(key, model)
         self._report.error("CFG053", step(parent, key), message, with_page(fix, self._type.type), value=key, at=place)
+
+    def _instead(self, key: str, model: type[BaseModel] | None) -> str:
+        """What to do about an unknown key of a model."""
+        for name, info in fields_of(model):
+            if key in former_names(info):
+                return f"it is an older name of {name}, which is given too; remove it"
+        gone = model.gone.get(key, "") if model is not None and issubclass(model, Params) else ""
+        home = home_of_parameter(self._type.params, key)
+        if gone or home:
+            return gone or f"its place is {home}"
+        legal = [name for name, _ in fields_of(model)]
+        return suggest(key, legal, f"see `epp plugins {self._type.type}`")
 
     @staticmethod
     def _name(location: Location) -> str:
@@ -216,45 +228,50 @@ def _follow(node: Node, location: Sequence[str | int], path: str) -> tuple[int, 
     return known, path, node
 
 
-def _fields(model: type[BaseModel] | None) -> Iterator[tuple[str, FieldInfo]]:
-    if model is not None:
-        for name, info in model.model_fields.items():
-            yield info.alias or name, info
-
-
 def _model_at(model: type[BaseModel], location: Location) -> type[BaseModel] | None:
     """The model of the mapping at a location, or None if it has none."""
     found: type[BaseModel] | None = model
     for part in location:
         if isinstance(part, int) or found is None:
             continue
-        info = dict(_fields(found)).get(part)
-        found = next(_models_in(info.annotation), None) if info is not None else found
+        info = dict(fields_of(found)).get(part)
+        found = next(models_in(info.annotation), None) if info is not None else found
     return found
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in typing.get_args(annotation):
-        yield from _models_in(part)
+def _as_written(model: type[BaseModel], location: Location, node: Node) -> Location:
+    """The location with the older names of parameters where the document has these."""
+    written: list[str | int] = []
+    found: type[BaseModel] | None = model
+    for index, part in enumerate(location):
+        info = dict(fields_of(found)).get(str(part))
+        _, _, here = _follow(node, written, "")
+        former = former_names(info) if info is not None and isinstance(here, MapNode) and part not in here.entries else ()
+        written.append(next((name for name in former if isinstance(here, MapNode) and name in here.entries), part))
+        found = _model_at(model, location[: index + 1])
+    return tuple(written)
 
 
 def _warn_of_old_forms(spec: PluginSpec, params: BaseModel, node: MapNode, report: Report, path: str = "") -> None:
     path = path or spec.child("parameters")
-    for name, info in _fields(type(params)):
+    for present, info in fields_of(type(params)):
+        name = next((name for name in (present, *former_names(info)) if name in node.entries), present)
         entry = node.entries.get(name)
         if entry is None or entry.node.is_null:
             continue
         where = step(path, name)
-        value = getattr(params, _attribute(params, name))
+        value = getattr(params, _attribute(params, present))
         for mark in _marks(info):
             if isinstance(mark, Ignored):
                 report.warn(
                     "WRN007", where, f"{name} has no effect: {mark.reason}", "remove it", value=None, at=entry.key_place
                 )
-            elif isinstance(mark, Deprecated):
+            elif isinstance(mark, Deprecated) and name == present:
                 report.warn(mark.code, where, f"{name} is an older form", mark.advice, value=None, at=entry.key_place)
+            elif isinstance(mark, Former) and mark.name == name:
+                advice = next((other.advice for other in _marks(info) if isinstance(other, Deprecated)), f"write {present}")
+                message = f"{name} is an older name of {present}"
+                report.warn("WRN007", where, message, advice, value=None, at=entry.key_place)
         if isinstance(value, BaseModel) and isinstance(entry.node, MapNode):
             _warn_of_old_forms(spec, value, entry.node, report, where)
 

@@ -8,7 +8,7 @@ from epp.config.parameters import decode_parameters
 from epp.config.schema import PluginSpec
 from epp.config.wording import show, suggest
 from epp.config.yaml_nodes import plain
-from epp.framework.registry import PluginType
+from epp.framework.registry import PluginType, Registry
 
 _LONGEST_NAME = 253
 
@@ -38,9 +38,8 @@ def _type_of(draft: Draft, spec: PluginSpec) -> PluginType | None:
     plugin_type = draft.registry.get(spec.type)
     path, at, report = spec.child("type"), spec.place("type"), draft.report
     if plugin_type is None:
-        fix = suggest(spec.type, draft.registry.names())
-        fix = f"{fix} (see --list-plugins)" if fix else "see --list-plugins for all types"
-        report.error("CFG052", path, f"no plugin type is named {show(spec.type)}", fix, value=spec.type, at=at)
+        message, fix = _unknown_type(draft.registry, spec.type)
+        report.error("CFG052", path, message, fix, value=spec.type, at=at)
         return None
     alias = draft.registry.alias(spec.type)
     if alias is not None and alias.deprecated:
@@ -51,6 +50,16 @@ def _type_of(draft: Draft, spec: PluginSpec) -> PluginType | None:
         report.inform("WRN005", path, f"{plugin_type.type} has a more general form", f"see {newer}", value=spec.type, at=at)
     _judge_maturity(draft, spec, plugin_type)
     return plugin_type
+
+
+def _unknown_type(registry: Registry, name: str) -> tuple[str, str]:
+    """Message and fix."""
+    was = registry.former(name)
+    if was is not None:
+        return f"the plugin type {name} of earlier versions became {was.successor}", f"write {was.successor}, {was.advice}"
+    fix = suggest(name, registry.names())
+    fix = f"{fix} (see --list-plugins)" if fix else "see --list-plugins for all types"
+    return f"no plugin type is named {show(name)}", fix
 
 
 def _judge_maturity(draft: Draft, spec: PluginSpec, plugin_type: PluginType) -> None:

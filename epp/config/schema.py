@@ -156,6 +156,30 @@ class DiscoveryReference(Reference):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DiscoveryConfig(Reference):
+    """``discovery``: the endpoints' reference itself, or one for endpoints and one for peers (``llm-d.ai/v1``)."""
+
+    plugin_ref: Annotated[str, Key("pluginRef", Kind.STRING)] = ""
+    endpoints: Annotated[
+        DiscoveryReference | None,
+        Key("endpoints", Kind.MAPPING, record=DiscoveryReference, form="write `endpoints: {{pluginRef: {}}}`"),
+    ] = None
+    peers: Annotated[
+        DiscoveryReference | None,
+        Key("peers", Kind.MAPPING, record=DiscoveryReference, form="write `peers: {{pluginRef: {}}}`"),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossReplicaConfig(Section):
+    """``crossReplica`` of ``llm-d.ai/v1``; older documents have its fields as ``crossReplica...`` beside it."""
+
+    syncer: Annotated[str, Key("syncerPluginRef", Kind.STRING)] = ""
+    sync_interval_s: Annotated[float | None, Key("syncInterval", Kind.DURATION, negative="CFG035")] = None
+    publish_timeout_s: Annotated[float | None, Key("publishTimeout", Kind.DURATION, negative="CFG035")] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DataLayerConfig(Section):
     """``data`` (Heimdall) or ``dataLayer`` (llm-d): the same section under two keys."""
 
@@ -165,8 +189,8 @@ class DataLayerConfig(Section):
     ] = ()
     inject_defaults: Annotated[bool | None, Key("injectDefaults", Kind.BOOLEAN)] = None
     discovery: Annotated[
-        DiscoveryReference | None,
-        Key("discovery", Kind.MAPPING, record=DiscoveryReference, form="write `discovery: {{pluginRef: {}}}`"),
+        DiscoveryConfig | None,
+        Key("discovery", Kind.MAPPING, record=DiscoveryConfig, form="write `discovery: {{pluginRef: {}}}`"),
     ] = None
     peer_discovery: Annotated[
         DiscoveryReference | None,
@@ -176,6 +200,10 @@ class DataLayerConfig(Section):
     cross_replica_sync_interval_s: Annotated[
         float | None, Key("crossReplicaSyncInterval", Kind.DURATION, negative="CFG035")
     ] = None
+    cross_replica_publish_timeout_s: Annotated[
+        float | None, Key("crossReplicaPublishTimeout", Kind.DURATION, negative="CFG035")
+    ] = None
+    cross_replica: Annotated[CrossReplicaConfig | None, Key("crossReplica", Kind.MAPPING, record=CrossReplicaConfig)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -244,6 +272,10 @@ class RequestHandlerConfig(Section):
     parsers: Annotated[
         tuple[ParserReference, ...], Key("parsers", Kind.SECTIONS, record=ParserReference, entry_form="write `- pluginRef: {}`")
     ] = ()
+    parser: Annotated[
+        ParserReference | None, Key("parser", Kind.MAPPING, record=ParserReference, form="write `parsers: [{{pluginRef: {}}}]`")
+    ] = None
+    propagate_priority: Annotated[bool | None, Key("propagatePriority", Kind.BOOLEAN)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -57,6 +57,11 @@ class Consumes:
     """Plugin types, best first."""
     when: Callable[[Any], bool] | None = None
     """Tells from the plugin's parameters whether it is read at all; None = it is."""
+    unless: str = ""
+    """Plugin type beside which it is not read."""
+    undeclared: Callable[[Any], str] | None = None
+    """Tells from the plugin's parameters what is amiss where no declared plugin writes it, and after a semicolon what to do;
+    "" = nothing."""
 
 
 class RequestData:

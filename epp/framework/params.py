@@ -7,13 +7,14 @@ plugins and to profiles are annotations, so that the loader resolves them withou
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from epp.framework.interfaces import Role
@@ -146,6 +147,34 @@ class Deprecated:
     """Code of the warning."""
 
 
+@dataclass(frozen=True, slots=True)
+class Former:
+    """Marks a parameter that earlier versions called otherwise: that name still works, and WRN007 tells the present one."""
+
+    name: str
+    """As in YAML."""
+
+
+def former_names(info: FieldInfo) -> tuple[str, ...]:
+    """The older names of a parameter, as in YAML."""
+    return tuple(mark.name for mark in info.metadata if isinstance(mark, Former))
+
+
+def moved(document: object, key: str, section: str, name: str = "") -> object:
+    """A document whose parameter ``key`` also stands where it belongs today, in ``section``; what is given there wins.
+
+    Args:
+        document: parameters as in YAML; anything but a mapping stays as it is.
+        key: of the older place.
+        section: mapping of the present place.
+        name: key there; default: the same.
+    """
+    if not isinstance(document, dict) or not isinstance(document.get(key), str) or not document[key]:
+        return document
+    present = document.get(section, {})
+    return {**document, section: {name or key: document[key], **present}} if isinstance(present, dict) else document
+
+
 def exclusive(message: str) -> PydanticCustomError:
     """The error of a validator that finds parameters which exclude each other."""
     return PydanticCustomError("exclusive", "{reason}", {"reason": message})
@@ -167,7 +196,11 @@ class Params(BaseModel):
     Fields have a ``Field(description=...)`` with unit and meaning; validators raise ``ValueError`` with a sentence that
     says what is allowed, or one of ``exclusive``, ``mixed_forms`` and ``no_producer`` where a finding has its own code. Where
     a required object is missing, its own required fields are reported.
+
+    ``gone`` has the parameters of earlier versions that cannot be honoured: YAML key → what to write instead.
     """
+
+    gone: ClassVar[Mapping[str, str]] = {}
 
     model_config = ConfigDict(
         extra="forbid",
@@ -195,6 +228,18 @@ class Params(BaseModel):
             and info.alias not in document
         }
         return {**document, **missing} if missing else document
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rename_former(cls, document: object) -> object:
+        """Where both names are given the older one stays, and is an unknown key."""
+        if not isinstance(document, dict):
+            return document
+        for name, info in cls.model_fields.items():
+            for former in former_names(info):
+                if former in document and info.alias not in document and name not in document:
+                    document = {(info.alias if key == former else key): value for key, value in document.items()}
+        return document
 
     @classmethod
     def decode(cls, document: dict[str, Any]) -> Params:

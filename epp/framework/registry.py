@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import metadata
@@ -31,6 +31,16 @@ class Alias:
     name: str
     deprecated: bool = False
     """Say once that the canonical name is preferred."""
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """What became of a type name of an earlier version."""
+
+    successor: str
+    """Type to use today."""
+    advice: str = ""
+    """How to use it, where it is not the same under another name: then the older name is refused. "" = both mean the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +127,7 @@ class Registry:
         self._by_name: dict[str, PluginType] = {}
         self._announced: dict[str, Callable[[], Iterable[PluginType]]] = {}
         """Names of types that nobody asked for yet."""
+        self._former: dict[str, Former] = {}
         for plugin_type in types:
             self.register(plugin_type)
 
@@ -146,8 +157,23 @@ class Registry:
         """
         self._announced.update(dict.fromkeys(names, load))
 
+    def remember(self, former: Mapping[str, Former]) -> None:
+        """Know what the type names of earlier versions became; a type that has such a name wins."""
+        self._former.update(former)
+
+    def former(self, name: str) -> Former | None:
+        """What became of a name that no type has any longer; None if one has it, or none ever had."""
+        return None if name in self._announced or name in self._by_name else self._former.get(name)
+
+    def former_names(self, plugin_type: PluginType) -> list[str]:
+        """The names that a type had in earlier versions and that still work."""
+        return [name for name, was in self._former.items() if was.successor in plugin_type.names and not was.advice]
+
     def get(self, name: str) -> PluginType | None:
-        """The type with this name or alias, or None."""
+        """The type with this name or alias, also one of earlier versions, or None."""
+        was = self.former(name)
+        if was is not None and not was.advice:
+            name = was.successor
         if name in self._announced:
             self._load(self._announced[name])
         return self._by_name.get(name)
@@ -157,10 +183,12 @@ class Registry:
         plugin_type = self.get(name)
         if plugin_type is None:
             return None
+        if self.former(name) is not None:
+            return Alias(name, deprecated=True)
         return next((alias for alias in plugin_type.aliases if alias.name == name), None)
 
     def names(self) -> list[str]:
-        """All names and aliases, sorted."""
+        """All names and aliases, sorted; without those of earlier versions."""
         return sorted({*self._by_name, *self._announced})
 
     def _load(self, load: Callable[[], Iterable[PluginType]]) -> None:

@@ -51,7 +51,7 @@ def page(plugin_type: PluginType, registry: Registry) -> Page:
     return Page(
         plugin_type.type,
         plugin_type.summary,
-        tuple(_facts(plugin_type)),
+        tuple(_facts(plugin_type, registry)),
         introduction,
         notes,
         tuple(parameters(plugin_type.params)),
@@ -59,9 +59,10 @@ def page(plugin_type: PluginType, registry: Registry) -> Page:
     )
 
 
-def _facts(plugin_type: PluginType) -> Iterator[tuple[str, str]]:
-    if plugin_type.aliases:
-        names = [f"`{alias.name}`{' (deprecated)' if alias.deprecated else ''}" for alias in plugin_type.aliases]
+def _facts(plugin_type: PluginType, registry: Registry) -> Iterator[tuple[str, str]]:
+    names = [f"`{alias.name}`{' (deprecated)' if alias.deprecated else ''}" for alias in plugin_type.aliases]
+    names += [f"`{name}` (deprecated)" for name in registry.former_names(plugin_type)]
+    if names:
         yield "also named", ", ".join(names)
     yield "roles", ", ".join(sorted(plugin_type.roles))
     yield "package", f"{plugin_type.package} {plugin_type.version}".rstrip()

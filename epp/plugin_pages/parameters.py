@@ -19,6 +19,7 @@ from pydantic_core import PydanticUndefined
 from epp.framework.params import (
     Deprecated,
     DurationS,
+    Former,
     GoDurationS,
     Ignored,
     Params,
@@ -184,6 +185,8 @@ def _description(info: FieldInfo) -> str:
             text = f"{text} No effect: {mark.reason}."
         elif isinstance(mark, Deprecated):
             text = f"{text} Older form: {mark.advice.rstrip('.')}."
+        elif isinstance(mark, Former):
+            text = f"{text} Older name: `{mark.name}`."
     return text
 
 

@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 from epp.framework.candidates import Candidates
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Filter, Role
-from epp.framework.params import Params, PluginReference, no_producer
+from epp.framework.params import Params, PluginReference
 from epp.framework.registry import PluginType
 from epp.framework.types import InferenceRequest
-from plugins.shared.endpoint_attributes import attribute_column
+from plugins.shared.endpoint_attributes import attribute_column, check_attribute
 
 TYPE = "endpoint-attribute-filter"
 
@@ -48,10 +48,7 @@ class EndpointAttributeFilterParams(Params):
 
     @model_validator(mode="after")
     def _check_producer(self) -> EndpointAttributeFilterParams:
-        if "/" in self.attribute and not self.producer:
-            raise no_producer(
-                f"{TYPE} reads the attribute {self.attribute!r}, not one of the metrics extractor's: name its producer"
-            )
+        check_attribute(TYPE, "attribute", self.attribute, self.producer)
         return self
 
 

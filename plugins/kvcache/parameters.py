@@ -8,9 +8,19 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from epp.framework.params import Deprecated, GoDurationS, Ignored, Int, Params, exclusive, parse_duration
+from epp.framework.params import (
+    Deprecated,
+    GoDurationS,
+    Ignored,
+    Int,
+    Params,
+    exclusive,
+    format_duration,
+    moved,
+    parse_duration,
+)
 
 _HUMAN_SIZE = re.compile(r"\s*\d+(?:\.\d+)?\s*(?:[kmgtpe]i?b?|[kmgtpe]i|b)?\s*", re.IGNORECASE)
 _ZMQ_SCHEMES = ("tcp://", "ipc://", "inproc://")
@@ -21,6 +31,12 @@ def _check_size(text: str) -> str:
     if not _HUMAN_SIZE.fullmatch(text):
         raise ValueError(f"{text!r} is not a size; use a number of bytes, or one with a unit such as 2GiB, 512MiB or 2Gi")
     return text
+
+
+def _as_duration(value: object) -> object:
+    """Older guides write nanoseconds."""
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    return format_duration(value * 1e-9) if is_number else value  # type: ignore[operator]
 
 
 def _check_zmq_endpoint(text: str) -> str:
@@ -72,6 +88,12 @@ class BlockIndex(Params):
     redis_config: RedisIndex | None = Field(default=None, description="In Redis.")
     valkey_config: RedisIndex | None = Field(default=None, description="In Valkey.")
     cost_aware_memory_config: CostAwareIndex | None = Field(default=None, description="In this process, bounded by bytes.")
+    max_prefix_blocks_to_match: Annotated[Int, Ignored("an index of engines' events matches whole prompts")] = Field(
+        default=0, description="Most blocks of a prompt that are looked at (samples of llm-d)."
+    )
+    max_prefix_tokens_to_match: Annotated[Int, Ignored("an index of engines' events matches whole prompts")] = Field(
+        default=0, description="The same in tokens."
+    )
     enable_metrics: bool = Field(default=False, description="Count lookups, hits, additions and evictions.")
     metrics_logging_interval: GoDurationS = Field(
         default=0.0, ge=0, description="Period of a log line with the counters; 0 = none. A duration, or nanoseconds."
@@ -122,7 +144,9 @@ class SocketTokenizer(Params):
 class TokenizersPool(Params):
     """Tokenizers of the base model."""
 
-    model_name: str = Field(min_length=1, description="Tokenizer or model id of the base model.")
+    model_name: str = Field(
+        default="", description="Tokenizer or model id of the base model; needed unless a declared plugin makes the tokens."
+    )
     workers_count: Int = Field(default=5, description="Concurrent tokenizations; <= 0 = 5.")
     min_prefix_overlap_ratio: float = Field(
         default=0.8, gt=0, le=1, description="Share of a prompt that must be known to reuse its tokens."
@@ -130,6 +154,17 @@ class TokenizersPool(Params):
     local: LocalTokenizer = Field(default_factory=LocalTokenizer, description="Tokenizers on disk; tried first.")
     hf: HubTokenizer = Field(default_factory=HubTokenizer, description="Tokenizers from the Hugging Face hub; tried last.")
     uds: SocketTokenizer | None = Field(default=None, description="A tokenizer service; tried between the two.")
+    hugging_face_token: Annotated[str, Deprecated("write hf.huggingFaceToken, which wins")] = Field(
+        default="", repr=False, description="Older place of `hf.huggingFaceToken` (llm-d v0.3)."
+    )
+    tokenizers_cache_dir: Annotated[str, Deprecated("write hf.tokenizersCacheDir, which wins")] = Field(
+        default="", description="Older place of `hf.tokenizersCacheDir` (llm-d v0.3)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_hub(cls, document: object) -> object:
+        return moved(moved(document, "huggingFaceToken", "hf"), "tokenizersCacheDir", "hf")
 
 
 class PrefixStore(Params):
@@ -146,24 +181,18 @@ class CacheTier(Params):
     weight: float = Field(ge=0, description="Worth of a block there.")
 
 
-class _Index(Params):
+class Indexer(Params):
+    """The block index, and the tokenizers that make prompts comparable with it."""
+
     kv_block_index_config: BlockIndex = Field(default_factory=BlockIndex, description="Back end of the index.")
     prefix_store_config: PrefixStore = Field(default_factory=PrefixStore, description="Cache of tokenized prefixes.")
+    enable_metrics: Annotated[bool, Ignored("its place is kvBlockIndexConfig.enableMetrics")] = Field(
+        default=False, description="Misplaced in guides of v0.4."
+    )
     kv_cache_backend_configs: list[CacheTier] = Field(default=[], description="Weights of tiers; default gpu 1.0, cpu 0.8.")
     token_processor_config: Annotated[
         TokenProcessor | None, Deprecated("give tokenProcessorConfig beside indexerConfig; it wins there")
     ] = Field(default=None, description="Older place of `tokenProcessorConfig`.")
-
-
-class Indexer(_Index):
-    """The block index, and the tokenizers that make prompts comparable with it."""
-
-    tokenizers_pool_config: TokenizersPool = Field(description="Tokenizers.")
-
-
-class ProducerIndexer(_Index):
-    """The block index of a producer, which may get its tokens from another plugin."""
-
     tokenizers_pool_config: TokenizersPool | None = Field(
         default=None, description="Tokenizers; default: the tokens of a token producer."
     )
@@ -199,9 +228,10 @@ class _PreciseParams(Params):
     speculative_indexing: bool = Field(
         default=False, description="Assume for a moment that a prompt is cached where it was sent."
     )
-    speculative_ttl: str = Field(
+    speculative_ttl: Annotated[str, BeforeValidator(_as_duration)] = Field(
         default="2s", alias="speculativeTTL", description="How long that is assumed, a duration; <= 0 = 2s."
     )
+    indexer_config: Indexer = Field(default_factory=Indexer, description="Index and tokenizers.")
 
     @model_validator(mode="after")
     def _check_ttl(self) -> _PreciseParams:
@@ -216,7 +246,6 @@ class _PreciseParams(Params):
 class PreciseScorerParams(_PreciseParams):
     """Parameters of the scorer, which hosts index and tokenizers itself."""
 
-    indexer_config: Indexer = Field(description="Index and tokenizers.")
     score_normalization: Literal["ratio", "minmax"] = Field(
         default="ratio",
         description="`ratio`: the held share of the prompt; `minmax`: the spread between the endpoints that hold something, "
@@ -227,4 +256,13 @@ class PreciseScorerParams(_PreciseParams):
 class PreciseProducerParams(_PreciseParams):
     """Parameters of the producer."""
 
-    indexer_config: ProducerIndexer = Field(default_factory=ProducerIndexer, description="Index.")
+
+def lacks_model(params: _PreciseParams) -> str:
+    """What to say where no other plugin makes the tokens; "" if the plugin makes them itself."""
+    pool = params.indexer_config.tokenizers_pool_config
+    if pool is not None and pool.model_name:
+        return ""
+    return (
+        "knows no model whose tokens it could compare with the engines' blocks, so that it finds none; "
+        "declare a token-producer with a modelName, or give indexerConfig.tokenizersPoolConfig.modelName"
+    )

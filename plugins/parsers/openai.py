@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Parser, Role
 from epp.framework.params import NoParams
-from epp.framework.registry import Alias, PluginType
+from epp.framework.registry import PluginType
 from epp.framework.types import Api, ErrorShape, HeaderView, ParsedBody
 from plugins.parsers.json_body import all_token_ids, bad_request, decode_object, model_of, output_cap
 
@@ -223,5 +223,4 @@ PLUGIN = PluginType(
     roles=frozenset({Role.PARSER}),
     summary="Reads OpenAI chat completions, completions, embeddings, responses, conversations and image generations.",
     factory=_create,
-    aliases=(Alias("responses-store-parser", deprecated=True),),
 )

@@ -9,7 +9,7 @@ from pydantic import Field
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, PreRequest, Role
 from epp.framework.params import Params, ProfileReference
-from epp.framework.registry import Alias, PluginType
+from epp.framework.registry import PluginType
 from epp.framework.results import SchedulingResult
 from epp.framework.types import InferenceRequest
 from plugins.shared.disaggregation import ENCODE_HEADERS, HEADERS_HANDLER, PREFILL_HEADERS, is_elsewhere, write_stage_headers
@@ -59,7 +59,6 @@ PLUGIN = PluginType(
     summary="Tells the decode endpoint where prefill and encode run.",
     params=DisaggHeadersHandlerParams,
     factory=_create,
-    aliases=(Alias("prefill-header-handler", deprecated=True),),
     header_strip=frozenset({*PREFILL_HEADERS, *ENCODE_HEADERS}),
     example="""
         plugins:

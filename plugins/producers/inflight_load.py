@@ -217,7 +217,15 @@ def _create(context: PluginContext, params: InflightLoadProducerParams) -> Infli
 
 PLUGIN = PluginType(
     type=TYPE,
-    roles=frozenset({Role.DATA_PRODUCER, Role.PRE_REQUEST, Role.RESPONSE_STREAMING, Role.RESPONSE_COMPLETE}),
+    roles=frozenset(
+        {
+            Role.DATA_PRODUCER,
+            Role.PRE_REQUEST,
+            Role.RESPONSE_STREAMING,
+            Role.RESPONSE_COMPLETE,
+            Role.ENDPOINT_EXTRACTOR,
+        }
+    ),
     summary="Counts requests and tokens in flight to each endpoint.",
     params=InflightLoadProducerParams,
     factory=_create,

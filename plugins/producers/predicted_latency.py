@@ -11,7 +11,7 @@ from epp.framework.data import Consumes
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
 from epp.framework.keys import LATENCY_PREDICTION, MEDIA_CACHE_MATCH, PREFIX_CACHE_MATCH, TOKENIZED_PROMPT
-from epp.framework.params import GoDurationS, Ignored, Int, Params, PluginReference
+from epp.framework.params import Former, GoDurationS, Ignored, Int, Params, PluginReference
 from epp.framework.registry import PluginType, Reads
 from plugins.latency.forecaster import ForecastOptions, LatencyForecaster
 from plugins.latency.regression import require_library
@@ -33,7 +33,9 @@ class PredictedLatencyProducerParams(Params):
     )
     streaming_mode: bool = Field(default=False, description="Time per token counts too.")
     endpoint_role_label: str = Field(default="", description="Label whose value the predictor is told.")
-    predict_in_produce: bool = Field(default=True, description="Predict before scheduling.")
+    predict_in_produce: Annotated[bool, Former("predictInPrepareData")] = Field(
+        default=True, description="Predict before scheduling."
+    )
     use_encoder_cache_features: bool = Field(default=False, description="Tell the predictor about cached media.")
     encoder_cache_match_info_producer_name: Annotated[str, PluginReference(Role.DATA_PRODUCER)] = Field(
         default="", description="Producer of the media match; default: its usual producer."

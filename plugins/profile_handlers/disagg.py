@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, cast
+from typing import Annotated, Any, ClassVar, NamedTuple, cast
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -100,6 +100,11 @@ class DisaggDeciders(Params):
 
 class DisaggProfileHandlerParams(Params):
     """The nested form ``profiles`` and ``deciders``, or the flat one of older versions; not both."""
+
+    gone: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("threshold", "hashBlockSize"),
+        "declare a prefix-based-pd-decider with nonCachedTokens, and name it in deciders.prefill",
+    )
 
     profiles: DisaggProfiles = Field(default_factory=DisaggProfiles, description="Profiles of the stages.")
     deciders: DisaggDeciders = Field(default_factory=DisaggDeciders, description="Deciders of the optional stages.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, cast
+from typing import Annotated, ClassVar, cast
 
 import orjson
 from pydantic import Field, model_validator
@@ -48,6 +48,8 @@ _PROMPTS = {
 
 class PdProfileHandlerParams(Params):
     """Two generations: ``threshold`` and ``hashBlockSize`` decide without a decider, ``deciderPluginName`` with one."""
+
+    gone: ClassVar[Mapping[str, str]] = {"decider": "declare the decider in plugins, and name it in deciderPluginName"}
 
     decode_profile: Annotated[str, ProfileReference()] = Field(
         default="decode", min_length=1, description="Profile whose target serves the request."

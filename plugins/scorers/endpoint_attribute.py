@@ -9,10 +9,10 @@ from pydantic import Field, model_validator
 from epp.framework.candidates import Candidates
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role, Scorer
-from epp.framework.params import Params, PluginReference, no_producer
+from epp.framework.params import Params, PluginReference
 from epp.framework.registry import PluginType
 from epp.framework.types import InferenceRequest
-from plugins.shared.endpoint_attributes import attribute_column
+from plugins.shared.endpoint_attributes import attribute_column, check_attribute
 
 TYPE = "endpoint-attribute-scorer"
 
@@ -65,10 +65,7 @@ class EndpointAttributeScorerParams(Params):
 
     @model_validator(mode="after")
     def _check_producer(self) -> EndpointAttributeScorerParams:
-        if "/" in self.attribute_key and not self.producer:
-            raise no_producer(
-                f"{TYPE} reads the attribute {self.attribute_key!r}, not one of the metrics extractor's: name its producer"
-            )
+        check_attribute(TYPE, "attributeKey", self.attribute_key, self.producer)
         return self
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 from epp.framework.data import Consumes
 from epp.framework.interfaces import Role
 from epp.framework.keys import MEDIA_CACHE_MATCH
-from epp.framework.params import Params, PluginReference
+from epp.framework.params import Former, Params, PluginReference
 from epp.framework.registry import PluginType
 
 TYPE = "mm-embeddings-cache-scorer"
@@ -18,7 +18,7 @@ TYPE = "mm-embeddings-cache-scorer"
 class MediaCacheScorerParams(Params):
     """Parameters of mm-embeddings-cache-scorer."""
 
-    encoder_cache_match_info_producer_name: Annotated[str, PluginReference(Role.DATA_PRODUCER)] = Field(
+    producer_name: Annotated[str, PluginReference(Role.DATA_PRODUCER), Former("encoderCacheMatchInfoProducerName")] = Field(
         default="", description="Producer of the media match; default: its usual producer."
     )
 

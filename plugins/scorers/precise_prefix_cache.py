@@ -9,7 +9,7 @@ from epp.framework.interfaces import Role, Scorer
 from epp.framework.keys import PREFIX_CACHE_MATCH, TOKENIZED_PROMPT, PrefixMatch
 from epp.framework.registry import PluginType
 from epp.framework.types import EndpointId, InferenceRequest
-from plugins.kvcache.parameters import PreciseScorerParams
+from plugins.kvcache.parameters import PreciseScorerParams, lacks_model
 
 TYPE = "precise-prefix-cache-scorer"
 
@@ -53,11 +53,11 @@ def create_scorer(context: PluginContext, params: PreciseScorerParams) -> Scorer
 
 PLUGIN = PluginType(
     type=TYPE,
-    roles=frozenset({Role.SCORER, Role.DATA_PRODUCER, Role.PRE_REQUEST}),
+    roles=frozenset({Role.SCORER, Role.DATA_PRODUCER, Role.PRE_REQUEST, Role.ENDPOINT_EXTRACTOR}),
     summary="Prefers endpoints that hold the prompt's blocks, as their KV events say.",
     params=PreciseScorerParams,
     produces=(PREFIX_CACHE_MATCH,),
-    consumes=(Consumes(TOKENIZED_PROMPT, required=False),),
+    consumes=(Consumes(TOKENIZED_PROMPT, required=False, unless="precise-prefix-cache-producer", undeclared=lacks_model),),
     wait="precise prefix caching",
     example="""
         tokenProcessorConfig: {blockSize: 16}

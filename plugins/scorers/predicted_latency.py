@@ -7,7 +7,7 @@ overrule it.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ from epp.framework.data import Consumes, DataKey
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
 from epp.framework.keys import PREFIX_CACHE_MATCH, TOKENIZED_PROMPT, LatencyPrediction, PrefixMatch
-from epp.framework.params import GoDurationS, Int, Params
+from epp.framework.params import GoDurationS, Ignored, Int, Params
 from epp.framework.registry import PluginType, Reads
 from epp.framework.types import EndpointId, InferenceRequest
 from plugins.latency.choice import ChoiceOptions, Draws, Standing, Strategy, choose
@@ -60,6 +60,9 @@ class PredictedLatencyScorerParams(Params):
     affinity_gate_tau: float = Field(default=0.80, ge=0, le=1, description="Cached share that a tier's endpoints need.")
     affinity_gate_tau_global: float = Field(
         default=0.99, ge=0, le=1, description="Cached share from which endpoints are kept before all else; 0 = off."
+    )
+    affinity_max_ttft_penalty_ms: Annotated[float, Ignored("prefix-cache-affinity-filter has such a limit")] = Field(
+        default=0, ge=0, alias="affinityMaxTTFTPenaltyMs", description="Most that a cached prefix may cost (GIE v1.5)."
     )
     context_ttl: GoDurationS = Field(
         default=300.0,

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from epp.framework.candidates import Candidates
 from epp.framework.data import DataKey
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role, Scorer
 from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
-from epp.framework.params import Deprecated, Int, Params, PluginReference
+from epp.framework.params import Deprecated, Former, Ignored, Int, Params, PluginReference
 from epp.framework.registry import PluginType
 from epp.framework.types import EndpointId, InferenceRequest
 
 TYPE = "prefix-cache-scorer"
 
 
+_TRACKING = "mode cache_tracking has a type of its own, precise-prefix-cache-scorer; write that, without mode"
+
+
 class PrefixCacheScorerParams(Params):
     """All generations: the scorer hosts its index, or reads the match of ``prefixMatchInfoProducerName``."""
+
+    gone: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        ("indexerConfig", "kvEventsConfig", "tokenProcessorConfig", "kvCacheRedisAddr"), _TRACKING
+    )
 
     auto_tune: bool = Field(default=True, description="Take block size and capacity from the engines' metrics.")
     block_size: Annotated[
         Int,
+        Former("hashBlockSize"),
         Deprecated("it counts characters, 4 to a token; blockSizeTokens wins, else blockSize // 4 tokens are used"),
     ] = Field(default=0, ge=0, description="Characters per prefix block (v0.4); 0 = not given.")
     block_size_tokens: Int = Field(default=0, ge=0, description="Tokens per prefix block; 0 = 16.")
@@ -39,6 +48,19 @@ class PrefixCacheScorerParams(Params):
         default=0.0, ge=0, le=1, description="Share of the score that the absolute length of the match decides."
     )
     match_length_scale_tokens: Int = Field(default=8192, description="Matched tokens at which that share is full.")
+
+    mode: Annotated[str, Ignored("prompts are always remembered here")] = Field(
+        default="", description="`estimate` (llm-d v0.2)."
+    )
+
+    @field_validator("mode")
+    @classmethod
+    def _check_mode(cls, mode: str) -> str:
+        if mode == "cache_tracking":
+            raise ValueError(_TRACKING)
+        if mode not in ("", "estimate"):
+            raise ValueError(f"mode cannot be {mode!r}; remove it")
+        return mode
 
     @model_validator(mode="after")
     def _check_scale(self) -> PrefixCacheScorerParams:

@@ -17,7 +17,7 @@ from epp.framework.data import DataKey
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HeaderEdits, Role
 from epp.framework.keys import AGENT_IDENTITY, SESSION_ID
-from epp.framework.params import Int, Params, PluginReference, ProfileReference
+from epp.framework.params import Deprecated, Int, Params, PluginReference, ProfileReference, moved
 from epp.framework.results import SchedulingResult
 from epp.framework.types import Endpoint, EndpointChange, EndpointId, InferenceRequest, ResponseInfo
 
@@ -100,6 +100,14 @@ class SessionAffinityParams(Params):
         default_factory=EncodedEndpointHeader, description="Options of `encoded_endpoint_header`."
     )
     session_id_config: SessionId = Field(default_factory=SessionId, description="Options of `session_id`.")
+    header_name: Annotated[str, Deprecated("write encodedEndpointHeaderConfig.header, which wins")] = Field(
+        default="", description="Older place of `encodedEndpointHeaderConfig.header` (llm-d v0.9)."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_header(cls, document: object) -> object:
+        return moved(document, "headerName", "encodedEndpointHeaderConfig", "header")
 
 
 class Affinity(Protocol):

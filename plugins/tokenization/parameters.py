@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from epp.framework.params import DurationS, Int, Params, exclusive
+from epp.framework.params import DurationS, Former, Ignored, Int, Params, exclusive
 
 
 def _check_socket(path: str) -> str:
@@ -131,7 +131,9 @@ class Estimate(Params):
 class RenderService(Params):
     """A vLLM server that renders and tokenizes prompts."""
 
-    url: str = Field(default="http://localhost:8000", min_length=1, description="Base URL, plain HTTP.")
+    url: Annotated[str, Former("http")] = Field(
+        default="http://localhost:8000", min_length=1, description="Base URL, plain HTTP."
+    )
     timeout: DurationS = Field(
         default=5.0, gt=0, description="Deadline of a call; no request waits longer for its tokens than for any other data."
     )
@@ -150,8 +152,13 @@ class BackEnds(Params):
     """At most one of the back ends."""
 
     uds_tokenizer_config: TokenizerService | None = Field(default=None, description="Tokenize over a Unix socket.")
-    vllm: RenderService | None = Field(default=None, description="Let a vLLM server render and tokenize.")
+    vllm: Annotated[RenderService | None, Former("vllmHTTP")] = Field(
+        default=None, description="Let a vLLM server render and tokenize."
+    )
     estimate: Estimate | None = Field(default=None, description="Estimate, without a model.")
+    backend: Annotated[str, Ignored("the section that is given decides")] = Field(
+        default="", description="Name of the back end."
+    )
 
     @model_validator(mode="after")
     def _check_single(self) -> BackEnds:

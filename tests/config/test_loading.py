@@ -122,11 +122,6 @@ REFUSED = {
         "CFG056",
         "nonCachedTokens must be at least 0, not -1",
     ),
-    "L22-no-model-name": (
-        document("{type: precise-prefix-cache-scorer}"),
-        "CFG056",
-        "indexerConfig.tokenizersPoolConfig.modelName is required",
-    ),
     "L23-misspelt-parameter": (
         document("{type: max-score-picker, parameters: {maxNumOfEndpoint: 2}}"),
         "CFG053",
@@ -215,6 +210,10 @@ def test_l17_endpoints_without_the_label_are_enough() -> None:
 def test_l20_a_block_size_in_characters_is_converted() -> None:
     text = document("{type: prefix-cache-scorer, parameters: {blockSize: 64}}")
     assert codes(text) == ["WRN007"]
+
+
+def test_l22_without_a_model_name_the_precise_scorer_says_that_it_finds_nothing() -> None:
+    assert codes(document("{type: precise-prefix-cache-scorer}")) == ["WRN025"]
 
 
 def test_l24_an_unreadable_timeout_is_replaced() -> None:

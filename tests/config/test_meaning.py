@@ -46,6 +46,10 @@ PROFILES = {
     ),
     "V30": ("single-profile-handler", {"default": [PICKER]}),
     "V31": ("single-profile-handler", {"default": [("queue-scorer", 1.0), PICKER]}),
+    "V43": (
+        "single-profile-handler",
+        {"default": [("queue-scorer", 1.0), ("kv-cache-scorer", 1.0), ("prefix-cache-scorer", 1.0), PICKER]},
+    ),
 }
 
 

@@ -65,7 +65,6 @@ def case(type_name: str, parameters: dict[str, Any], *words: str, name: str) -> 
             "matchLengthScaleTokens must be > 0",
             name="scale",
         ),
-        case("precise-prefix-cache-scorer", {}, "indexerConfig.tokenizersPoolConfig.modelName", name="no model"),
         case(
             "precise-prefix-cache-scorer",
             {"indexerConfig": {**POOL, "kvBlockIndexConfig": {"inMemoryConfig": {}, "redisConfig": {}}}},

