@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from epp.errors import ErrorCode, RequestError
+from epp.errors import DropReason, ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import SaturationDetector
 from epp.framework.types import InferenceRequest
@@ -87,5 +87,7 @@ class LegacyAdmission:
     def admit(self, request: InferenceRequest, candidates: Candidates) -> Hold | None:
         """As ``Admission.admit``."""
         if request.priority < 0 and self._detector.saturation(candidates) >= 1.0:
-            raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, "system saturated, sheddable request dropped")
+            raise RequestError(
+                ErrorCode.RESOURCE_EXHAUSTED, "system saturated, sheddable request dropped", DropReason.SATURATED
+            )
         return None

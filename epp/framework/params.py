@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from math import ceil
 from typing import Annotated, Any, ClassVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
@@ -28,6 +29,8 @@ _SUFFIX: dict[str, Decimal | int] = {
     "k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "P": 10**15, "E": 10**18,
     "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60,
 }  # fmt: skip
+_LARGEST_EXPONENT = 100
+_MOST = Decimal(2**63 - 1)
 
 
 def parse_duration(text: object) -> float:
@@ -57,10 +60,10 @@ def format_duration(seconds: float) -> str:
 
 
 def parse_quantity(value: object) -> int:
-    """A Kubernetes quantity (``10Mi``, ``1k``, ``5e3``, a number), rounded up to an integer.
+    """A Kubernetes quantity (``10Mi``, ``1k``, ``5e3``, a number), rounded up to an integer, at most 2**63 - 1.
 
     Raises:
-        ValueError: not a quantity.
+        ValueError: not a quantity, or with an exponent that is no use.
     """
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         value = repr(value)
@@ -68,8 +71,11 @@ def parse_quantity(value: object) -> int:
     if match is None:
         raise ValueError(f"{value!r} is not a quantity; use a number, or one with a suffix such as 10Mi or 1k")
     number, suffix, exponent = match.groups()
-    exact = Decimal(number) * Decimal(_SUFFIX[suffix] if suffix else 1) * Decimal(10) ** int(exponent or 0)
-    return int(-(-exact // 1))
+    power = int(exponent or 0)
+    if abs(power) > _LARGEST_EXPONENT:
+        raise ValueError("the exponent is too large")
+    exact = Decimal(number) * Decimal(_SUFFIX[suffix] if suffix else 1) * Decimal(10) ** power
+    return ceil(min(exact, _MOST))
 
 
 def _duration(value: object) -> float:

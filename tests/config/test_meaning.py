@@ -60,7 +60,7 @@ def test_handler_and_profiles(number: str, handler: str, expected: dict[str, lis
     assert profiles(loaded) == expected
 
 
-def test_v01_has_everything_that_defaults_add() -> None:
+def test_v01_w1_has_everything_that_defaults_add() -> None:
     loaded = config("V01")
     assert loaded.added == (
         "metrics-data-source",
@@ -161,6 +161,12 @@ SOURCES = {
 @pytest.mark.parametrize(("number", "expected"), SOURCES.items(), ids=SOURCES)
 def test_data_sources(number: str, expected: list[tuple[str, bool]]) -> None:
     assert [(source.name, source.active) for source in config(number).sources] == expected
+
+
+def test_w6_a_data_section_without_its_gate_does_nothing_and_says_so() -> None:
+    loaded = config("V23")
+    assert [(source.name, source.active) for source in loaded.sources] == SOURCES["V23"]
+    assert [finding.code for finding in loaded.findings] == ["WRN009"]
 
 
 def test_v25_a_declared_source_that_nothing_refers_to_is_the_one_injected() -> None:

@@ -241,7 +241,7 @@ CASES = {
             )
         ],
     ),
-    "two-extractors-of-one-type": (
+    "W8 two-extractors-of-one-type": (
         plugins("{type: bare}", "{type: text-source}", "{type: numbers-extractor}", "{type: numbers-extractor, name: n}")
         + "dataLayer: {sources: [{pluginRef: text-source, extractors: [{pluginRef: numbers-extractor}, {pluginRef: n}]}]}\n",
         [

@@ -73,7 +73,7 @@ HEADERS_HANDLER = {"type": "disagg-headers-handler"}
 
 
 @pytest.mark.parametrize("plugins", [[HEADERS_HANDLER], []], ids=["a headers handler", "the profile handler itself"])
-async def test_c28_no_prefill_is_chosen(start: StartPicker, plugins: Sequence[Mapping[str, Any]]) -> None:
+async def test_c28_prefix_110_no_prefill_is_chosen(start: StartPicker, plugins: Sequence[Mapping[str, Any]]) -> None:
     picker = await start(DECODE, config=prefill_and_decode(*plugins))
     answer = await ask(picker, FORGED)
     assert answer.target == B_ADDRESS

@@ -103,7 +103,7 @@ async def test_c53_sheddable_requests_when_full(start: StartPicker) -> None:
     picker = await start(A(), objects=objects, doubles=[double(full, Role.SATURATION_DETECTOR)])
     sheddable = request_headers({OBJECTIVE: "sheddable"}), request_body(std_body("m", "p"))
     refusal = await picker.refuse(*sheddable)
-    assert (refusal.status, refusal.reason) == (429, None)
+    assert (refusal.status, refusal.reason) == (429, "rejected-saturated")
     assert refusal.message == "inference error: ResourceExhausted - system saturated, sheddable request dropped"
     await picker.route(request_headers({OBJECTIVE: "standard"}), request_body(std_body("m", "p")))
     full.value = 0.99

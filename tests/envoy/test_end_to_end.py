@@ -59,7 +59,7 @@ async def until(stack: Stack, name: str, value: float) -> None:
             await asyncio.sleep(0.05)
 
 
-async def test_post_streamed_and_not(stack: Stack, client: aiohttp.ClientSession) -> None:
+async def test_c113_post_streamed_and_not(stack: Stack, client: aiohttp.ClientSession) -> None:
     async with client.post("/v1/chat/completions", json=chat()) as response:
         assert response.status == 200
         assert response.headers["x-went-into-resp-headers"] == "true"
@@ -73,26 +73,26 @@ async def test_post_streamed_and_not(stack: Stack, client: aiohttp.ClientSession
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_without_a_body(client: aiohttp.ClientSession, method: str) -> None:
+async def test_c113_without_a_body(client: aiohttp.ClientSession, method: str) -> None:
     async with client.request(method, "/v1/models") as response:
         assert response.status == 200
 
 
-async def test_a_body_of_more_than_a_megabyte_arrives_whole(client: aiohttp.ClientSession) -> None:
+async def test_c113_a_body_of_more_than_a_megabyte_arrives_whole(client: aiohttp.ClientSession) -> None:
     prompt = "word " * 250_000
     async with client.post("/v1/messages/count_tokens", data=io.BytesIO(json.dumps(chat(prompt)).encode())) as response:
         assert response.status == 200
         assert (await response.json())["input_tokens"] >= 250_000
 
 
-async def test_a_client_that_leaves_is_noticed(stack: Stack, client: aiohttp.ClientSession) -> None:
+async def test_c113_a_client_that_leaves_is_noticed(stack: Stack, client: aiohttp.ClientSession) -> None:
     async with client.post("/v1/chat/completions", json=chat(stream=True, max_tokens=2000)) as response:
         await response.content.readline()
         await until(stack, "llm_d_epp_request_running", 1)
     await until(stack, "llm_d_epp_request_running", 0)
 
 
-async def test_a_killed_picker_breaks_the_connection_instead_of_ending_a_cut_answer(
+async def test_c113_a_killed_picker_breaks_the_connection_instead_of_ending_a_cut_answer(
     stack: Stack, client: aiohttp.ClientSession
 ) -> None:
     async with client.post("/v1/chat/completions", json=chat(stream=True, max_tokens=2000)) as response:
@@ -102,7 +102,7 @@ async def test_a_killed_picker_breaks_the_connection_instead_of_ending_a_cut_ans
             await response.read()
 
 
-async def test_a_forged_destination_has_no_effect(stack: Stack, client: aiohttp.ClientSession) -> None:
+async def test_c113_a_forged_destination_has_no_effect(stack: Stack, client: aiohttp.ClientSession) -> None:
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reached.set()
         writer.close()

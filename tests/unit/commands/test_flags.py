@@ -93,7 +93,9 @@ def test_no_arguments_are_the_defaults() -> None:
     ("argv", "words"),
     [
         pytest.param(
-            [*POOL, "--endpoint-selector", "app=x", "--endpoint-target-ports", "8000"], ["pool-name", "not both"], id="A3"
+            [*POOL, "--endpoint-selector", "app=x", "--endpoint-target-ports", "8000"],
+            ["pool-name", "not both"],
+            id="A3, F20: two ways to find endpoints",
         ),
         pytest.param(["--endpoint-selector", "app=x"], ["endpoint-target-ports"], id="A4"),
         pytest.param(
@@ -120,9 +122,22 @@ def test_command_lines_that_are_refused(argv: list[str], words: list[str]) -> No
     assert all(word in problem for word in words), problem
 
 
-def test_too_many_ports() -> None:
+def test_a17_f20_too_many_ports() -> None:
     found = problems(*POOL, "--endpoint-target-ports", "1,2,3,4,5,6,7,8,9")
-    assert any("at most 8" in problem for problem in found), "A17"
+    assert any("at most 8" in problem for problem in found)
+
+
+def test_f20_a_port_that_is_none() -> None:
+    (problem,) = problems("--endpoint-selector", "app=x", "--endpoint-target-ports", "70000")
+    assert problem == "--endpoint-target-ports takes ports from 1 to 65535"
+
+
+def test_f19_a_selector_and_its_ports() -> None:
+    selected = ["--endpoint-selector", "app in (a,b),!old", "--endpoint-target-ports"]
+    made = options(*selected, "8000,8001")
+    assert made.needs_kubernetes
+    assert (made.endpoint_selector, made.endpoint_target_ports) == ("app in (a,b),!old", (8000, 8001))
+    assert problems(*selected, "8000,8000,8001") == ["--endpoint-target-ports names a port twice"]
 
 
 def test_a_value_behind_a_boolean() -> None:

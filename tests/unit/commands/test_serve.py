@@ -19,10 +19,11 @@ def _environ(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--version"], 0, "epp ", ""),
         (["--zzz", "--grpc-port=x"], 2, "", "epp: unknown flag: --zzz; --help lists all flags\nepp: invalid value"),
         (["--list-plugins"], 0, "openai-parser", ""),
+        ([], 2, "", "epp: either pool-name or endpoint-selector must be set, or model servers named with --endpoint"),
         (["--check-config", "--config-text", "{a: [}"], 1, "", "CFG"),
         (["--check-config", "--config-file", "/does/not/exist"], 1, "", "/does/not/exist"),
     ],
-    ids=["help", "version", "usage", "plugins", "A18 broken configuration", "no configuration"],
+    ids=["help", "version", "usage", "plugins", "A2 no model servers", "A18 broken configuration", "no configuration"],
 )
 def test_without_serving(argv: list[str], status: int, out: str, err: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert serve.main(argv) == status

@@ -83,11 +83,11 @@ async def test_an_endpoint_keeps_its_moment_over_restarts(make_bench: MakeBench)
     ("requested_ms", "effective_ms"),
     [(75, 100), (120, 100), (130, 150), (25, 50), (1, 50), (50, 50), (1000, 1000), (5000, 5000)],
 )
-def test_intervals_are_multiples_of_50_ms(requested_ms: int, effective_ms: int) -> None:
+def test_w11_intervals_are_multiples_of_50_ms(requested_ms: int, effective_ms: int) -> None:
     assert effective_interval_s(requested_ms / 1000) == effective_ms / 1000
 
 
-async def test_each_source_has_its_own_clock(make_bench: MakeBench) -> None:
+async def test_w12_each_source_has_its_own_clock(make_bench: MakeBench) -> None:
     bench = make_bench(refresh_interval_s=5.0)
     models = Source(bench.time.clock, 1.0)
     bench.bindings.append(SourceBinding("models", "models-source", models))
@@ -98,7 +98,7 @@ async def test_each_source_has_its_own_clock(make_bench: MakeBench) -> None:
         assert len(models.times["a"]) in (30, 31)
 
 
-async def test_too_short_intervals_are_told(make_bench: MakeBench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_w13_too_short_intervals_are_told(make_bench: MakeBench, caplog: pytest.LogCaptureFixture) -> None:
     bench = make_bench(refresh_interval_s=0.01)
     bench.add("a")
     async with bench.running(1.0):
@@ -106,13 +106,13 @@ async def test_too_short_intervals_are_told(make_bench: MakeBench, caplog: pytes
     assert lines(caplog, logging.WARNING) == ["metrics refresh interval is too short, the minimum is used"]
 
 
-async def test_a_rounded_interval_is_told(caplog: pytest.LogCaptureFixture) -> None:
+async def test_w11_a_rounded_interval_is_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
         Bench(interval_s=0.075)
     assert lines(caplog) == ["interval of a data source rounded to 50 ms"]
 
 
-async def test_never_two_requests_at_once_and_missed_moments_are_dropped(make_bench: MakeBench) -> None:
+async def test_w14_never_two_requests_at_once_and_missed_moments_are_dropped(make_bench: MakeBench) -> None:
     bench = make_bench()
     bench.source.gate = asyncio.Event()
     bench.add("a")
@@ -143,7 +143,7 @@ async def test_an_endpoint_that_hangs_delays_no_other() -> None:
 # ── failures ──
 
 
-async def test_failures_slow_down_and_the_first_success_ends_that(make_bench: MakeBench) -> None:
+async def test_w18_failures_slow_down_and_the_first_success_ends_that(make_bench: MakeBench) -> None:
     bench = make_bench()
     bench.source.error = ConnectionRefusedError("refused")
     bench.add("a")
@@ -204,7 +204,7 @@ async def test_a_long_interval_is_not_shortened_by_failures(make_bench: MakeBenc
         assert len(bench.source.times["a"]) == 4
 
 
-async def test_one_line_when_an_endpoint_fails_and_one_when_it_is_back(
+async def test_w18_one_line_when_an_endpoint_fails_and_one_when_it_is_back(
     make_bench: MakeBench, caplog: pytest.LogCaptureFixture
 ) -> None:
     bench = make_bench()
@@ -251,7 +251,7 @@ async def test_a_source_with_a_bug_goes_on_and_is_reported_rarely(caplog: pytest
     assert "KeyError" in caplog.text
 
 
-async def test_one_extractor_fails_and_the_other_is_fine(make_bench: MakeBench, caplog: pytest.LogCaptureFixture) -> None:
+async def test_w16_one_extractor_fails_and_the_other_is_fine(make_bench: MakeBench, caplog: pytest.LogCaptureFixture) -> None:
     bench = make_bench(Extractor(RuntimeError("bug")), Extractor())
     bench.add("a")
     async with bench.running(TICK_S):
@@ -297,7 +297,7 @@ async def test_details_are_debug_lines(make_bench: MakeBench, caplog: pytest.Log
 # ── coming and going ──
 
 
-async def test_nothing_is_written_for_an_endpoint_that_is_gone() -> None:
+async def test_w17_nothing_is_written_for_an_endpoint_that_is_gone() -> None:
     bench = Bench()
     bench.source.gate = asyncio.Event()
     bench.add("a")
@@ -591,7 +591,7 @@ class RealBench:
         pytest.param(hang, id="hangs"),
     ],
 )
-async def test_a_server_that_misbehaves_and_recovers(respond: Respond) -> None:
+async def test_w15_a_server_that_misbehaves_and_recovers(respond: Respond) -> None:
     bench = RealBench(timeout_s=0.1)
     async with serving() as server, serving(answer("vllm:num_requests_waiting 1\n")) as healthy:
         bench.store.replace_all([server.endpoint("a"), healthy.endpoint("b")])
@@ -609,7 +609,7 @@ async def test_a_server_that_misbehaves_and_recovers(respond: Respond) -> None:
             await bench.until(lambda: not state.is_failing)
 
 
-async def test_a_server_that_is_not_there_yet() -> None:
+async def test_w15_a_server_that_is_not_there_yet() -> None:
     bench = RealBench()
     async with serving() as server:
         endpoint = server.endpoint("a")
@@ -621,7 +621,7 @@ async def test_a_server_that_is_not_there_yet() -> None:
         assert len(bench.store.snapshot().scraped) == 0
 
 
-async def test_a_hanging_server_is_given_up_after_the_timeout() -> None:
+async def test_w14_a_hanging_server_is_given_up_after_the_timeout() -> None:
     bench = RealBench(timeout_s=0.05)
     async with serving(hang) as server:
         bench.store.upsert(server.endpoint())

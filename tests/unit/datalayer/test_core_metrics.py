@@ -1,4 +1,4 @@
-"""core-metrics-extractor: cases M1 to M27 of the datalayer contract."""
+"""core-metrics-extractor: pages of engines, and what becomes of odd values."""
 
 from __future__ import annotations
 
@@ -100,25 +100,25 @@ def test_adapters_are_those_of_the_latest_series() -> None:
     assert metrics.max_active_models == 4
 
 
-def test_a_label_in_the_spec_restores_one_engine() -> None:
+def test_m2_a_label_in_the_spec_restores_one_engine() -> None:
     config = {"name": "vllm", "queuedRequestsSpec": 'vllm:num_requests_waiting{engine="0"}'}
     metrics, _ = extract(pages.VLLM_TWO_ENGINES, parameters={"engineConfigs": [config]})
     assert metrics.waiting_queue == 0
 
 
-def test_triton_without_its_waiting_series_keeps_the_rest() -> None:
+def test_m5_triton_without_its_waiting_series_keeps_the_rest() -> None:
     metrics, problems = extract(pages.TRITON_TRTLLM.replace(pages.TRITON_WAITING, ""), "triton-tensorrt-llm")
     assert values(metrics) == (None, 5, 0.125, 64, 6239)
     assert problems == ['nv_trt_llm_request_metrics{request_type="waiting"} is not on the page']
 
 
-def test_an_empty_page_changes_nothing_and_names_what_is_missing() -> None:
+def test_m6_an_empty_page_changes_nothing_and_names_what_is_missing() -> None:
     metrics, problems = extract("", previous=BEFORE)
     assert metrics is BEFORE
     assert len(problems) == 4
 
 
-def test_a_single_value_is_stored_and_the_others_are_named() -> None:
+def test_m7_a_single_value_is_stored_and_the_others_are_named() -> None:
     metrics, problems = extract("vllm:num_requests_waiting 5\n", previous=BEFORE)
     assert values(metrics) == (5, 41, 0.42, 43, 44)
     assert problems == [
@@ -170,6 +170,7 @@ def test_a_single_value_is_stored_and_the_others_are_named() -> None:
         pytest.param({"kv": "vllm:kv_cache_usage_perc 1.07"}, {"kv_cache_usage": 1.0}, "", id="M16 usage above 1"),
         pytest.param({"kv": "vllm:kv_cache_usage_perc -0.1"}, {"kv_cache_usage": 0.0}, "", id="M16 usage below 0"),
         pytest.param({"waiting": "vllm:num_requests_waiting 2.9"}, {"waiting_queue": 2}, "", id="M17 fraction cut"),
+        pytest.param({}, {"waiting_queue": 2, "running_requests": 6, "kv_cache_usage": 0.5}, "", id="M18 no TYPE lines"),
         pytest.param(
             {"waiting": 'vllm:num_requests_waiting{model_name="a\\"b,c}d"} 3'},
             {"waiting_queue": 3},
@@ -265,11 +266,11 @@ def test_different_block_sizes_give_the_smallest_and_one_warning(caplog: pytest.
 @pytest.mark.parametrize(
     ("labels", "engine"),
     [
-        pytest.param({ENGINE_LABEL: "sglang"}, "sglang", id="engine label"),
-        pytest.param({LEGACY_ENGINE_LABEL: "sglang"}, "sglang", id="legacy label"),
+        pytest.param({ENGINE_LABEL: "sglang"}, "sglang", id="M23 engine label"),
+        pytest.param({LEGACY_ENGINE_LABEL: "sglang"}, "sglang", id="M23 legacy label"),
         pytest.param({ENGINE_LABEL: "vllm", LEGACY_ENGINE_LABEL: "sglang"}, "vllm", id="engine label before the legacy one"),
-        pytest.param({ENGINE_LABEL: ""}, "vllm", id="empty"),
-        pytest.param({ENGINE_LABEL: "foo"}, "vllm", id="unknown"),
+        pytest.param({ENGINE_LABEL: ""}, "vllm", id="M23 empty"),
+        pytest.param({ENGINE_LABEL: "foo"}, "vllm", id="M23 unknown"),
         pytest.param({"engine": "sglang"}, "vllm", id="none"),
     ],
 )
@@ -288,7 +289,7 @@ def test_another_engine_label_and_default_engine() -> None:
         assert metrics.waiting_queue == expected
 
 
-def test_a_configured_engine_replaces_the_built_in_one_whole() -> None:
+def test_m24_a_configured_engine_replaces_the_built_in_one_whole() -> None:
     parameters = {"engineConfigs": [{"name": "vllm", "queuedRequestsSpec": "q"}]}
     metrics, problems = extract(pages.VLLM + "q 77\n", parameters=parameters)
     assert values(metrics) == (77, None, None, 0, 0)
@@ -333,7 +334,7 @@ def test_a_wrong_flag_is_refused_with_its_text() -> None:
         make_plugin(PLUGIN, {}, context)
 
 
-def test_custom_metrics_become_attributes() -> None:
+def test_m26_custom_metrics_become_attributes() -> None:
     config = {
         "name": "mine",
         "queuedRequestsSpec": "q",
@@ -365,12 +366,16 @@ def test_the_path_of_an_engine(engine: str, configured: str | None, expected: st
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        pytest.param({"engineConfigs": [{"name": "default"}]}, "'default' is reserved", id="reserved name"),
+        pytest.param({"engineConfigs": [{"name": "default"}]}, "'default' is reserved", id="M25 reserved name"),
         pytest.param({"engineConfigs": [{"name": ""}]}, "at least 1 character", id="empty name"),
         pytest.param({"engineConfigs": [{}]}, "Field required", id="no name"),
-        pytest.param({"engineConfigs": [{"name": "a"}, {"name": "a"}]}, "engine 'a' is configured twice", id="doubled name"),
-        pytest.param({"defaultEngine": "x"}, "defaultEngine 'x' not found in engineConfigs", id="unknown default engine"),
-        pytest.param({"engineConfigs": [{"name": "a", "queuedRequestsSpec": "m{a}"}]}, "'a' is not a list of", id="bad series"),
+        pytest.param(
+            {"engineConfigs": [{"name": "a"}, {"name": "a"}]}, "engine 'a' is configured twice", id="M25 doubled name"
+        ),
+        pytest.param({"defaultEngine": "x"}, "defaultEngine 'x' not found in engineConfigs", id="M25 unknown default engine"),
+        pytest.param(
+            {"engineConfigs": [{"name": "a", "queuedRequestsSpec": "m{a}"}]}, "'a' is not a list of", id="M25 bad series"
+        ),
         pytest.param({"engineConfigs": [{"name": "a", "queued": "m"}]}, "Extra inputs", id="unknown field"),
         pytest.param({"engineConfigs": [{"name": "a", "path": "x"}]}, "must begin with /", id="relative path"),
         pytest.param(
@@ -388,11 +393,11 @@ def test_wrong_parameters(parameters: dict[str, Any], message: str) -> None:
         make_plugin(PLUGIN, parameters)
 
 
-def test_the_old_type_name_is_an_alias() -> None:
+def test_w9_the_old_type_name_is_an_alias() -> None:
     assert "model-server-protocol-metrics" in PLUGIN.names
 
 
-def test_a_page_of_eight_engines_is_read_in_half_a_millisecond() -> None:
+def test_m27_a_page_of_eight_engines_is_read_in_half_a_millisecond() -> None:
     extractor = make_plugin(PLUGIN)
     page = pages.full_page(341_000, engines=8).encode()
     extractor.extract(page, server(), UNSCRAPED)

@@ -51,7 +51,7 @@ async def fetched(source: MetricsSource, endpoint: Endpoint) -> bytes:
         await source.close()
 
 
-async def test_a_page_is_asked_for_uncompressed() -> None:
+async def test_w21_a_page_is_asked_for_uncompressed() -> None:
     async with serving() as server:
         assert await fetched(make(), server.endpoint()) == PAGE.encode()
     request = server.requests[0]
@@ -68,7 +68,7 @@ async def test_the_connection_is_kept() -> None:
     assert server.requests[0].transport is server.requests[1].transport
 
 
-async def test_a_compressed_answer_is_read_all_the_same() -> None:
+async def test_w21_a_compressed_answer_is_read_all_the_same() -> None:
     async with serving(answer(gzip.compress(PAGE.encode()), headers={"Content-Encoding": "gzip"})) as server:
         assert await fetched(make(), server.endpoint()) == PAGE.encode()
 
@@ -189,7 +189,7 @@ def test_wrong_parameters(parameters: dict[str, Any], message: str) -> None:
     ],
     ids=["CA", "client"],
 )
-def test_missing_tls_files_end_the_start_but_not_a_check(parameters: dict[str, Any], message: str) -> None:
+def test_w20_missing_tls_files_end_the_start_but_not_a_check(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make({"scheme": "https"} | parameters)
     make_plugin(PLUGIN, {"scheme": "https"} | parameters)
@@ -213,12 +213,12 @@ def server_tls(tmp_path: Path) -> ssl.SSLContext:
     return context
 
 
-async def test_https_is_not_verified_by_default(server_tls: ssl.SSLContext) -> None:
+async def test_w19_https_is_not_verified_by_default(server_tls: ssl.SSLContext) -> None:
     async with serving(tls=server_tls) as server:
         assert await fetched(make({"scheme": "https"}), server.endpoint()) == PAGE.encode()
 
 
-async def test_https_is_verified_on_demand(server_tls: ssl.SSLContext, tmp_path: Path) -> None:
+async def test_w19_https_is_verified_on_demand(server_tls: ssl.SSLContext, tmp_path: Path) -> None:
     strict = {"scheme": "https", "insecureSkipVerify": False}
     async with serving(tls=server_tls) as server:
         with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):

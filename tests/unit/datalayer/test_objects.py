@@ -67,7 +67,7 @@ def test_the_priority_of_an_objective(obj: InferenceObjective, priority: int) ->
     assert store_of(obj).priority("gold") == priority
 
 
-def test_an_objective_pointed_to_another_pool_and_back() -> None:
+def test_o4_an_objective_pointed_to_another_pool_and_back() -> None:
     store = store_of(objective())
     store.put(objective(pool=PoolRef("other")))
     assert store.priority("gold") == 0
@@ -78,7 +78,7 @@ def test_an_objective_pointed_to_another_pool_and_back() -> None:
     assert store.priority("gold") == 0
 
 
-def test_the_current_group_goes_before_the_legacy_one(caplog: pytest.LogCaptureFixture) -> None:
+def test_o6_the_current_group_goes_before_the_legacy_one(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         store = store_of(objective(priority=1), objective(priority=2, group=LEGACY_GROUP))
         store.put(objective(priority=1))

@@ -18,7 +18,7 @@ from epp.framework.keys import AGENT_IDENTITY, PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.types import InferenceRequest
 from epp.plugin_calls import step
 from epp.seam import BodyState, Edits, End, Observe, Plan, Rename
-from tests.unit.decision.rig import COMPLETION, AsyncPlugin, Plugin, Rig, hooks, outcome, request
+from tests.unit.decision.rig import COMPLETION, AsyncPlugin, FakeStream, Plugin, Rig, hooks, outcome, request
 from tests.unit.scheduling.doubles import Best, Does, Handler, keep, make_profile
 
 A, B, C = "192.168.1.1:8000", "192.168.1.2:8000", "192.168.1.3:8000"
@@ -224,6 +224,12 @@ def identify(request: InferenceRequest, edits: object) -> None:
         pytest.param({}, None, "default-flow", id="none"),
         pytest.param({"x-llm-d-inference-fairness-id": ""}, None, "default-flow", id="empty"),
         pytest.param({"x-gateway-inference-fairness-id": "team"}, None, "team", id="older name"),
+        pytest.param(
+            {"x-llm-d-inference-fairness-id": "", "x-gateway-inference-fairness-id": "t1"},
+            None,
+            "default-flow",
+            id="flow 54: the newer name counts even if it is empty",
+        ),
         pytest.param({}, identify, "agent-7", id="identity of the agent"),
         pytest.param({"x-llm-d-inference-fairness-id": "team"}, identify, "team", id="the header wins"),
         pytest.param(
@@ -502,29 +508,56 @@ def test_a_profile_handler_may_refuse() -> None:
 
 
 class Detector:
-    """A pool that is this full."""
+    """A pool that is this full; counts how often it is asked."""
 
     def __init__(self, level: float) -> None:
         self._level = level
+        self.asked = 0
 
     def saturation(self, candidates: Candidates) -> float:
+        self.asked += 1
         return self._level
 
 
-@pytest.mark.parametrize(("priority", "level", "status"), [(-1, 1.0, 429), (-1, 0.99, 0), (0, 5.0, 0), (1, 5.0, 0)])
-def test_sheddable_requests(priority: int, level: float, status: int) -> None:
-    rig = Rig(detector=Detector(level))
-    rig.objects.put(InferenceObjective(ObjectKey(GROUP, "default", "o"), priority=priority))
-    stream = rig.send(request(path="/other", headers={"x-llm-d-inference-objective": "o"}))
-    if not status:
-        assert stream.route
-        return
+def ask_a_pool(level: float, objective: str, **rig: Any) -> tuple[Detector, FakeStream]:
+    """A request with this objective (``low`` has the priority -1, ``high`` 1) to a pool that is this full."""
+    detector = Detector(level)
+    made = Rig(detector=detector, **rig)
+    for name, priority in (("low", -1), ("high", 1)):
+        made.objects.put(InferenceObjective(ObjectKey(GROUP, "default", name), priority=priority))
+    return detector, made.send(request(path="/other", headers={"x-llm-d-inference-objective": objective}))
+
+
+def test_flow_28_a_sheddable_request_is_refused_by_a_full_pool() -> None:
+    _, stream = ask_a_pool(1.0, "low")
     reply = stream.reply
     assert (reply.status, reply.body) == (
         429,
         b"inference error: ResourceExhausted - system saturated, sheddable request dropped",
-    ), "C53"
-    assert "x-llm-d-request-dropped-reason" not in dict(reply.headers)
+    )
+    assert dict(reply.headers)["x-llm-d-request-dropped-reason"] == "rejected-saturated"
+
+
+@pytest.mark.parametrize(
+    ("objective", "level", "asked"),
+    [
+        pytest.param("low", 0.99, 1, id="flow 29: sheddable, a pool that is almost full"),
+        pytest.param("none", 7.0, 0, id="flow 30: the detector is not asked about priority 0"),
+        pytest.param("high", 7.0, 0, id="nor about higher priorities"),
+        pytest.param("unknown", 1.0, 0, id="flow 32: an unknown objective has priority 0"),
+    ],
+)
+def test_who_passes_legacy_admission(objective: str, level: float, asked: int) -> None:
+    detector, stream = ask_a_pool(level, objective)
+    assert stream.route
+    assert detector.asked == asked
+
+
+def test_flow_31_without_endpoints_there_is_nothing_to_admit_to() -> None:
+    detector, stream = ask_a_pool(1.0, "none", endpoints="")
+    assert stream.reply.status == 503
+    assert dict(stream.reply.headers)["x-llm-d-request-dropped-reason"] == "rejected-no-endpoints"
+    assert detector.asked == 0
 
 
 def test_screeners_leave_nothing() -> None:

@@ -97,7 +97,7 @@ def shown(store: EndpointStore) -> str:
 # ── the first reading ──
 
 
-async def test_two_entries_give_two_endpoints(path: Path) -> None:
+async def test_f1_two_entries_give_two_endpoints(path: Path) -> None:
     store = await read(path, AB)
     assert [e.id for e in store] == ["default/a", "default/b"]
     assert shown(store) == "a@10.0.0.1:8000 b@10.0.0.2:8000"
@@ -106,8 +106,8 @@ async def test_two_entries_give_two_endpoints(path: Path) -> None:
 @pytest.mark.parametrize(
     ("entry", "expected"),
     [
-        pytest.param({"port": 8000}, ("default/a", "10.0.0.1:8000"), id="integer port"),
-        pytest.param({"port": "8000"}, ("default/a", "10.0.0.1:8000"), id="port in quotes"),
+        pytest.param({"port": 8000}, ("default/a", "10.0.0.1:8000"), id="F2 integer port"),
+        pytest.param({"port": "8000"}, ("default/a", "10.0.0.1:8000"), id="F2 port in quotes"),
         pytest.param({"address": "2001:DB8:0::1"}, ("default/a", "[2001:db8::1]:8000"), id="IPv6, written shortest"),
         pytest.param({"namespace": "prod"}, ("prod/a", "10.0.0.1:8000"), id="namespace"),
         pytest.param({"namespace": None, "labels": None}, ("default/a", "10.0.0.1:8000"), id="null is as if left out"),
@@ -136,27 +136,33 @@ async def test_a_pool_that_is_empty_so_far(path: Path, text: str) -> None:
     assert len(await read(path, text)) == 0
 
 
-async def test_of_a_doubled_id_the_last_entry_counts(path: Path) -> None:
+async def test_f8_of_a_doubled_id_the_last_entry_counts(path: Path) -> None:
     store = await read(path, AB.replace("name: b", "name: a"))
     assert shown(store) == "a@10.0.0.2:8000"
 
 
-async def test_a_missing_file_ends_the_start(path: Path) -> None:
+async def test_f4_a_missing_file_ends_the_start(path: Path) -> None:
     assert await refusal(path) == ["0:: the file cannot be read: No such file or directory"]
 
 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        pytest.param("address: 10.0.0.256, port: 1", "endpoints[1].address: address must be an IP address", id="address"),
+        pytest.param("address: 10.0.0.256, port: 1", "endpoints[1].address: address must be an IP address", id="F5 address"),
         pytest.param("address: vllm, port: 1", "endpoints[1].address: address must be an IP address", id="host name"),
         pytest.param("address: 'fe80::1%eth0', port: 1", "endpoints[1].address: address must be an IP address", id="scope"),
         pytest.param("port: 1", "endpoints[1].address: address must be an IP address", id="no address"),
-        pytest.param("address: 10.0.0.2, port: 0", "endpoints[1].port: port must be an integer from 1 to 65535", id="port 0"),
         pytest.param(
-            "address: 10.0.0.2, port: 65536", "endpoints[1].port: port must be an integer from 1 to 65535", id="large port"
+            "address: 10.0.0.2, port: 0", "endpoints[1].port: port must be an integer from 1 to 65535", id="F6 port 0"
         ),
-        pytest.param("address: 10.0.0.2, port: abc", "endpoints[1].port: port must be an integer from 1 to 65535", id="abc"),
+        pytest.param(
+            "address: 10.0.0.2, port: 65536", "endpoints[1].port: port must be an integer from 1 to 65535", id="F6 large port"
+        ),
+        pytest.param(
+            "address: 10.0.0.2, port: abc",
+            "endpoints[1].port: port must be an integer from 1 to 65535",
+            id="F6 port that is no number",
+        ),
         pytest.param("address: 10.0.0.2, port: true", "endpoints[1].port: port must be an integer from 1 to 65535", id="bool"),
         pytest.param("address: 10.0.0.2", "endpoints[1].port: port must be an integer from 1 to 65535", id="no port"),
         pytest.param(
@@ -209,7 +215,9 @@ async def test_a_file_that_is_not_utf_8_ends_the_start(path: Path) -> None:
     assert "the file is not UTF-8" in (await refusal(path))[0]
 
 
-@pytest.mark.parametrize(("size", "is_fine"), [(MAX_FILE_BYTES, True), (MAX_FILE_BYTES + 1, False)])
+@pytest.mark.parametrize(
+    ("size", "is_fine"), [(MAX_FILE_BYTES, True), (MAX_FILE_BYTES + 1, False)], ids=["F7 as large as allowed", "F7 a byte more"]
+)
 async def test_the_largest_file(path: Path, size: int, is_fine: bool) -> None:
     in_place(path, A + "\n" + "#" * (size - len(A) - 1))
     if is_fine:
@@ -219,7 +227,7 @@ async def test_the_largest_file(path: Path, size: int, is_fine: bool) -> None:
         assert await refusal(path) == ["0:: the file is larger than 1048576 bytes"]
 
 
-@pytest.mark.parametrize("parameters", [{}, {"path": ""}, {"path": "a", "watch": True}], ids=["none", "empty", "unknown"])
+@pytest.mark.parametrize("parameters", [{}, {"path": ""}, {"path": "a", "watch": True}], ids=["F3 no path", "empty", "unknown"])
 def test_wrong_parameters(parameters: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         make_plugin(PLUGIN, parameters)
@@ -228,15 +236,15 @@ def test_wrong_parameters(parameters: dict[str, Any]) -> None:
 # ── later readings ──
 
 
-async def test_a_removed_entry_is_deleted(path: Path) -> None:
+async def test_f9_a_removed_entry_is_deleted(path: Path) -> None:
     assert shown(await reloaded(path, AB, A)) == "a@10.0.0.1:8000"
 
 
-async def test_an_empty_list_empties_the_pool(path: Path) -> None:
+async def test_f13_an_empty_list_empties_the_pool(path: Path) -> None:
     assert shown(await reloaded(path, AB, "endpoints: []")) == ""
 
 
-async def test_a_changed_label_is_an_update(path: Path) -> None:
+async def test_f10_a_changed_label_is_an_update(path: Path) -> None:
     in_place(path, A)
     async with discovering(path) as (discovery, store):
         watcher = Watcher(store)
@@ -251,7 +259,17 @@ async def test_a_changed_label_is_an_update(path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     ["endpoints: [", "", "null", "endpoints:", "{}", "[]", "endpoints: 7", "\x00", "a: &a [*a]"],
-    ids=["syntax", "empty file", "null", "no list", "empty mapping", "list", "number", "control character", "endless alias"],
+    ids=[
+        "F11 syntax",
+        "F12 empty file",
+        "null",
+        "no list",
+        "empty mapping",
+        "list",
+        "number",
+        "control character",
+        "endless alias",
+    ],
 )
 async def test_a_file_that_cannot_be_used_changes_nothing(path: Path, text: str, caplog: pytest.LogCaptureFixture) -> None:
     assert shown(await reloaded(path, A, text)) == "a@10.0.0.1:8000"
@@ -266,7 +284,9 @@ async def test_a_file_that_vanished_changes_nothing(path: Path) -> None:
         assert shown(store) == "a@10.0.0.1:8000"
 
 
-async def test_an_entry_that_became_invalid_keeps_its_previous_version(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_f16_an_entry_that_became_invalid_keeps_its_previous_version(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     later = AB.replace("10.0.0.1, port: 8000", "10.0.0.1, port: 0").replace("10.0.0.2", "10.0.0.9")
     assert shown(await reloaded(path, AB, later)) == "a@10.0.0.1:8000 b@10.0.0.9:8000"
     record = next(r for r in caplog.records if r.levelno == logging.ERROR)
@@ -302,7 +322,7 @@ async def test_the_debug_state_has_ids_only(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", WAYS)
-async def test_a_watched_file_is_followed(path: Path, write: Write) -> None:
+async def test_f14_a_watched_file_is_followed(path: Path, write: Write) -> None:
     write(path, A)
     async with discovering(path, watches=True) as (_, store):
         watcher = Watcher(store)
@@ -314,7 +334,7 @@ async def test_a_watched_file_is_followed(path: Path, write: Write) -> None:
             assert shown(store) == f"a@10.0.0.1:{port}"
 
 
-async def test_a_file_written_in_two_steps_loses_nothing(path: Path) -> None:
+async def test_f12_a_file_written_in_two_steps_loses_nothing(path: Path) -> None:
     in_place(path, A)
     async with discovering(path, watches=True) as (_, store):
         watcher = Watcher(store)
@@ -327,7 +347,7 @@ async def test_a_file_written_in_two_steps_loses_nothing(path: Path) -> None:
         assert watcher.removed == []
 
 
-async def test_a_file_is_not_watched_unless_asked(path: Path) -> None:
+async def test_f15_a_file_is_not_watched_unless_asked(path: Path) -> None:
     in_place(path, A)
     async with discovering(path) as (_, store):
         in_place(path, AB)

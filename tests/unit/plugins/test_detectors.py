@@ -37,16 +37,16 @@ def utilization(now_s: float = 0.0, **parameters: Any) -> Any:
 @pytest.mark.parametrize(
     ("parameters", "loads", "expected"),
     [
-        pytest.param({}, [(2, 0.40)], 0.5, id="the fuller of queue and cache"),
-        pytest.param({}, [(2, 0.40), (6, 0.10)], 0.85, id="one full endpoint is not a full pool"),
-        pytest.param({}, [(2, 0.40), STALE], 0.75, id="a stale endpoint counts as full"),
-        pytest.param({}, [(0, 0.72), (0, 0.90)], 1.0125, id="not clamped"),
-        pytest.param({}, [(5, 0.0)], 1.0, id="full at the threshold"),
-        pytest.param({}, [], 1.0, id="no endpoints"),
+        pytest.param({}, [(2, 0.40)], 0.5, id="flow 1: the fuller of queue and cache"),
+        pytest.param({}, [(2, 0.40), (6, 0.10)], 0.85, id="flow 2: one full endpoint is not a full pool"),
+        pytest.param({}, [(2, 0.40), STALE], 0.75, id="flow 3: a stale endpoint counts as full"),
+        pytest.param({}, [(0, 0.72), (0, 0.90)], 1.0125, id="flow 4: not clamped"),
+        pytest.param({}, [(5, 0.0)], 1.0, id="flow 5: full at the threshold"),
+        pytest.param({}, [], 1.0, id="flow 6: no endpoints"),
         pytest.param({}, [STALE, STALE], 1.0, id="all stale"),
-        pytest.param({"stalenessPolicy": "ignore"}, [(2, 0.4), STALE], 0.5, id="ignored: the fresh ones count"),
-        pytest.param({"stalenessPolicy": "ignore"}, [STALE, STALE], 0.0, id="ignored: all stale"),
-        pytest.param({"stalenessPolicy": "ignore"}, [], 1.0, id="ignored: no endpoints"),
+        pytest.param({"stalenessPolicy": "ignore"}, [(2, 0.4), STALE], 0.5, id="flow 8: ignored: the fresh ones count"),
+        pytest.param({"stalenessPolicy": "ignore"}, [STALE, STALE], 0.0, id="flow 8: ignored: all stale"),
+        pytest.param({"stalenessPolicy": "ignore"}, [], 1.0, id="flow 8: ignored: no endpoints"),
         pytest.param({"queueDepthThreshold": 10, "kvCacheUtilThreshold": 1.0}, [(5, 0.4)], 0.5, id="other thresholds"),
     ],
 )
@@ -54,7 +54,9 @@ def test_utilization(parameters: dict[str, Any], loads: list[Load], expected: fl
     assert utilization(**parameters).saturation(pool(*loads)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("age_s", "expected"), [(0.2, 0.5), (0.200001, 1.0)], ids=["at the threshold", "above it"])
+@pytest.mark.parametrize(
+    ("age_s", "expected"), [(0.2, 0.5), (0.200001, 1.0)], ids=["flow 7: at the threshold", "flow 7: above it"]
+)
 def test_metrics_are_stale_above_the_threshold(age_s: float, expected: float) -> None:
     assert utilization(now_s=age_s).saturation(pool((2, 0.40))) == expected
 
@@ -65,7 +67,9 @@ def test_a_value_that_was_never_read_counts_as_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("loads", "stale"), [([(2, 0.4), STALE], 1), ([STALE, STALE], 2), ([], 0)], ids=["one", "all", "no endpoints"]
+    ("loads", "stale"),
+    [([(2, 0.4), STALE], 1), ([STALE, STALE], 2), ([], 0)],
+    ids=["flow 3: one", "all", "flow 6: no endpoints"],
 )
 def test_stale_endpoints_are_counted(loads: list[Load], stale: int) -> None:
     detector = utilization()
@@ -86,11 +90,11 @@ def test_stale_endpoints_are_logged_now_and_then(caplog: pytest.LogCaptureFixtur
 @pytest.mark.parametrize(
     ("headroom", "loads", "kept"),
     [
-        pytest.param(0.2, [(5, 0.1), (6, 0.1), (1, 0.97)], [0], id="below both limits"),
+        pytest.param(0.2, [(5, 0.1), (6, 0.1), (1, 0.97)], [0], id="flow 9: below both limits"),
         pytest.param(0, [(5, 0.1), (4, 0.79), (4, 0.8)], [1], id="at a limit is full"),
         pytest.param(0, [(1, 0.1), STALE], [0], id="stale is dropped"),
-        pytest.param(0, [(9, 0.1), STALE], [0, 1], id="none left: all"),
-        pytest.param(0, [STALE, STALE], [0, 1], id="F16 all stale: all"),
+        pytest.param(0, [(9, 0.1), STALE], [0, 1], id="flow 10: none left: all"),
+        pytest.param(0, [STALE, STALE], [0, 1], id="F16, flow 10: all stale: all"),
     ],
 )
 def test_utilization_filter(headroom: float, loads: list[Load], kept: list[int]) -> None:
@@ -99,7 +103,7 @@ def test_utilization_filter(headroom: float, loads: list[Load], kept: list[int])
     assert list(found) == [candidates[position] for position in kept]
 
 
-def test_both_wrong_thresholds_are_reported() -> None:
+def test_flow_21_both_wrong_thresholds_are_reported() -> None:
     with pytest.raises(ValidationError) as failure:
         utilization(queueDepthThreshold=0, kvCacheUtilThreshold=1.5)
     assert {error["loc"][0] for error in failure.value.errors()} == {"queueDepthThreshold", "kvCacheUtilThreshold"}
@@ -140,17 +144,17 @@ def concurrency(counts: object, **parameters: Any) -> Any:
 @pytest.mark.parametrize(
     ("parameters", "loads", "size", "expected"),
     [
-        pytest.param({}, [(30, 0), (130, 0)], 2, 0.8, id="requests"),
-        pytest.param({"concurrencyMode": "tokens"}, [(0, 500_000), (0, 250_000)], 2, 0.375, id="tokens"),
+        pytest.param({}, [(30, 0), (130, 0)], 2, 0.8, id="flow 11: requests"),
+        pytest.param({"concurrencyMode": "tokens"}, [(0, 500_000), (0, 250_000)], 2, 0.375, id="flow 12: tokens"),
         pytest.param(
             {"concurrencyMode": "hybrid", "maxConcurrency": 10, "maxTokenConcurrency": 100},
             [(10, 0), (0, 100)],
             2,
             1.0,
-            id="hybrid: each endpoint by what it is full of",
+            id="flow 13: hybrid: each endpoint by what it is full of",
         ),
-        pytest.param({"maxConcurrency": 10}, [(10, 0), (0, 100)], 2, 0.5, id="the same by requests"),
-        pytest.param({}, [(50, 0)], 2, 0.25, id="an endpoint that was sent nothing adds room"),
+        pytest.param({"maxConcurrency": 10}, [(10, 0), (0, 100)], 2, 0.5, id="flow 13: the same by requests"),
+        pytest.param({}, [(50, 0)], 2, 0.25, id="flow 14: an endpoint that was sent nothing adds room"),
         pytest.param({}, [], 0, 1.0, id="no endpoints"),
         pytest.param({"concurrencyMode": "hybrid"}, [], 0, 1.0, id="hybrid: no endpoints"),
     ],
@@ -162,7 +166,9 @@ def test_concurrency(parameters: dict[str, Any], loads: list[tuple[int, int]], s
 @pytest.mark.parametrize(
     ("parameters", "loads", "kept"),
     [
-        pytest.param({"maxConcurrency": 10, "headroom": 0.25}, [(11, 0), (12, 0)], [0], id="the limit is rounded down"),
+        pytest.param(
+            {"maxConcurrency": 10, "headroom": 0.25}, [(11, 0), (12, 0)], [0], id="flow 15: the limit is rounded down"
+        ),
         pytest.param({"concurrencyMode": "tokens", "maxTokenConcurrency": 100}, [(999, 99), (0, 100)], [0], id="tokens"),
         pytest.param(
             {"concurrencyMode": "hybrid", "maxConcurrency": 10, "maxTokenConcurrency": 100},
@@ -230,11 +236,11 @@ def running_requests(facts: Pool | None, clock: FakeClock | None = None, **param
 @pytest.mark.parametrize(
     ("facts", "parameters", "expected"),
     [
-        pytest.param(Pool(80, 2), {}, 0.4, id="two models, two endpoints"),
-        pytest.param(Pool(300, 2), {}, 1.5, id="not clamped"),
-        pytest.param(Pool(30, 1), {"maxConcurrencyPerPod": 50}, 0.6, id="another limit"),
-        pytest.param(Pool(0, 0), {}, 1.0, id="no endpoint ready"),
-        pytest.param(None, {}, 1.0, id="nobody to ask"),
+        pytest.param(Pool(80, 2), {}, 0.4, id="flow 16: two models, two endpoints"),
+        pytest.param(Pool(300, 2), {}, 1.5, id="flow 16: not clamped"),
+        pytest.param(Pool(30, 1), {"maxConcurrencyPerPod": 50}, 0.6, id="flow 16: another limit"),
+        pytest.param(Pool(0, 0), {}, 1.0, id="flow 17: no endpoint ready"),
+        pytest.param(None, {}, 1.0, id="flow 17: nobody to ask"),
     ],
 )
 def test_running_requests(facts: Pool | None, parameters: dict[str, Any], expected: float) -> None:
@@ -243,7 +249,7 @@ def test_running_requests(facts: Pool | None, parameters: dict[str, Any], expect
     assert detector.saturation(make_candidates(0)) == expected
 
 
-def test_a_result_is_reused_for_a_while() -> None:
+def test_flow_18_a_result_is_reused_for_a_while() -> None:
     clock, facts = FakeClock(), Pool(100, 2)
     detector = running_requests(facts, clock, cacheTTL="500ms")
     assert detector.saturation(make_candidates(2)) == 0.5

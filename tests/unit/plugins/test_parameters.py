@@ -58,6 +58,8 @@ def case(type_name: str, parameters: dict[str, Any], *words: str, name: str) -> 
         case("prefix-based-pd-decider", {"nonCachedTokens": -1}, "nonCachedTokens", name="tokens"),
         case("context-length-aware", {"label": ""}, "label", "at least 1 character", name="empty label"),
         case("prefix-cache-scorer", {"blockSize": -1}, "blockSize", name="block size"),
+        case("prefix-cache-scorer", {"blockSizeTokens": -1}, "blockSizeTokens", "equal to 0", name="prefix 28: tokens"),
+        case("prefix-cache-scorer", {"blokSize": 64}, "blokSize", "Extra inputs", name="prefix 28: misspelt"),
         case("prefix-cache-scorer", {"matchLengthWeight": 1.5}, "matchLengthWeight", name="weight"),
         case(
             "prefix-cache-scorer",
@@ -69,13 +71,26 @@ def case(type_name: str, parameters: dict[str, Any], *words: str, name: str) -> 
             "precise-prefix-cache-scorer",
             {"indexerConfig": {**POOL, "kvBlockIndexConfig": {"inMemoryConfig": {}, "redisConfig": {}}}},
             "only one back end, given are inMemoryConfig and redisConfig",
-            name="two back ends",
+            name="prefix 90: a back end beside the one in memory",
+        ),
+        case(
+            "precise-prefix-cache-scorer",
+            {"indexerConfig": {**POOL, "kvBlockIndexConfig": {"redisConfig": {}, "valkeyConfig": {}}}},
+            "only one back end, given are redisConfig and valkeyConfig",
+            name="prefix 90: two back ends",
+        ),
+        case(
+            "precise-prefix-cache-scorer",
+            {"indexerConfig": {**POOL, "kvBlockIndexConfig": {"inMemoryConfig": {"size": 0}}}},
+            "inMemoryConfig.size",
+            "greater than 0",
+            name="prefix 91: no keys",
         ),
         case(
             "precise-prefix-cache-scorer",
             {"indexerConfig": {**POOL, "kvBlockIndexConfig": {"costAwareMemoryConfig": {"size": "lots"}}}},
             "'lots' is not a size",
-            name="size",
+            name="prefix 91: size",
         ),
         case(
             "precise-prefix-cache-scorer",
@@ -154,7 +169,14 @@ def case(type_name: str, parameters: dict[str, Any], *words: str, name: str) -> 
         case("probabilistic-admitter", {"power": 0}, "power", name="power"),
         case("utilization-detector", {"kvCacheUtilThreshold": 1.5}, "kvCacheUtilThreshold", name="threshold"),
         case("running-requests-detector", {"maxConcurrencyPerPod": 0}, "maxConcurrencyPerPod", name="concurrency"),
-        case("priority-holdback-policy", {}, "minCeiling", "Field required", name="no ceiling"),
+        case("priority-holdback-policy", {}, "minCeiling", "Field required", name="flow 76: no ceiling"),
+        case(
+            "priority-holdback-policy",
+            {"minCeiling": 0.9, "maxCeiling": 0.9},
+            "minCeiling must be below maxCeiling, they are 0.9 and 0.9",
+            name="flow 76: equal ceilings",
+        ),
+        case("priority-holdback-policy", {"minCeiling": 0.5, "shape": "sigmoid"}, "shape", name="flow 76: shape"),
         case(
             "priority-holdback-policy",
             {"minCeiling": 0.9, "maxCeiling": 0.5},
@@ -246,10 +268,19 @@ def test_units() -> None:
         decode("responses-store", {"storeConfig": {"inMemoryConfig": {"ttl": "1h"}}}).store_config.in_memory_config.ttl
         == 3600.0
     )
-    index = {"metricsLoggingInterval": "10s", "inMemoryConfig": {"size": 1e8}}
-    scorer = decode("precise-prefix-cache-scorer", {"indexerConfig": {**POOL, "kvBlockIndexConfig": index}})
-    assert scorer.indexer_config.kv_block_index_config.metrics_logging_interval == 10.0
-    assert scorer.indexer_config.kv_block_index_config.in_memory_config.size == 100_000_000
+
+
+def test_prefix_91_keys_in_scientific_notation() -> None:
+    section = {"inMemoryConfig": {"size": 1e8}}
+    index = decode("precise-prefix-cache-scorer", {"indexerConfig": {**POOL, "kvBlockIndexConfig": section}})
+    assert index.indexer_config.kv_block_index_config.in_memory_config.size == 100_000_000
+
+
+@pytest.mark.parametrize("interval", ["10s", 10_000_000_000], ids=["prefix 92: a duration", "prefix 92: nanoseconds"])
+def test_the_interval_of_an_index_s_log(interval: object) -> None:
+    section = {"metricsLoggingInterval": interval}
+    index = decode("precise-prefix-cache-scorer", {"indexerConfig": {**POOL, "kvBlockIndexConfig": section}})
+    assert index.indexer_config.kv_block_index_config.metrics_logging_interval == 10.0
 
 
 @pytest.mark.parametrize(

@@ -41,8 +41,8 @@ def test_prefix_103_a_threshold_of_0_prefills_even_what_is_cached() -> None:
 @pytest.mark.parametrize(
     ("size", "threshold", "blocks", "prefills"),
     [
-        pytest.param(4096, 1000, 33, True, id="H2: 1984 bytes are not cached"),
-        pytest.param(4096, 1000, 60, False, id="H3: 256 bytes are not cached"),
+        pytest.param(4096, 1000, 33, True, id="H2, prefix 104: 1984 bytes are not cached"),
+        pytest.param(4096, 1000, 60, False, id="H3, prefix 104: 256 bytes are not cached"),
         pytest.param(4096, 5000, 0, False, id="H4: the prompt is shorter than the threshold"),
         pytest.param(4096, 1000, None, True, id="prefix 105: no match, long prompt"),
         pytest.param(900, 1000, None, False, id="prefix 105: no match, short prompt"),
@@ -149,7 +149,7 @@ def test_a_decider_and_a_threshold_exclude_each_other() -> None:
         pd.PLUGIN.params.decode({"deciderPluginName": "d", "threshold": 1})
 
 
-def test_s16_a_prefill_that_finds_nobody_is_no_error() -> None:
+def test_s16_prefix_114_a_prefill_that_finds_nobody_is_no_error() -> None:
     run = cycle(pd.PLUGIN, None, DECODE, Stage("prefill", ""))
     assert run.order == ["decode", "prefill"]
     assert (run.picked(), run.decisions) == ({"decode": ["a"]}, ["decode-only"])

@@ -53,7 +53,7 @@ def test_ratio(
 @pytest.mark.parametrize(
     ("match", "expected"),
     [
-        pytest.param(of(256, 512), 0.375, id="C24 half of a long prompt"),
+        pytest.param(of(256, 512), 0.375, id="C24, prefix 33: half of a long prompt"),
         pytest.param(of(128, 128), 0.53125, id="C24 all of a short one"),
         pytest.param(of(512, 512), 1.0, id="all of a prompt as long as the scale"),
         pytest.param(of(2048, 2048), 1.0, id="longer than the scale"),
@@ -68,7 +68,7 @@ def test_the_length_of_the_match_can_count_too(match: PrefixMatch, expected: flo
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        pytest.param({"a": of(8, 10), "b": of(2, 10)}, [1.0, 0.0, 0.0], id="C25 between the extremes"),
+        pytest.param({"a": of(8, 10), "b": of(2, 10)}, [1.0, 0.0, 0.0], id="C25, prefix 81: between the extremes"),
         pytest.param({"a": of(0, 10), "b": of(0, 10)}, [1.0, 1.0, 0.0], id="C25 equal: all that the index knows"),
         pytest.param({"a": of(5, 10)}, [1.0, 0.0, 0.0], id="one endpoint"),
         pytest.param({"a": of(5, 10), "elsewhere": of(10, 10), "b": of(0, 10)}, [0.5, 0.0, 0.0], id="others set the scale"),
@@ -82,7 +82,7 @@ def test_minmax_is_what_v0_4_did(found: dict[str, PrefixMatch] | None, expected:
 
 def test_the_ratio_keeps_how_long_the_match_is() -> None:
     scorer = make_plugin(PRECISE, POOL, make_context("mine"))
-    assert score(scorer, "mine", {"a": of(8, 10), "b": of(2, 10)}, make_candidates(2)) == [0.8, 0.2], "C25"
+    assert score(scorer, "mine", {"a": of(8, 10), "b": of(2, 10)}, make_candidates(2)) == [0.8, 0.2], "C25, prefix 81"
     assert score(scorer, "mine", {"a": of(0, 10), "b": of(0, 10)}, make_candidates(2)) == [0.0, 0.0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -42,12 +43,16 @@ def headers(result: SchedulingResult, parameters: dict[str, str] | None = None) 
     [
         pytest.param(decided(decode=(A,), prefill=(B, C)), {}, "10.0.0.2:8000", None, id="H15: the first prefill target"),
         pytest.param(
-            decided(decode=(A,), encode=(C, B)), {}, None, "10.0.0.3:8001,10.0.0.2:8000", id="H15: all encode targets in order"
+            decided(decode=(A,), encode=(C, B)),
+            {},
+            None,
+            "10.0.0.3:8001,10.0.0.2:8000",
+            id="H15, prefix 112: all encode targets in order",
         ),
         pytest.param(decided(decode=(A,), prefill=(B,), encode=(C,)), {}, "10.0.0.2:8000", "10.0.0.3:8001", id="both"),
         pytest.param(decided(decode=(A,)), {}, None, None, id="H16: neither"),
         pytest.param(decided(decode=(A,), prefill=None, encode=None), {}, None, None, id="both failed"),
-        pytest.param(decided(decode=(A,), prefill=(V6,)), {}, "[fd00::1]:8000", None, id="H17: IPv6"),
+        pytest.param(decided(decode=(A,), prefill=(V6,)), {}, "[fd00::1]:8000", None, id="H17, prefix 111: IPv6"),
         pytest.param(decided(decode=(A,), prefill=(A,)), {}, None, None, id="H18: prefill is decode"),
         pytest.param(decided(decode=(A.at_port(1),), prefill=(A,)), {}, None, None, id="H18: behind another port"),
         pytest.param(
@@ -123,7 +128,7 @@ def busy(waiting: int | None, usage: float | None) -> EndpointMetrics:
         pytest.param([(0, 0.25)], {"k": 1, "power": 1, "kvCacheUtilThreshold": 0.5}, 0.5, 0.5, id="another usage"),
         pytest.param([(10**9, 0.0)], {"power": 500}, 2e8, 1.0, id="a power beyond all floats"),
         pytest.param([(1, 0.0)], {"power": 10_000}, 0.2, 0.0, id="a power below all floats"),
-        pytest.param([], {}, 0.0, 0.0, id="no candidates"),
+        pytest.param([], {}, 0.0, 0.0, id="flow 92: no candidates"),
     ],
 )
 def test_refusal_probability(
@@ -135,12 +140,35 @@ def test_refusal_probability(
     assert admitter.refusal_probability(candidates) == pytest.approx(probability, abs=1e-7)
 
 
-@pytest.mark.parametrize(("priority", "refused"), [(-1, 1000), (0, 0), (5, 0)])
+@pytest.mark.parametrize(
+    ("priority", "refused"), [(-1, 1000), (0, 0), (5, 0)], ids=["sheddable", "flow 92: priority 0", "flow 92: above"]
+)
 def test_only_sheddable_requests_are_refused(priority: int, refused: int) -> None:
     admitter = make_plugin(probabilistic.PLUGIN)
     full = make_candidates([busy(9, 1.0)])
     answers = [admitter.admit(make_request(priority=priority), full) for _ in range(1000)]
     assert sum(answer is not None for answer in answers) == refused
+
+
+class Draws(random.Random):
+    """A source of chance that draws one number."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__(0)
+        self._number = number
+
+    def random(self) -> float:
+        return self._number
+
+
+@pytest.mark.parametrize(
+    ("drawn", "refused"), [(0.05, True), (0.2, False)], ids=["flow 91: below 0.096", "flow 91: above 0.096"]
+)
+def test_a_draw_decides(drawn: float, refused: bool) -> None:
+    context = make_context()
+    context.rng = Draws(drawn)
+    admitter = make_plugin(probabilistic.PLUGIN, {}, context)
+    assert (admitter.admit(make_request(priority=-1), make_candidates([busy(1, 0.1)])) is not None) is refused
 
 
 def test_refusals_are_drawn_with_their_probability() -> None:

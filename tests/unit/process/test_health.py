@@ -39,7 +39,7 @@ def answer(table: HealthTable, service: str) -> HealthStatus:
         pytest.param(False, [], SERVING, SERVING, id="ready"),
         pytest.param(False, [lose_pool], NOT_SERVING, NOT_SERVING, id="a component is not"),
         pytest.param(False, [Health.drain], NOT_SERVING, NOT_SERVING, id="draining"),
-        pytest.param(True, [], NOT_SERVING, UNKNOWN, id="election, not leading"),
+        pytest.param(True, [], NOT_SERVING, UNKNOWN, id="L4 election, not leading: unknown services stay unknown"),
         pytest.param(True, [lead], SERVING, UNKNOWN, id="election, leading"),
         pytest.param(True, [lead, lose_pool], NOT_SERVING, UNKNOWN, id="election, leading without pool"),
         pytest.param(True, [lead, Health.drain], NOT_SERVING, UNKNOWN, id="election, leading and draining"),

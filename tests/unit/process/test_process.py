@@ -13,13 +13,14 @@ import pytest
 
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource
+from epp.datalayer.objects import GROUP, InferenceObjective, ObjectKey, PoolRef
 from epp.framework.interfaces import EndpointNotifier, Role
 from epp.framework.registry import PluginType, Registry
 from epp.process import process as process_module
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
 from epp.process.process import Process
-from epp.process.startup import load_flags
+from epp.process.startup import load, load_flags
 from epp.seam import HealthTable, Port, RequestHandler, Settings, TransportStats
 from epp.transport.tls import self_signed
 
@@ -198,5 +199,43 @@ async def test_hangup_reloads_the_certificate_of_the_metrics_port(tmp_path: Path
     (tmp_path / "tls.key").write_text("garbage")
     picker.reload()
     assert await asyncio.to_thread(ssl.get_server_certificate, address) == second
+    picker.stop_on(signal.SIGINT)
+    assert await asyncio.wait_for(serving, 10) == 0
+
+
+class Started(NoTransport):
+    """Says when it was told to listen."""
+
+    def __init__(self) -> None:
+        self.began = asyncio.Event()
+
+    async def start(self, handler: RequestHandler, settings: Settings, ports: Sequence[Port]) -> list[int]:
+        self.began.set()
+        return await super().start(handler, settings, ports)
+
+
+FROM_A_FILE = """
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{{type: queue-scorer}}, {{type: file-discovery, parameters: {{path: {path}}}}}]
+dataLayer: {{discovery: {{pluginRef: file-discovery}}}}
+"""
+
+
+async def test_f17_a_pool_from_a_file_needs_no_name(tmp_path: Path) -> None:
+    file = tmp_path / "endpoints.yaml"
+    file.write_text("endpoints: [{name: a, address: 127.0.0.1, port: 1}]")
+    options = Options(
+        config_text=FROM_A_FILE.format(path=file),
+        bind_address="127.0.0.1",
+        metrics_port=0,
+        secure_serving=False,
+    )
+    started = Started()
+    picker = Process(options, load(options), transport=started)
+    serving = asyncio.create_task(picker.serve())
+    await asyncio.wait_for(started.began.wait(), 10)
+    picker.pool.objects.put(InferenceObjective(ObjectKey(GROUP, "default", "o"), 7, PoolRef("epp")))
+    assert picker.pool.objects.priority("o") == 7, "it is called epp"
     picker.stop_on(signal.SIGINT)
     assert await asyncio.wait_for(serving, 10) == 0

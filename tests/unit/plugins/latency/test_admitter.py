@@ -1,4 +1,4 @@
-"""latency-slo-admitter: cases 93 and 94 of flow control, and what is missing."""
+"""latency-slo-admitter: who is refused, who passes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def verdict(
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({}, id="93, H22"),
+        pytest.param({}, id="flow 93, H22: every prediction is missed"),
         pytest.param({"headers": {"x-llm-d-slo-ttft-ms": "200"}}, id="newer header"),
         pytest.param({"headers": {"x-slo-tpot-ms": "0.5"}}, id="only the time per token"),
         pytest.param({"metrics": [BUSY, BUSY]}, id="two endpoints"),
@@ -59,11 +59,11 @@ def test_refused(changes: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        pytest.param({"metrics": [EndpointMetrics(3, 5, 0.01)]}, id="94 cold"),
-        pytest.param({"metrics": [EndpointMetrics(3, 0, 0.5)]}, id="94 nothing running"),
-        pytest.param({"predictions": [None]}, id="94 no prediction"),
-        pytest.param({"headers": {}}, id="94 no objective"),
-        pytest.param({"metrics": [EndpointMetrics()]}, id="94 never scraped"),
+        pytest.param({"metrics": [EndpointMetrics(3, 5, 0.01)]}, id="flow 94: cold"),
+        pytest.param({"metrics": [EndpointMetrics(3, 0, 0.5)]}, id="flow 94: nothing running"),
+        pytest.param({"predictions": [None]}, id="flow 94: no prediction"),
+        pytest.param({"headers": {}}, id="flow 94: no objective"),
+        pytest.param({"metrics": [EndpointMetrics()]}, id="flow 94: never scraped"),
         pytest.param({"metrics": [EndpointMetrics(3, 5, float("nan"))]}, id="KV cache usage is no number"),
         pytest.param({"metrics": [BUSY, EndpointMetrics(0, 0, 0.5)]}, id="one of two is idle"),
         pytest.param({"priority": 0}, id="priority 0, H22"),

@@ -18,13 +18,13 @@ def client() -> Client:
     return Client()
 
 
-async def test_116_the_items_of_the_first_turn_come_first(client: Client) -> None:
+async def test_prefix_116_the_items_of_the_first_turn_come_first(client: Client) -> None:
     await client.turn("r1", "one", instructions="be brief")
     second = await client.ask("two", previous_response_id="r1")
     assert second.forwarded == {"model": "m", "input": [user("one"), assistant("answer of r1"), user("two")]}
 
 
-async def test_116_the_items_of_all_turns_oldest_first(client: Client) -> None:
+async def test_prefix_116_the_items_of_all_turns_oldest_first(client: Client) -> None:
     await client.turn("r1", "one")
     await client.turn("r2", [user("two")], previous_response_id="r1")
     await client.turn("r3", "three", previous_response_id="r2")
@@ -68,14 +68,14 @@ async def refused(client: Client, **document: Any) -> RequestError:
     return caught.value
 
 
-async def test_117_an_unknown_id(client: Client) -> None:
+async def test_prefix_117_an_unknown_id(client: Client) -> None:
     error = await refused(client, previous_response_id="nobody")
     assert error.code is ErrorCode.NOT_FOUND
     assert error.message == "Previous response with id 'nobody' not found."
     assert client.count("unknown") == 1
 
 
-async def test_117_an_unknown_id_is_forwarded_on_demand() -> None:
+async def test_prefix_117_an_unknown_id_is_forwarded_on_demand() -> None:
     client = Client(make_store({"unknownResponses": "forward"}))
     exchange = await client.ask("x", previous_response_id="nobody")
     assert exchange.forwarded == {"model": "m", "input": "x", "previous_response_id": "nobody"}
@@ -94,12 +94,12 @@ async def test_a_history_with_a_gap_is_unknown(client: Client) -> None:
 
 
 NOT_KEPT = [
-    pytest.param({"store": False}, response("r1"), {}, id="118 store: false"),
-    pytest.param({}, None, {"length_known": False}, id="118 cut off"),
-    pytest.param({}, response("r1"), {"cause": Cause.CLIENT_DISCONNECT}, id="118 disconnected"),
+    pytest.param({"store": False}, response("r1"), {}, id="prefix 118: store: false"),
+    pytest.param({}, None, {"length_known": False}, id="prefix 118: cut off"),
+    pytest.param({}, response("r1"), {"cause": Cause.CLIENT_DISCONNECT}, id="prefix 118: disconnected"),
     pytest.param({}, response("r1"), {"cause": Cause.ERROR}, id="aborted"),
     pytest.param({}, response("r1"), {"cause": Cause.EVICTED}, id="evicted"),
-    pytest.param({}, response("r1", "x" * 2000), {}, id="118 larger than maxEntryBytes"),
+    pytest.param({}, response("r1", "x" * 2000), {}, id="prefix 118: larger than maxEntryBytes"),
     pytest.param({}, response("r1"), {"status": 400}, id="400"),
     pytest.param({}, response("r1"), {"status": 503}, id="503"),
     pytest.param({}, response("r1", status="failed"), {}, id="failed"),
@@ -113,7 +113,7 @@ NOT_KEPT = [
 
 
 @pytest.mark.parametrize(("document", "answer", "facts"), NOT_KEPT)
-async def test_118_what_is_not_kept(document: dict[str, Any], answer: object, facts: dict[str, Any]) -> None:
+async def test_prefix_118_what_is_not_kept(document: dict[str, Any], answer: object, facts: dict[str, Any]) -> None:
     client = Client(make_store({"storeConfig": {"inMemoryConfig": {"maxEntryBytes": 1500}}}))
     client.answer(await client.ask(**document), answer, **facts)
     assert (await refused(client, previous_response_id="r1")).code is ErrorCode.NOT_FOUND
@@ -142,7 +142,7 @@ async def test_what_is_kept(client: Client, document: dict[str, Any], answer: ob
     assert (await client.ask("two", previous_response_id="r1")).forwarded["input"][0] == user("one")
 
 
-async def test_118_a_turn_that_is_not_stored_can_continue_others(client: Client) -> None:
+async def test_prefix_118_a_turn_that_is_not_stored_can_continue_others(client: Client) -> None:
     await client.turn("r1", "one")
     forwarded = (await client.turn("r2", "two", previous_response_id="r1", store=False)).forwarded
     assert forwarded["input"][0] == user("one")
@@ -154,12 +154,12 @@ async def test_118_a_turn_that_is_not_stored_can_continue_others(client: Client)
     ("owner", "reader", "finds"),
     [
         pytest.param("a", "a", True, id="own"),
-        pytest.param("a", "b", False, id="119 of another tenant"),
+        pytest.param("a", "b", False, id="prefix 119: of another tenant"),
         pytest.param("a", "default-flow", True, id="reader without a name"),
         pytest.param("default-flow", "b", True, id="without owner"),
     ],
 )
-async def test_119_tenants(owner: str, reader: str, finds: bool) -> None:
+async def test_prefix_119_tenants(owner: str, reader: str, finds: bool) -> None:
     store = make_store()
     await Client(store, owner).turn("r1", "one")
     client = Client(store, reader)

@@ -23,10 +23,10 @@ def tiered(redis: object = REDIS, **more: object) -> dict[str, Any]:
 
 
 REFUSED = [
-    pytest.param({"storeConfig": {}}, "needs inMemoryConfig or tieredConfig", id="L27, 120 no back end"),
-    pytest.param({"storeConfig": {"tieredConfig": {}}}, "tieredConfig needs redis", id="L28, 120 no redis"),
+    pytest.param({"storeConfig": {}}, "needs inMemoryConfig or tieredConfig", id="L27, prefix 120: no back end"),
+    pytest.param({"storeConfig": {"tieredConfig": {}}}, "tieredConfig needs redis", id="L28, prefix 120: no redis"),
     pytest.param({"storeConfig": {"tieredConfig": {"mongo": MONGO}}}, "tieredConfig needs redis", id="mongo alone"),
-    pytest.param(tiered({**REDIS, "addresses": ["a:1"]}), "exactly one of address and addresses", id="L28, 120 both"),
+    pytest.param(tiered({**REDIS, "addresses": ["a:1"]}), "exactly one of address and addresses", id="L28, prefix 120: both"),
     pytest.param(tiered({"db": 1}), "exactly one of address and addresses", id="neither"),
     pytest.param(tiered({**REDIS, "masterName": "m"}), "masterName needs addresses", id="masterName alone"),
     pytest.param(tiered(mongo={}), "uri", id="mongo without uri"),
@@ -77,7 +77,7 @@ async def test_what_is_accepted(parameters: dict[str, Any], kind: str) -> None:
     await store.stop()
 
 
-async def test_120_both_back_ends_give_the_tiered_one_and_a_warning() -> None:
+async def test_prefix_120_both_back_ends_give_the_tiered_one_and_a_warning() -> None:
     context = make_context("responses-store")
     parameters = {"storeConfig": {"inMemoryConfig": {}, "tieredConfig": {"redis": REDIS}}}
     store = make_plugin(responses.PLUGIN, parameters, context)

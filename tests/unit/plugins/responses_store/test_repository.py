@@ -70,7 +70,7 @@ async def status(client: Client, **document: Any) -> ErrorCode:
     return caught.value.code
 
 
-async def test_117_a_store_that_is_away(backend: Unsteady) -> None:
+async def test_prefix_117_a_store_that_is_away(backend: Unsteady) -> None:
     await client(backend).turn("r1")
     backend.fails = True
     asked = client(backend)
