@@ -53,6 +53,7 @@ from epp.seam import Port, Settings, Transport, TransportStats, total
 from epp.telemetry.catalogue import ITL_S, PREFIX
 from epp.telemetry.decision_log import LoggedDecisions
 from epp.telemetry.metrics import Metrics
+from plugins.former import FORMER
 from tests.conformance.doubles import Recorder
 from tests.conformance.seam import Seam
 from tests.conformance.wire import DUPLEX, Message, Modes, Refusal, Routed, Stream, request_headers, see_response
@@ -364,7 +365,9 @@ def _built_in() -> tuple[PluginType, ...]:
 @lru_cache(maxsize=32)
 def _load(doubles: tuple[PluginType, ...], document: str) -> LoadedConfig:
     """The configuration of a test; most have the same."""
-    return load_config(ConfigSource.from_text(document), Registry((*_built_in(), *doubles)), LoadFlags(for_serve=True))
+    registry = Registry((*_built_in(), *doubles))
+    registry.remember(FORMER)
+    return load_config(ConfigSource.from_text(document), registry, LoadFlags(for_serve=True))
 
 
 def _check_order(recorder: Recorder) -> None:
