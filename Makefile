@@ -10,7 +10,7 @@ NATIVE := $(VENV)/.native
 NATIVE_SOURCES := $(shell find native -name '*.rs' -not -path 'native/target/*' 2>/dev/null) native/Cargo.toml native/crates.txt native/pyproject.toml
 HAS_CARGO := $(shell command -v cargo 2>/dev/null)
 
-.PHONY: demo test check unit native check-native soak bench bench-micro lock wheel clean setup
+.PHONY: demo test check unit native check-native soak bench bench-micro ghz protos lock wheel clean setup
 
 demo: native
 	$(BIN)/epp demo $(ARGS)
@@ -69,6 +69,16 @@ $(STAMP): pyproject.toml requirements.lock
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
+
+# The load generator of `python -m bench.grpc_load`, from its Go module.
+GHZ_VERSION := v0.120.0
+ghz: setup
+	@if command -v go >/dev/null; then GOBIN='$(abspath $(BIN))' go install github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION); \
+	else echo 'go is not there: ghz is not built, bench.grpc_load skips'; fi
+
+# Python classes and Rust field numbers from protos/; a test says when they are not current.
+protos: setup
+	$(BIN)/python protos/generate.py
 
 # One lock for Python 3.11 to 3.13, with hashes and without the address of any index; and its subsets for the image.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header

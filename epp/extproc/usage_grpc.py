@@ -10,18 +10,15 @@ pkg/epp/framework/plugins/requesthandling/parsers/vllmgrpc and vertexai.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from epp.extproc.usage import OPENAI, Block, UsageReader, merge
-from epp.framework.grpc_wire import FrameReader, WireError, fields
+from epp.framework.grpc_frames import FrameReader
 from epp.framework.types import Usage
 from epp.seam import ResponseHead
 
-_CHUNK, _COMPLETE = 1, 2
-"""Fields of GenerateResponse, of which one is set; both hold prompt, completion and cached tokens, in this order."""
-_FIRST_COUNT = {_CHUNK: 2, _COMPLETE: 3}
-_EMBED_PROMPT_TOKENS = 2
-_BODY_DATA = 2
-"""Field of google.api.HttpBody."""
+if TYPE_CHECKING:
+    from epp.framework.protos.vllm_engine_pb2 import GenerateComplete, GenerateStreamChunk
 
 
 class VllmUsage:
@@ -31,9 +28,12 @@ class VllmUsage:
         block: reads one message.
     """
 
-    __slots__ = ("_block", "_events", "_frames", "_usage")
+    __slots__ = ("_block", "_events", "_frames", "_malformed", "_usage")
 
-    def __init__(self, block: Callable[[memoryview], tuple[Block | None, bool]]) -> None:
+    def __init__(self, block: Callable[[bytes], tuple[Block | None, bool]]) -> None:
+        from google.protobuf.message import DecodeError
+
+        self._malformed = DecodeError
         self._block = block
         self._frames = FrameReader()
         self._usage = Usage()
@@ -43,8 +43,8 @@ class VllmUsage:
         """Take the next bytes of the body."""
         for message in self._frames.feed(data):
             try:
-                block, is_event = self._block(memoryview(message))
-            except WireError:
+                block, is_event = self._block(message)
+            except self._malformed:
                 continue
             self._events += is_event
             self._usage = merge(self._usage, block)
@@ -57,9 +57,15 @@ class VllmUsage:
 class VertexUsage:
     """Usage in the OpenAI documents or events that HttpBody messages carry."""
 
-    __slots__ = ("_events", "_frames", "_head", "_usage")
+    __slots__ = ("_body", "_events", "_frames", "_head", "_malformed", "_usage")
 
     def __init__(self, head: ResponseHead) -> None:
+        from google.protobuf.message import DecodeError
+
+        from epp.framework.protos.vertexai_pb2 import HttpBody
+
+        self._malformed = DecodeError
+        self._body = HttpBody
         self._head = head
         self._frames = FrameReader()
         self._usage = Usage()
@@ -69,8 +75,8 @@ class VertexUsage:
         """Take the next bytes of the body."""
         for message in self._frames.feed(data):
             try:
-                self._read(_http_body(memoryview(message)))
-            except WireError:
+                self._read(self._body.FromString(message).data)
+            except self._malformed:
                 continue
 
     def result(self) -> Usage:
@@ -93,12 +99,27 @@ class VertexUsage:
 
 def vllm_generate_usage(_head: ResponseHead) -> VllmUsage:
     """Reader of VllmEngine/Generate."""
-    return VllmUsage(_generated)
+    from epp.framework.protos.vllm_engine_pb2 import GenerateResponse
+
+    def generated(message: bytes) -> tuple[Block | None, bool]:
+        response = GenerateResponse.FromString(message)
+        which = response.WhichOneof("response")
+        if which is None:
+            return None, False
+        return _counts(response.chunk if which == "chunk" else response.complete), which == "chunk"
+
+    return VllmUsage(generated)
 
 
 def vllm_embed_usage(_head: ResponseHead) -> VllmUsage:
     """Reader of VllmEngine/Embed."""
-    return VllmUsage(_embedded)
+    from epp.framework.protos.vllm_engine_pb2 import EmbedResponse
+
+    def embedded(message: bytes) -> tuple[Block | None, bool]:
+        tokens = EmbedResponse.FromString(message).prompt_tokens
+        return (Block(tokens, 0, 0, None) if tokens else None), False
+
+    return VllmUsage(embedded)
 
 
 def vertexai_usage(head: ResponseHead) -> VertexUsage:
@@ -106,36 +127,7 @@ def vertexai_usage(head: ResponseHead) -> VertexUsage:
     return VertexUsage(head)
 
 
-def _generated(message: memoryview) -> tuple[Block | None, bool]:
-    block, is_chunk = None, False
-    for number, part in fields(message):
-        first = _FIRST_COUNT.get(number)
-        if first is not None and isinstance(part, memoryview):
-            is_chunk = is_chunk or number == _CHUNK
-            block = _counts(part, first) or block
-    return block, is_chunk
-
-
-def _counts(part: memoryview, first: int) -> Block | None:
-    """Three fields from ``first`` on; engines leave them out until they know them."""
-    counts = [0, 0, 0]
-    for number, value in fields(part):
-        if 0 <= number - first < len(counts) and isinstance(value, int):
-            counts[number - first] = value
-    prompt, completion, cached = counts
-    return Block(prompt, completion, 0, cached) if prompt or completion else None
-
-
-def _embedded(message: memoryview) -> tuple[Block | None, bool]:
-    for number, value in fields(message):
-        if number == _EMBED_PROMPT_TOKENS and isinstance(value, int) and value:
-            return Block(value, 0, 0, None), False
-    return None, False
-
-
-def _http_body(message: memoryview) -> bytes:
-    data = b""
-    for number, value in fields(message):
-        if number == _BODY_DATA and isinstance(value, memoryview):
-            data = bytes(value)
-    return data
+def _counts(part: GenerateStreamChunk | GenerateComplete) -> Block | None:
+    """Engines leave the counts out until they know them."""
+    prompt, completion = part.prompt_tokens, part.completion_tokens
+    return Block(prompt, completion, 0, part.cached_tokens) if prompt or completion else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from epp.errors import RequestError
-from epp.framework.grpc_wire import WireError, fields, single_message
+from epp.framework.grpc_frames import FrameError, single_message
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Parser, Role
 from epp.framework.params import NoParams
@@ -24,10 +24,6 @@ METHODS = {
 }
 """Method → path of the OpenAI API whose JSON it carries."""
 
-# Field numbers of google/cloud/aiplatform/v1beta1/prediction_service.proto and google/api/httpbody.proto.
-_HTTP_BODY = 2
-_DATA = 2
-
 
 class VertexAIParser:
     """Read calls of the service ``PredictionService`` that carry OpenAI's JSON in an HttpBody.
@@ -45,7 +41,13 @@ class VertexAIParser:
     app_protocols = ("kubernetes.io/h2c",)
 
     def __init__(self) -> None:
+        from google.protobuf.message import DecodeError
+
+        from epp.framework.protos.vertexai_pb2 import PredictRequest
+
         self._openai = OpenAIParser()
+        self._request = PredictRequest
+        self._malformed = DecodeError
 
     def parse(self, path: str, headers: HeaderView, body: memoryview) -> ParsedBody:
         """Read one body.
@@ -55,29 +57,19 @@ class VertexAIParser:
         """
         method = path.rpartition("/")[2]
         try:
-            document = _http_body(body)
-        except WireError as error:
+            message = self._request.FromString(bytes(single_message(body)))
+        except FrameError as error:
             raise bad_request(f"{UNREADABLE}: {error}") from error
-        if document is None:
+        except self._malformed as error:
+            raise bad_request(f"{UNREADABLE}: the message is no {method}Request") from error
+        if not message.HasField("http_body"):
             raise bad_request(f"{method}Request has no HttpBody")
+        document = memoryview(message.http_body.data)
         try:
             read = self._openai.parse(METHODS[method], headers, document)
         except RequestError as error:
             raise bad_request(f"parsing {method}Request: {error.message}") from error
         return replace(read, rewritable=False, usage_reader="vertexai-usage", document_reader="", error_shape=ErrorShape.PLAIN)
-
-
-def _http_body(body: memoryview) -> memoryview | None:
-    """The data of the HttpBody; None if there is none. The parts of a message that comes in parts are one."""
-    parts = [value for number, value in fields(single_message(body)) if number == _HTTP_BODY and isinstance(value, memoryview)]
-    if not parts:
-        return None
-    wrapped = parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
-    data = memoryview(b"")
-    for number, value in fields(wrapped):
-        if number == _DATA and isinstance(value, memoryview):
-            data = value
-    return data
 
 
 def _create(context: PluginContext, params: NoParams) -> Parser:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from epp.framework.grpc_wire import WireError, fields, packed_uint32, single_message
+from typing import TYPE_CHECKING
+
+from epp.framework.grpc_frames import FrameError, single_message
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Parser, Role
 from epp.framework.params import NoParams
@@ -10,19 +12,14 @@ from epp.framework.registry import PluginType
 from epp.framework.types import Api, HeaderView, Json, ParsedBody
 from plugins.parsers.json_body import bad_request
 
+if TYPE_CHECKING:
+    from epp.framework.protos.vllm_engine_pb2 import EmbedRequest, GenerateRequest, MultimodalInputs
+
 TYPE = "vllmgrpc-parser"
 SERVICE = "vllm.grpc.engine.VllmEngine"
 UNREADABLE = "invalid or unsupported gRPC payload"
 MODALITY = "image"
 """The protocol does not tell modalities apart. Source: llm-d-router, as below."""
-
-# Field numbers of vllm/grpc/vllm_engine.proto.
-_TOKENIZED, _TEXT, _SAMPLING, _STREAM, _MEDIA = 2, 3, 4, 5, 7
-_EMBED_TOKENIZED = 2
-_INPUT_IDS = 2
-_MAX_TOKENS = 8
-_PLACEHOLDERS, _HASHES = 5, 6
-_OFFSET, _LENGTH = 1, 2
 
 
 class VllmGrpcParser:
@@ -42,6 +39,14 @@ class VllmGrpcParser:
     paths = (f"{SERVICE}/*",)
     app_protocols = ("kubernetes.io/h2c",)
 
+    def __init__(self) -> None:
+        from google.protobuf.message import DecodeError
+
+        from epp.framework.protos import vllm_engine_pb2
+
+        self._messages = vllm_engine_pb2
+        self._malformed = DecodeError
+
     def parse(self, path: str, headers: HeaderView, body: memoryview) -> ParsedBody:
         """Read one body.
 
@@ -52,81 +57,40 @@ class VllmGrpcParser:
         if method not in ("Generate", "Embed"):
             return ParsedBody(Api.RAW, skip_response=True)
         try:
-            message = single_message(body)
-            return _generate(message) if method == "Generate" else _embed(message)
-        except (WireError, UnicodeDecodeError) as error:
+            message = bytes(single_message(body))
+            if method == "Generate":
+                return _generate(self._messages.GenerateRequest.FromString(message))
+            return _embed(self._messages.EmbedRequest.FromString(message))
+        except FrameError as error:
             raise bad_request(f"{UNREADABLE}: {error}") from error
+        except self._malformed as error:
+            raise bad_request(f"{UNREADABLE}: the message is no {method}Request") from error
 
 
-def _generate(message: memoryview) -> ParsedBody:
-    """GenerateRequest. The last of two inputs counts; the parts of a message that comes in parts are one."""
-    text: str | None = None
-    tokenized: bytes | None = None
-    media = b""
-    streams, cap = False, None
-    for number, value in fields(message):
-        if number == _STREAM:
-            streams = bool(value)
-        elif not isinstance(value, memoryview):
-            continue
-        elif number == _TEXT:
-            text, tokenized = str(value, "utf-8"), None
-        elif number == _TOKENIZED:
-            text, tokenized = None, (tokenized or b"") + bytes(value)
-        elif number == _SAMPLING:
-            cap = _output_cap(value, cap)
-        elif number == _MEDIA:
-            media += bytes(value)
-    if text is None and tokenized is None:
+def _generate(request: GenerateRequest) -> ParsedBody:
+    which = request.WhichOneof("input")
+    if which is None:
         raise bad_request("not supported request inputType")
-    document: dict[str, Json] = {"prompt": text if tokenized is None else _token_ids(tokenized)}
-    if features := _features(media):
+    prompt: Json = request.text if which == "text" else list(request.tokenized.input_ids)
+    document: dict[str, Json] = {"prompt": prompt}
+    if features := _features(request.mm_inputs):
         document["features"] = features
-    return ParsedBody(Api.COMPLETIONS, document, streams=streams, output_cap=cap, usage_reader="vllm-grpc-usage")
+    cap = request.sampling_params.max_tokens if request.sampling_params.HasField("max_tokens") else None
+    return ParsedBody(Api.COMPLETIONS, document, streams=request.stream, output_cap=cap, usage_reader="vllm-grpc-usage")
 
 
-def _embed(message: memoryview) -> ParsedBody:
-    """EmbedRequest."""
-    parts = [bytes(value) for number, value in fields(message) if number == _EMBED_TOKENIZED and isinstance(value, memoryview)]
-    if not parts:
+def _embed(request: EmbedRequest) -> ParsedBody:
+    if not request.HasField("tokenized"):
         raise bad_request("missing tokenized input in EmbedRequest")
-    return ParsedBody(Api.EMBEDDINGS, {"input": _token_ids(b"".join(parts))}, usage_reader="vllm-grpc-embed-usage")
+    return ParsedBody(Api.EMBEDDINGS, {"input": list(request.tokenized.input_ids)}, usage_reader="vllm-grpc-embed-usage")
 
 
-def _token_ids(tokenized: bytes) -> list[int]:
-    """Ids of a TokenizedInput, packed or one by one."""
-    ids: list[int] = []
-    for number, value in fields(memoryview(tokenized)):
-        if number != _INPUT_IDS:
-            continue
-        if isinstance(value, int):
-            ids.append(value & 0xFFFFFFFF)
-        else:
-            ids.extend(packed_uint32(value))
-    return ids
-
-
-def _output_cap(sampling: memoryview, known: int | None) -> int | None:
-    for number, value in fields(sampling):
-        if number == _MAX_TOKENS and isinstance(value, int):
-            known = value & 0xFFFFFFFF
-    return known
-
-
-def _features(media: bytes) -> dict[str, Json]:
-    """Placeholders and hashes of a MultimodalInputs, one of each for every item; {} without placeholders."""
-    placeholders: list[Json] = []
-    hashes: list[Json] = []
-    for number, value in fields(memoryview(media)):
-        if not isinstance(value, memoryview):
-            continue
-        if number == _PLACEHOLDERS:
-            numbers = dict(fields(value))
-            placeholders.append({"offset": numbers.get(_OFFSET, 0), "length": numbers.get(_LENGTH, 0)})
-        elif number == _HASHES:
-            hashes.append(str(value, "utf-8"))
+def _features(media: MultimodalInputs) -> dict[str, Json]:
+    """Placeholders and hashes, one of each for every item; {} without placeholders."""
+    placeholders: list[Json] = [{"offset": place.offset, "length": place.length} for place in media.mm_placeholders]
     if not placeholders:
         return {}
+    hashes: list[Json] = list(media.mm_hashes)
     hashes += [""] * (len(placeholders) - len(hashes))
     return {"mm_placeholders": {MODALITY: placeholders}, "mm_hashes": {MODALITY: hashes[: len(placeholders)]}}
 

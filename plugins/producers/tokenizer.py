@@ -22,7 +22,6 @@ from plugins.tokenization.in_process import InProcess, require_libraries
 from plugins.tokenization.media_size import VIDEO_HEADERS, MediaSizes, VideoFacts
 from plugins.tokenization.parameters import BackEnds, TokenizerParams, TokenProducerParams
 from plugins.tokenization.render_http import RenderHttp
-from plugins.tokenization.render_uds import RenderUds
 
 logger = logging.getLogger(__name__)
 
@@ -160,6 +159,8 @@ def _create(context: PluginContext, params: BackEnds, model: str, *, estimates: 
         service = params.vllm
         back_end = RenderHttp(service.url, model, timeout_s=service.timeout, media_timeout_s=service.mm_timeout)
     elif params.uds_tokenizer_config is not None:
+        from plugins.tokenization.render_uds import RenderUds  # loads protobuf
+
         back_end = RenderUds(params.uds_tokenizer_config.socket_file, model, context.runtime)
     else:
         require_libraries()

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from epp.framework.grpc_wire import WireError
 from epp.framework.handle import Runtime
 from epp.framework.keys import TokenizedPrompt
 from epp.framework.types import ParsedBody
@@ -119,6 +118,7 @@ class RenderUds:
         Raises:
             TokenizationError: it cannot be reached in time, or refuses.
         """
+        from google.protobuf.message import DecodeError
         from grpc import StatusCode
         from grpc.aio import AioRpcError
 
@@ -132,7 +132,7 @@ class RenderUds:
                 return None
             self._announce()
             raise TokenizationError(f"{method} at {self._socket}: {error.code().name}: {error.details()}") from error
-        except (WireError, UnicodeDecodeError) as error:
+        except DecodeError as error:
             raise TokenizationError(f"{method} at {self._socket}: the answer cannot be read: {error}") from error
         if not answer.success:
             raise TokenizationError(f"{method} at {self._socket}: {answer.error or 'refused without a reason'}")

@@ -1,4 +1,4 @@
-"""Protobuf messages and gRPC frames from a few words; the other way round than ``epp.framework.grpc_wire``."""
+"""Protobuf messages and gRPC frames from a few words, however odd; no generated class would write them."""
 
 from __future__ import annotations
 

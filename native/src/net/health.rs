@@ -14,11 +14,11 @@ use h2::server::SendResponse;
 use tokio::sync::watch;
 
 use super::grpc::{accepted, end_with, refuse};
+use crate::wire::fields::{health_check_request, health_check_response, health_list_response, serving_status};
 use crate::wire::framing::{Assembler, put_prefix};
 use crate::wire::messages::Status;
-use crate::wire::proto::{Reader, Value, put_bytes, put_message, put_number};
+use crate::wire::proto::{Reader, Value, entry, put_bytes, put_message, put_number};
 
-const NOT_SERVING: u32 = 2;
 /// A request names one service; no name is longer.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 const STOPPING: &str = "server is stopping";
@@ -35,7 +35,7 @@ pub struct HealthTable {
 
 impl Default for HealthTable {
     fn default() -> Self {
-        Self { statuses: BTreeMap::new(), default: NOT_SERVING, stopped: false }
+        Self { statuses: BTreeMap::new(), default: serving_status::NOT_SERVING as u32, stopped: false }
     }
 }
 
@@ -86,7 +86,7 @@ fn service(request: &[u8]) -> String {
     let mut fields = Reader::new(request);
     let mut found = String::new();
     while let Ok(Some(field)) = fields.field() {
-        if let (1, Value::Bytes(name)) = field {
+        if let (health_check_request::SERVICE, Value::Bytes(name)) = field {
             found = String::from_utf8_lossy(name).into_owned();
         }
     }
@@ -95,16 +95,16 @@ fn service(request: &[u8]) -> String {
 
 fn check_response(status: u32) -> Vec<u8> {
     let mut out = Vec::new();
-    put_number(&mut out, 1, status.into());
+    put_number(&mut out, health_check_response::STATUS, status.into());
     out
 }
 
 fn list_response(table: &HealthTable) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, status) in &table.statuses {
-        put_message(&mut out, 1, |entry| {
-            put_bytes(entry, 1, name.as_bytes());
-            put_bytes(entry, 2, &check_response(*status));
+        put_message(&mut out, health_list_response::STATUSES, |record| {
+            put_bytes(record, entry::KEY, name.as_bytes());
+            put_bytes(record, entry::VALUE, &check_response(*status));
         });
     }
     out

@@ -60,7 +60,8 @@ mod tests {
 
     #[test]
     fn pages_that_are_whole() {
-        for page in ["", "a 1\n", "# HELP a b\n", "\n\n \n", "\r\n\x0b a 1\n", ":a 1\n", "_ 1\n", "a 1\n# EOF", "# EOF"] {
+        for page in ["", "a 1\n", "# HELP a b\n", "\n\n \n", "\r\n\x0b a 1\n", ":a 1\n", "_ 1\n", "a 1\n# EOF", "# EOF"]
+        {
             assert_eq!(problem(page.as_bytes()), None, "{page:?}");
         }
     }

@@ -13,6 +13,7 @@ use super::types::Types;
 use crate::machine::answers::Rules;
 use crate::net::shared::Settings;
 use crate::net::tls::server_config;
+use crate::wire::fields::{grpc_status as grpc_status_fields, http_status, immediate_response};
 use crate::wire::headers::Names;
 use crate::wire::messages::{Answer, Edits, Observe, Pairs, Plan, Rename, Route};
 use crate::wire::proto::{put_bytes, put_message, put_number};
@@ -89,21 +90,23 @@ fn read_reply(fields: &Bound<'_, PyTuple>) -> PyResult<Bytes> {
     let grpc_status: Option<i32> = fields.get_item(3)?.extract()?;
     let details = fields.get_item(4)?;
     let mut out = Vec::with_capacity(headers.0.len() + 64);
-    put_message(&mut out, 1, |inner| put_number(inner, 1, status));
+    put_message(&mut out, immediate_response::STATUS, |inner| put_number(inner, http_status::CODE, status));
     if !headers.is_empty() {
-        put_message(&mut out, 2, |inner| inner.extend_from_slice(&headers.0));
+        put_message(&mut out, immediate_response::HEADERS, |inner| inner.extend_from_slice(&headers.0));
     }
     let body = body.cast::<PyBytes>()?.as_bytes();
     if !body.is_empty() {
-        put_bytes(&mut out, 3, body);
+        put_bytes(&mut out, immediate_response::BODY, body);
     }
     if let Some(code) = grpc_status {
         let code = u64::try_from(code).map_err(|_| PyValueError::new_err("grpc_status is negative"))?;
-        put_message(&mut out, 4, |inner| put_number(inner, 1, code));
+        put_message(&mut out, immediate_response::GRPC_STATUS, |inner| {
+            put_number(inner, grpc_status_fields::STATUS, code)
+        });
     }
     let details = details.cast::<PyString>()?;
     if details.len()? > 0 {
-        put_bytes(&mut out, 5, details.to_str()?.as_bytes());
+        put_bytes(&mut out, immediate_response::DETAILS, details.to_str()?.as_bytes());
     }
     Ok(out.into())
 }

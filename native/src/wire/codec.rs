@@ -6,6 +6,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::fields::{
+    body_mutation, common_response, header_mutation, headers_response, http_body, http_headers, metadata,
+    processing_request, processing_response, protocol_configuration, streamed_body_response,
+};
 use super::framing::put_prefix;
 use super::headers::HeaderBlock;
 use super::messages::{BodyMessage, Change, Context, Incoming, Mode, Opening, Outgoing, Piece};
@@ -35,10 +39,15 @@ fn decoded(data: &Bytes) -> Result<Received, Malformed> {
     let mut fields = Reader::new(data);
     while let Some(field) = fields.field()? {
         match field {
-            (kind @ 2..=7, Value::Bytes(part)) => content = Some((kind, part)),
-            (8, Value::Bytes(part)) => context = read_context(part)?,
-            (10, Value::Varint(number)) => opening.observed = number != 0,
-            (11, Value::Bytes(part)) => read_config(part, &mut opening)?,
+            (
+                kind @ processing_request::REQUEST_HEADERS..=processing_request::RESPONSE_TRAILERS,
+                Value::Bytes(part),
+            ) => {
+                content = Some((kind, part));
+            }
+            (processing_request::METADATA_CONTEXT, Value::Bytes(part)) => context = read_context(part)?,
+            (processing_request::OBSERVABILITY_MODE, Value::Varint(number)) => opening.observed = number != 0,
+            (processing_request::PROTOCOL_CONFIG, Value::Bytes(part)) => read_config(part, &mut opening)?,
             _ => {}
         }
     }
@@ -55,8 +64,12 @@ fn read_config(part: &[u8], opening: &mut Opening) -> Result<(), Malformed> {
     let mut fields = Reader::new(part);
     while let Some(field) = fields.field()? {
         match field {
-            (1, Value::Varint(number)) => opening.request_mode = Mode::from_number(number),
-            (2, Value::Varint(number)) => opening.response_mode = Mode::from_number(number),
+            (protocol_configuration::REQUEST_BODY_MODE, Value::Varint(number)) => {
+                opening.request_mode = Mode::from_number(number);
+            }
+            (protocol_configuration::RESPONSE_BODY_MODE, Value::Varint(number)) => {
+                opening.response_mode = Mode::from_number(number);
+            }
             _ => {}
         }
     }
@@ -68,24 +81,24 @@ fn read_context(part: &[u8]) -> Result<Context, Malformed> {
     let mut fields = Reader::new(part);
     let mut found = false;
     while let Some(field) = fields.field()? {
-        found = found || matches!(field, (1, Value::Bytes(_)));
+        found = found || matches!(field, (metadata::FILTER_METADATA, Value::Bytes(_)));
     }
     Ok(found.then(|| Bytes::copy_from_slice(part)))
 }
 
 fn read_content(kind: u32, part: &[u8], data: &Bytes, context: Context) -> Result<Incoming, Malformed> {
     Ok(match kind {
-        2 | 3 => {
+        processing_request::REQUEST_HEADERS | processing_request::RESPONSE_HEADERS => {
             let (headers, end) = read_headers(part)?;
-            if kind == 2 {
+            if kind == processing_request::REQUEST_HEADERS {
                 Incoming::RequestHeaders { headers, end, context }
             } else {
                 Incoming::ResponseHeaders { headers, end, context }
             }
         }
-        4 => Incoming::RequestBody { body: read_body(part, data)?, context },
-        5 => Incoming::ResponseBody(read_body(part, data)?),
-        6 => Incoming::RequestTrailers { context },
+        processing_request::REQUEST_BODY => Incoming::RequestBody { body: read_body(part, data)?, context },
+        processing_request::RESPONSE_BODY => Incoming::ResponseBody(read_body(part, data)?),
+        processing_request::REQUEST_TRAILERS => Incoming::RequestTrailers { context },
         _ => Incoming::ResponseTrailers,
     })
 }
@@ -95,8 +108,8 @@ fn read_headers(part: &[u8]) -> Result<(Arc<HeaderBlock>, bool), Malformed> {
     let mut fields = Reader::new(part);
     while let Some(field) = fields.field()? {
         match field {
-            (1, Value::Bytes(value)) => map = value,
-            (3, Value::Varint(number)) => end = number != 0,
+            (http_headers::HEADERS, Value::Bytes(value)) => map = value,
+            (http_headers::END_OF_STREAM, Value::Varint(number)) => end = number != 0,
             _ => {}
         }
     }
@@ -108,10 +121,10 @@ fn read_body(part: &[u8], data: &Bytes) -> Result<BodyMessage, Malformed> {
     let mut fields = Reader::new(part);
     while let Some(field) = fields.field()? {
         match field {
-            (1, Value::Bytes(value)) => body.data = data.slice_ref(value),
-            (2, Value::Varint(number)) => body.end = number != 0,
-            (3, Value::Varint(number)) => body.without_message = number != 0,
-            (4, Value::Varint(number)) => body.compressed = number != 0,
+            (http_body::BODY, Value::Bytes(value)) => body.data = data.slice_ref(value),
+            (http_body::END_OF_STREAM, Value::Varint(number)) => body.end = number != 0,
+            (http_body::END_OF_STREAM_WITHOUT_MESSAGE, Value::Varint(number)) => body.without_message = number != 0,
+            (http_body::GRPC_MESSAGE_COMPRESSED, Value::Varint(number)) => body.compressed = number != 0,
             _ => {}
         }
     }
@@ -184,18 +197,22 @@ pub fn encode(answer: &Outgoing) -> Vec<u8> {
 fn put_answer(out: &mut Vec<u8>, answer: &Outgoing) {
     match answer {
         Outgoing::Headers { response, change } => {
-            put_message(out, 1 + u8::from(*response), |part| put_common(part, change, None));
+            put_message(out, processing_response::REQUEST_HEADERS + u32::from(*response), |part| {
+                put_common(part, change, None)
+            });
             put_metadata(out, change.metadata.as_ref());
         }
         Outgoing::Body { response, change, body } => {
-            put_message(out, 3 + u8::from(*response), |part| put_common(part, change, body.as_ref()));
+            put_message(out, processing_response::REQUEST_BODY + u32::from(*response), |part| {
+                put_common(part, change, body.as_ref())
+            });
             put_metadata(out, change.metadata.as_ref());
         }
         Outgoing::Trailers { response, metadata } => {
-            put_head(out, 5 + u8::from(*response), 0);
+            put_head(out, processing_response::REQUEST_TRAILERS + u32::from(*response), 0);
             put_metadata(out, metadata.as_ref());
         }
-        Outgoing::Immediate(reply) => put_bytes(out, 7, reply),
+        Outgoing::Immediate(reply) => put_bytes(out, processing_response::IMMEDIATE_RESPONSE, reply),
         Outgoing::Piece(_) => {}
     }
 }
@@ -206,31 +223,31 @@ fn put_common(out: &mut Vec<u8>, change: &Change, body: Option<&Bytes>) {
     if !mutates && !change.clear_route_cache && body.is_none() {
         return;
     }
-    put_message(out, 1, |common| {
+    put_message(out, headers_response::RESPONSE, |common| {
         if mutates {
-            put_message(common, 2, |mutation| {
+            put_message(common, common_response::HEADER_MUTATION, |mutation| {
                 mutation.extend_from_slice(&change.set.0);
                 for name in &change.remove {
-                    put_bytes(mutation, 2, name);
+                    put_bytes(mutation, header_mutation::REMOVE_HEADERS, name);
                 }
             });
         }
         if let Some(body) = body {
-            put_message(common, 3, |mutation| {
+            put_message(common, common_response::BODY_MUTATION, |mutation| {
                 if body.is_empty() {
-                    put_true(mutation, 2, true);
+                    put_true(mutation, body_mutation::CLEAR_BODY, true);
                 } else {
-                    put_bytes(mutation, 1, body);
+                    put_bytes(mutation, body_mutation::BODY, body);
                 }
             });
         }
-        put_true(common, 5, change.clear_route_cache);
+        put_true(common, common_response::CLEAR_ROUTE_CACHE, change.clear_route_cache);
     });
 }
 
 fn put_metadata(out: &mut Vec<u8>, metadata: Option<&Bytes>) {
     if let Some(metadata) = metadata {
-        put_bytes(out, 8, metadata);
+        put_bytes(out, processing_response::DYNAMIC_METADATA, metadata);
     }
 }
 
@@ -252,15 +269,15 @@ fn piece_len(piece: &Piece) -> usize {
 fn put_piece_head(out: &mut Vec<u8>, piece: &Piece) {
     put_metadata(out, piece.metadata.as_ref());
     let [streamed, mutation, common, response] = piece_lens(piece);
-    put_head(out, 3 + u8::from(piece.response), response);
-    put_head(out, 1, common);
-    put_head(out, 3, mutation);
-    put_head(out, 3, streamed);
-    put_true(out, 2, piece.end);
-    put_true(out, 3, piece.without_message);
-    put_true(out, 4, piece.compressed);
+    put_head(out, processing_response::REQUEST_BODY + u32::from(piece.response), response);
+    put_head(out, headers_response::RESPONSE, common);
+    put_head(out, common_response::BODY_MUTATION, mutation);
+    put_head(out, body_mutation::STREAMED_RESPONSE, streamed);
+    put_true(out, streamed_body_response::END_OF_STREAM, piece.end);
+    put_true(out, streamed_body_response::END_OF_STREAM_WITHOUT_MESSAGE, piece.without_message);
+    put_true(out, streamed_body_response::GRPC_MESSAGE_COMPRESSED, piece.compressed);
     if !piece.data.is_empty() {
-        put_head(out, 1, piece.data.len());
+        put_head(out, streamed_body_response::BODY, piece.data.len());
     }
 }
 

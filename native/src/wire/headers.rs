@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::fields::{header_map, header_value};
 use super::proto::{Malformed, Reader, Value, text};
 
 /// One HTTP message's headers. Owns an exact copy of its bytes, so that it pins no larger buffer.
@@ -23,7 +24,7 @@ impl HeaderBlock {
         let mut entries = Vec::with_capacity(16);
         let mut fields = Reader::new(map);
         while let Some((number, value)) = fields.field()? {
-            if let (1, Value::Bytes(header)) = (number, value) {
+            if let (header_map::HEADERS, Value::Bytes(header)) = (number, value) {
                 entries.push(entry(map, header)?);
             }
         }
@@ -71,9 +72,9 @@ fn entry(map: &[u8], header: &[u8]) -> Result<Entry, Malformed> {
     let mut fields = Reader::new(header);
     while let Some(field) = fields.field()? {
         match field {
-            (1, Value::Bytes(data)) => name = text(data)?.as_bytes(),
-            (2, Value::Bytes(data)) => plain = text(data)?.as_bytes(),
-            (3, Value::Bytes(data)) => raw = data,
+            (header_value::KEY, Value::Bytes(data)) => name = text(data)?.as_bytes(),
+            (header_value::VALUE, Value::Bytes(data)) => plain = text(data)?.as_bytes(),
+            (header_value::RAW_VALUE, Value::Bytes(data)) => raw = data,
             _ => {}
         }
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::fields::{body_send_mode, header_mutation, header_value, header_value_option};
 use super::headers::{HeaderBlock, Names};
 use super::proto::{Reader, Value, put_bytes, put_message};
 use crate::bodies::readers::Read;
@@ -24,11 +25,11 @@ impl Mode {
     /// Modes that do not exist yet are taken for the one that needs the most answers.
     pub fn from_number(number: u64) -> Self {
         match number {
-            0 => Self::None,
-            1 => Self::Streamed,
-            2 => Self::Buffered,
-            3 => Self::BufferedPartial,
-            5 => Self::Grpc,
+            body_send_mode::NONE => Self::None,
+            body_send_mode::STREAMED => Self::Streamed,
+            body_send_mode::BUFFERED => Self::Buffered,
+            body_send_mode::BUFFERED_PARTIAL => Self::BufferedPartial,
+            body_send_mode::GRPC => Self::Grpc,
             _ => Self::FullDuplex,
         }
     }
@@ -141,7 +142,7 @@ impl Pairs {
         let mut out = Vec::with_capacity(self.0.len() + others.0.len());
         for (name, option) in self.encoded() {
             if kept(name) {
-                put_bytes(&mut out, 1, option);
+                put_bytes(&mut out, header_mutation::SET_HEADERS, option);
             }
         }
         out.extend_from_slice(&others.0);
@@ -171,10 +172,10 @@ impl Pairs {
 }
 
 fn put_pair(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    put_message(out, 1, |option| {
-        put_message(option, 1, |header| {
-            put_bytes(header, 1, name);
-            put_bytes(header, 3, value);
+    put_message(out, header_mutation::SET_HEADERS, |option| {
+        put_message(option, header_value_option::HEADER, |header| {
+            put_bytes(header, header_value::KEY, name);
+            put_bytes(header, header_value::RAW_VALUE, value);
         });
     });
 }

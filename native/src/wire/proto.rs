@@ -3,6 +3,12 @@
 //! The few messages that matter are flat; reading them in place costs no allocation and no copy.
 //! Source: protobuf.dev, "Encoding".
 
+/// Field numbers of every entry of a map.
+pub mod entry {
+    pub const KEY: u32 = 1;
+    pub const VALUE: u32 = 2;
+}
+
 /// The bytes are not a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
@@ -96,32 +102,34 @@ pub fn bytes_len(length: usize) -> usize {
 }
 
 /// Begin a length-delimited field with a number below 16; its content must follow.
-pub fn put_head(out: &mut Vec<u8>, field: u8, length: usize) {
+pub fn put_head(out: &mut Vec<u8>, field: u32, length: usize) {
     debug_assert!((1..16).contains(&field));
-    out.push(field << 3 | 2);
+    out.push((field << 3) as u8 | 2);
     put_varint(out, length as u64);
 }
 
-pub fn put_bytes(out: &mut Vec<u8>, field: u8, data: &[u8]) {
+pub fn put_bytes(out: &mut Vec<u8>, field: u32, data: &[u8]) {
     put_head(out, field, data.len());
     out.extend_from_slice(data);
 }
 
 /// A varint field; left out if it is 0, as proto3 does.
-pub fn put_number(out: &mut Vec<u8>, field: u8, value: u64) {
+pub fn put_number(out: &mut Vec<u8>, field: u32, value: u64) {
     if value != 0 {
-        out.push(field << 3);
+        debug_assert!((1..16).contains(&field));
+        out.push((field << 3) as u8);
         put_varint(out, value);
     }
 }
 
-pub fn put_true(out: &mut Vec<u8>, field: u8, value: bool) {
+pub fn put_true(out: &mut Vec<u8>, field: u32, value: bool) {
     put_number(out, field, u64::from(value));
 }
 
 /// A nested message of a few bytes to some kilobytes: written behind its own length, which is filled in afterwards.
-pub fn put_message(out: &mut Vec<u8>, field: u8, fill: impl FnOnce(&mut Vec<u8>)) {
-    out.push(field << 3 | 2);
+pub fn put_message(out: &mut Vec<u8>, field: u32, fill: impl FnOnce(&mut Vec<u8>)) {
+    debug_assert!((1..16).contains(&field));
+    out.push((field << 3) as u8 | 2);
     let start = out.len();
     out.push(0);
     fill(out);

@@ -54,7 +54,10 @@ def test_a_message_in_two_parts() -> None:
             "RawPredict", frame(b"", flag=1), "invalid or unsupported gRPC payload: the message is compressed", id="compressed"
         ),
         pytest.param(
-            "RawPredict", frame(b"\x12\x05"), "invalid or unsupported gRPC payload: field 2 is cut off", id="no message"
+            "RawPredict",
+            frame(b"\x12\x05"),
+            "invalid or unsupported gRPC payload: the message is no RawPredictRequest",
+            id="no message",
         ),
         pytest.param("ChatCompletions", frame(field(1, "e")), "ChatCompletionsRequest has no HttpBody", id="no HttpBody"),
         pytest.param(

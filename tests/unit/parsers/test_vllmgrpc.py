@@ -114,9 +114,14 @@ def test_other_methods_are_forwarded_unread(method: str) -> None:
         pytest.param("Generate", b"", f"{UNREADABLE}the frame is cut off", id="empty"),
         pytest.param("Generate", frame(TEXT, flag=1), f"{UNREADABLE}the message is compressed", id="compressed"),
         pytest.param("Embed", frame(TEXT)[:-1], f"{UNREADABLE}the frame announces 7 bytes and has 6", id="cut off"),
-        pytest.param("Generate", frame(TEXT[:-1]), f"{UNREADABLE}field 3 is cut off", id="no message"),
-        pytest.param("Generate", frame(field(2, b"\x12\x05\x01")), f"{UNREADABLE}field 2 is cut off", id="no inner message"),
-        pytest.param("Embed", frame(field(2, field(2, b"\xff"))), f"{UNREADABLE}a packed list is cut off", id="cut list"),
+        pytest.param("Generate", frame(TEXT[:-1]), f"{UNREADABLE}the message is no GenerateRequest", id="no message"),
+        pytest.param(
+            "Generate",
+            frame(field(2, b"\x12\x05\x01")),
+            f"{UNREADABLE}the message is no GenerateRequest",
+            id="no inner message",
+        ),
+        pytest.param("Embed", frame(field(2, field(2, b"\xff"))), f"{UNREADABLE}the message is no EmbedRequest", id="cut list"),
     ],
 )
 def test_refused(method: str, body: bytes, message: str) -> None:

@@ -1,0 +1,1 @@
+"""Messages of other services, generated from protos/ by `make protos`; loading them loads protobuf."""
