@@ -16,21 +16,23 @@ def test_a_request_without_a_body_goes_anywhere() -> None:
     journal: list[str] = []
     rig = Rig(hooks(Plugin("p", journal)))
     stream = rig.send(request(state=BodyState.ABSENT, path="/v1/models"))
-    assert stream.route == (Edits(((DESTINATION, A),)), {"envoy.lb": {DESTINATION: A}}, Plan(), ()), "C41"
+    assert stream.route == (Edits(((DESTINATION, A),)), {"envoy.lb": {DESTINATION: A}}, Plan(), ()), (
+        "C41: header and metadata name one endpoint"
+    )
     assert rig.director.response_headers(stream, outcome().head) is None  # type: ignore[arg-type]  # it has one
     assert rig.director.finished(stream, outcome()) is None
-    assert journal == [], "C44, D16"
+    assert journal == [], "C44, D16: no hook is told"
     assert rig.count("request_total") is None
 
 
 def test_the_subset_hint_counts_without_a_body() -> None:
     route = Rig().send(request(state=BodyState.ABSENT, metadata=SUBSET)).route
-    assert route.headers.set == ((DESTINATION, B),), "C43"
+    assert route.headers.set == ((DESTINATION, B),), "C43: the only endpoint of the subset"
 
 
 def test_no_endpoints_without_a_body() -> None:
     status, text, headers = refusal(Rig(endpoints=""), state=BodyState.ABSENT)
-    assert (status, text) == (503, "inference error: ServiceUnavailable - no pods available in datastore"), "C42"
+    assert (status, text) == (503, "inference error: ServiceUnavailable - no pods available in datastore"), "C42: no endpoints"
     assert headers["x-llm-d-request-dropped-reason"] == "rejected-no-endpoints"
 
 

@@ -18,14 +18,14 @@ from tests.unit.decision.waiting import Direct, for_ever
 @pytest.mark.parametrize("kind", [Plugin, AsyncPlugin])
 async def test_a_producer_that_fails_costs_only_its_data(kind: type[Plugin]) -> None:
     rig = Rig(hooks(kind("p", [], produce=BUG), slots=["producers"]))
-    assert (await rig.sent()).route, "C58"
+    assert (await rig.sent()).route, "C58: routed without its data"
     assert [text for _, _, text in rig.reports.seen] == ["secret"]
 
 
 async def test_a_slow_producer_costs_only_its_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "HOOK_DEADLINE_S", 0.01)
     rig = Rig(hooks(AsyncPlugin("p", [], produce=for_ever), slots=["producers"]))
-    assert (await rig.sent()).route, "C58"
+    assert (await rig.sent()).route, "C58: routed without its data"
 
 
 @pytest.mark.parametrize("reply", [5, "text", {"status": 200}], ids=str)
@@ -63,6 +63,8 @@ async def test_a_defect_of_ours_is_an_internal_error(kind: type[Plugin]) -> None
     rig = Rig(hooks(kind("p", []), slots=["producers"]), detector=Broken())
     rig.objects.put(InferenceObjective(ObjectKey(GROUP, "default", "o"), priority=-1))
     stream = await rig.sent(request(path="/other", headers={"x-llm-d-inference-objective": "o"}))
-    assert (stream.reply.status, stream.reply.body) == (500, b"inference error: Internal - internal error"), "C61"
+    assert (stream.reply.status, stream.reply.body) == (500, b"inference error: Internal - internal error"), (
+        "C61: an unexpected exception"
+    )
     assert [error for _, error in rig.failures] == [BUG]
     assert rig.count("request_error_total", error_code="Internal") == 1

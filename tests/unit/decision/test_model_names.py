@@ -66,7 +66,7 @@ def test_a_missing_model_can_be_supplied(rules: list[InferenceModelRewrite], hea
 @pytest.mark.parametrize("endpoints", ["", "abc"], ids=["without endpoints", "with endpoints"])
 def test_without_any_model(body: object, endpoints: str) -> None:
     reply = Rig(endpoints=endpoints).send(request(body)).reply
-    assert reply.status == 400, "C46, C59"
+    assert reply.status == 400, "C46: no model; C59: which is checked before the endpoints"
     assert b"inference error: BadRequest - model not found in request body" in reply.body
 
 
@@ -80,6 +80,6 @@ def test_the_clients_name_is_restored_in_the_response(headers: dict[str, str], r
 def test_an_unread_body_is_not_rewritten() -> None:
     rig = Rig()
     rig.objects.put(rule("r", "g"))
-    assert forwarded(rig, b"passthrough-parser", MODEL_HEADER, "/other") == b"passthrough-parser", "C20"
+    assert forwarded(rig, b"passthrough-parser", MODEL_HEADER, "/other") == b"passthrough-parser", "C20: passed through"
     assert rig.count("request_total", model_name="h", target_model_name="h") == 1
     assert rig.count("model_rewrite_decisions_total") is None

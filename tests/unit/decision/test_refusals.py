@@ -26,7 +26,9 @@ def test_bodies_that_no_parser_takes(path: str, body: bytes, text: str) -> None:
     rig = Rig()
     reply = rig.send(request(body, path=path)).reply
     assert reply.status == 400
-    assert f"inference error: BadRequest - {text}".encode() in reply.body, "C45, C48, C51"
+    assert f"inference error: BadRequest - {text}".encode() in reply.body, (
+        "C45: no JSON; C48: no messages; C51: query and slash are cut"
+    )
     assert rig.count("request_error_total", error_code="BadRequest", model_name="") == 1
 
 
@@ -36,7 +38,7 @@ def test_no_endpoints() -> None:
     assert (status, text) == (
         503,
         "inference error: ServiceUnavailable - failed to find endpoint candidates for serving the request",
-    ), "S15, C35"
+    ), "S15, C35: no candidates"
     assert headers["x-llm-d-request-dropped-reason"] == "rejected-no-endpoints"
     assert rig.count("scheduler_attempts_total") is None
 
@@ -130,7 +132,9 @@ def test_the_shape_of_a_refusal(path: str, headers: dict[str, str], content_type
     body = CHAT if path == "/v1/messages" else COMPLETION
     reply = Rig(endpoints="").send(request(body, path=path, headers=headers)).reply
     assert dict(reply.headers)["content-type"] == content_type
-    assert (reply.grpc_status, reply.details) == (grpc_status, "rejected-no-endpoints"), "C60, D14"
+    assert (reply.grpc_status, reply.details) == (grpc_status, "rejected-no-endpoints"), (
+        "C60, D14: a gRPC client gets a gRPC status"
+    )
 
 
 def test_a_path_that_is_no_text() -> None:

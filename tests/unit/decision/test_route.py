@@ -25,7 +25,7 @@ def test_a_request_goes_to_the_best_endpoint() -> None:
 def test_two_targets_are_a_list() -> None:
     rig = Rig(profile=make_profile(scorers=[(Does([0.9, 0.7, 0.8]), 1.0)], picker=Best(2)))
     route = rig.send().route
-    assert route.headers.set == ((DESTINATION, f"{A},{C}"),), "C29"
+    assert route.headers.set == ((DESTINATION, f"{A},{C}"),), "C29: two targets"
     assert route.metadata == {"envoy.lb": {DESTINATION: f"{A},{C}"}}
 
 
@@ -44,7 +44,7 @@ def test_a_missing_request_id_is_added(state: BodyState, given: str | None) -> N
     rig = Rig(hooks(plugin, slots=["pre_request"]))
     sent = [request(headers={"x-request-id": given}, state=state) for _ in range(2)]
     ids = [dict(rig.send(each).route.headers.set)["x-request-id"] for each in sent]
-    assert all(UUID4.fullmatch(each) for each in ids), "C24"
+    assert all(UUID4.fullmatch(each) for each in ids), "C24: no request id came"
     assert len(set(ids)) == 2
     assert seen == (ids if state is BodyState.COMPLETE else [])
 
@@ -108,7 +108,7 @@ def test_metadata_of_plugins_is_merged_and_the_destination_stays() -> None:
         "p", [], pre_request=annotates(("envoy.lb", "x", 1), ("envoy.lb", DESTINATION, "6.6.6.6:1"), ("o", "y", [2]))
     )
     route = Rig(hooks(plugin, slots=["pre_request"])).send().route
-    assert route.metadata == {"envoy.lb": {"x": 1, DESTINATION: C}, "o": {"y": [2]}}, "C32"
+    assert route.metadata == {"envoy.lb": {"x": 1, DESTINATION: C}, "o": {"y": [2]}}, "C32: a plugin's metadata is merged"
 
 
 def test_headers_of_plugins_follow_ours() -> None:
@@ -121,4 +121,6 @@ def test_headers_of_plugins_follow_ours() -> None:
 
     plugin = Plugin("p", [], process_request=process, pre_request=pre_request)
     edits = Rig(hooks(plugin, slots=["request_header", "pre_request"])).send().route.headers
-    assert edits == Edits(((DESTINATION, C), ("x-a", "1")), frozenset({"x-prefiller-host-port"})), "C27"
+    assert edits == Edits(((DESTINATION, C), ("x-a", "1")), frozenset({"x-prefiller-host-port"})), (
+        "C27: a plugin's headers leave the destination"
+    )
