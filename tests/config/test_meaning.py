@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -10,10 +11,19 @@ from epp.config.loaded import LoadedConfig
 from tests.config.corpus import GOOD, load, split
 
 
+def sample(number: str) -> Path:
+    """The file of a sample, whose name says what it is about."""
+    return next(path for path in GOOD if path.stem.startswith(f"{number}-"))
+
+
+def named(numbers: Iterable[str]) -> list[str]:
+    """Ids of tests: the names of the samples."""
+    return [sample(number).stem for number in numbers]
+
+
 def config(number: str) -> LoadedConfig:
     """A sample, completed."""
-    path: Path = next(path for path in GOOD if path.stem.startswith(f"{number}-"))
-    return load(split(path)[0]).config
+    return load(split(sample(number))[0]).config
 
 
 def profiles(loaded: LoadedConfig) -> dict[str, list[tuple[str, float]]]:
@@ -53,7 +63,7 @@ PROFILES = {
 }
 
 
-@pytest.mark.parametrize(("number", "handler", "expected"), [(n, *v) for n, v in PROFILES.items()], ids=PROFILES)
+@pytest.mark.parametrize(("number", "handler", "expected"), [(n, *v) for n, v in PROFILES.items()], ids=named(PROFILES))
 def test_handler_and_profiles(number: str, handler: str, expected: dict[str, list[tuple[str, float]]]) -> None:
     loaded = config(number)
     assert loaded.handler == handler
@@ -158,7 +168,7 @@ SOURCES = {
 }
 
 
-@pytest.mark.parametrize(("number", "expected"), SOURCES.items(), ids=SOURCES)
+@pytest.mark.parametrize(("number", "expected"), SOURCES.items(), ids=named(SOURCES))
 def test_data_sources(number: str, expected: list[tuple[str, bool]]) -> None:
     assert [(source.name, source.active) for source in config(number).sources] == expected
 
@@ -197,7 +207,10 @@ def test_v34_merge_keys_and_anchors() -> None:
     assert [("queue-scorer", 2.0) in profile.plugins for profile in loaded.profiles] == [True, True]
 
 
-@pytest.mark.parametrize(("number", "active"), [("V35", True), ("V36", False)])
+GATED = {"V35": True, "V36": False}
+
+
+@pytest.mark.parametrize(("number", "active"), GATED.items(), ids=named(GATED))
 def test_gated_plugins(number: str, active: bool) -> None:
     loaded = config(number)
     assert {loaded.plugin(name).active for name in ("tokenizer", "responses-store")} == {active}

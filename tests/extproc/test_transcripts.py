@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.extproc.cases import CASES
+from tests.extproc.cases.all_cases import CASES
 from tests.extproc.transcripts import Bare, Case, play
 
 

@@ -11,7 +11,8 @@ DOCUMENT = Document(
     tested={
         "tests/unit/plugins/test_detectors.py": "1-18 21",
         "tests/config/test_flow_control.py": "19 20 22 23 33 68 95-97 I27",
-        "tests/unit/decision/test_director.py": "28-32 54",
+        "tests/unit/decision/test_admission.py": "28-32",
+        "tests/unit/decision/test_director.py": "54",
         "tests/unit/plugins/test_parameters.py": "76",
         "tests/unit/plugins/test_request_plugins.py": "91 92",
         "tests/unit/plugins/latency/test_admitter.py": "93 94",

@@ -13,7 +13,7 @@ DOCUMENT = Document(
         "tests/unit/scheduling/test_profile.py": "S1-7 S10 S11 S21 S22",
         f"{_PLUGINS}/test_profiles.py": "S12 S13 S23",
         "tests/unit/scheduling/test_scheduler.py": "S14 S16-20",
-        "tests/unit/decision/test_director.py": "S15",
+        "tests/unit/decision/test_refusals.py": "S15",
         "tests/config/test_loading.py": "L1-30",
         f"{_PLUGINS}/test_load_scorers.py": "C1-9",
         f"{_PLUGINS}/test_active_request.py": "C10-15",

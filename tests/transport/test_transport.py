@@ -23,7 +23,7 @@ from epp.extproc.messages import (
 from epp.extproc.readers import BodyCopy, Usage
 from epp.seam import BodyState, End, Plan, Port, Settings
 from epp.transport.grpc_server import HOLD_BOUNDS_S
-from tests.extproc.cases import NO_CONFIG
+from tests.extproc.cases.vocabulary import NO_CONFIG
 from tests.extproc.transcripts import FULL_DUPLEX, REFUSED, SETTINGS, PlainHeaders, Recorder, Script, routed
 from tests.extproc.wire import LIMIT_S, Client, Dispatcher, loopback
 from tests.transport.transports import MakeTransport

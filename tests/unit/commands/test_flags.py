@@ -74,7 +74,7 @@ def test_the_charts_command_line() -> None:
             "queued": "vllm:num_requests_waiting",
             "lora": "vllm:lora_requests_info",
         },
-    }, "A1"
+    }, "A1: the whole command line of the chart"
     assert [warning.split()[0] for warning in command.warnings] == [
         "--cache-info-metric",
         "--kv-cache-usage-percentage-metric",
@@ -97,24 +97,42 @@ def test_no_arguments_are_the_defaults() -> None:
             ["pool-name", "not both"],
             id="A3, F20: two ways to find endpoints",
         ),
-        pytest.param(["--endpoint-selector", "app=x"], ["endpoint-target-ports"], id="A4"),
+        pytest.param(["--endpoint-selector", "app=x"], ["endpoint-target-ports"], id="A4: a selector without ports"),
         pytest.param(
             ["--endpoint-selector", "app in (x", "--endpoint-target-ports", "8000"],
             ["--endpoint-selector", "'app in (x'", "key in (a,b)"],
-            id="A5",
+            id="A5: a selector that cannot be read",
         ),
-        pytest.param([*POOL, "--config-file", "f", "--config-text", "t"], ["--config-file", "--config-text"], id="A6"),
-        pytest.param([*POOL, "--confg-file", "f"], ["unknown flag: --confg-file", "--config-file"], id="A7"),
-        pytest.param(["-pool-name=a"], ["unknown flag: -pool-name", "use --pool-name"], id="A8"),
-        pytest.param(["-pool-name", "a"], ["unknown flag: -pool-name", "use --pool-name"], id="A8 separate value"),
-        pytest.param([*POOL, "--grpc-port", "70000"], ["--grpc-port=70000", "65535"], id="A10 out of range"),
-        pytest.param([*POOL, "--grpc-port", "9003"], ["--grpc-port and --grpc-health-port are both 9003"], id="A10 equal"),
-        pytest.param([*POOL, "--refresh-metrics-interval", "50"], ["--refresh-metrics-interval", "50ms"], id="A12"),
         pytest.param(
-            [*POOL, "--metrics-cert-dir", "d", "--metrics-endpoint-auth=false"], ["TLS without authentication"], id="A14"
+            [*POOL, "--config-file", "f", "--config-text", "t"], ["--config-file", "--config-text"], id="A6: two configurations"
         ),
-        pytest.param([*POOL, "--tls-min-version", "TLS12"], ["--tls-min-version", "VersionTLS12"], id="A15"),
-        pytest.param(["--watch-config-file", *POOL], ["--watch-config-file needs --config-file"], id="A19"),
+        pytest.param([*POOL, "--confg-file", "f"], ["unknown flag: --confg-file", "--config-file"], id="A7: a misspelt flag"),
+        pytest.param(["-pool-name=a"], ["unknown flag: -pool-name", "use --pool-name"], id="A8: one dash"),
+        pytest.param(
+            ["-pool-name", "a"], ["unknown flag: -pool-name", "use --pool-name"], id="A8: one dash and a separate value"
+        ),
+        pytest.param([*POOL, "--grpc-port", "70000"], ["--grpc-port=70000", "65535"], id="A10: a port out of range"),
+        pytest.param(
+            [*POOL, "--grpc-port", "9003"],
+            ["--grpc-port and --grpc-health-port are both 9003"],
+            id="A10: one port for two servers",
+        ),
+        pytest.param(
+            [*POOL, "--refresh-metrics-interval", "50"],
+            ["--refresh-metrics-interval", "50ms"],
+            id="A12: an interval without its unit",
+        ),
+        pytest.param(
+            [*POOL, "--metrics-cert-dir", "d", "--metrics-endpoint-auth=false"],
+            ["TLS without authentication"],
+            id="A14: TLS for metrics without authentication",
+        ),
+        pytest.param(
+            [*POOL, "--tls-min-version", "TLS12"],
+            ["--tls-min-version", "VersionTLS12"],
+            id="A15: a TLS version that is misspelt",
+        ),
+        pytest.param(["--watch-config-file", *POOL], ["--watch-config-file needs --config-file"], id="A19: nothing to watch"),
     ],
 )
 def test_command_lines_that_are_refused(argv: list[str], words: list[str]) -> None:
@@ -142,14 +160,14 @@ def test_f19_a_selector_and_its_ports() -> None:
 
 def test_a_value_behind_a_boolean() -> None:
     command = read(*POOL, "--secure-serving", "false")
-    assert command.options.secure_serving is False, "A9"
+    assert command.options.secure_serving is False, "A9: the value counts, with a warning"
     (warning,) = command.warnings
     assert "write --secure-serving=false" in warning
 
 
 def test_a_short_interval_is_raised() -> None:
     command = read(*POOL, "--refresh-metrics-interval", "10ms")
-    assert command.options.refresh_metrics_interval_s == 0.05, "A11"
+    assert command.options.refresh_metrics_interval_s == 0.05, "A11: 50 ms is the least"
     assert command.options.refresh_metrics_interval_is_given
     assert command.warnings == ("--refresh-metrics-interval 10ms is raised to 50ms",)
 
@@ -179,7 +197,7 @@ def test_metric_names(text: str, spec: str) -> None:
 
 @pytest.mark.parametrize("argv", [["-v3"], ["-v=3"], ["--v=3"], ["-v", "3"], ["--v", "3"]], ids="".join)
 def test_verbosity(argv: list[str]) -> None:
-    assert options(*POOL, *argv).verbosity == 3, "A16"
+    assert options(*POOL, *argv).verbosity == 3, "A16: all spellings of the verbosity"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +246,7 @@ def test_other_flags_of_zap() -> None:
 
 def test_negated_booleans() -> None:
     made = options(*POOL, "--no-tracing", "--no-legacy-metrics")
-    assert (made.tracing, made.legacy_metrics) == (False, False), "A20"
+    assert (made.tracing, made.legacy_metrics) == (False, False), "A20: --no- turns a boolean off"
 
 
 # ── syntax ──

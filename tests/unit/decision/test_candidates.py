@@ -99,7 +99,7 @@ def test_the_text_of_the_refusal() -> None:
 
 
 def test_the_hint_can_be_ignored() -> None:
-    assert found(CandidateFinder(store(), use_subset=False), hint([])) == ALL, "C40"
+    assert found(CandidateFinder(store(), use_subset=False), hint([])) == ALL, "C40: the subset filter is off"
 
 
 def test_without_endpoints() -> None:

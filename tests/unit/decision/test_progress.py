@@ -4,61 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from epp.decision import progress
-from epp.decision.admission import Hold
-from epp.errors import DropReason, ErrorCode, RequestError
-from epp.framework.candidates import Candidates
 from epp.framework.direct import DirectRequest
 from epp.framework.interfaces import Role
-from epp.framework.types import InferenceRequest
 from epp.hooks.slots import Hooks
 from epp.seam import End
 from tests.unit.decision.rig import AsyncPlugin, Plugin, Rig, hook, hooks, outcome, request
-
-FULL = RequestError(ErrorCode.RESOURCE_EXHAUSTED, "full", DropReason.SATURATED)
-
-
-class Stubborn:
-    """A coroutine function that swallows its cancellation and goes on."""
-
-    def __init__(self, result: object = None) -> None:
-        self.began = asyncio.Event()
-        self._result = result
-
-    async def __call__(self, *_: object) -> Any:
-        self.began.set()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            return self._result
-
-
-def running(rig: Rig) -> float:
-    """Requests that are scheduled and not over."""
-    return rig.count("request_running", model_name="m") or 0
-
+from tests.unit.decision.waiting import Direct, Stubborn, for_ever, running
 
 # ── a stream that ends while a plugin waits ──
-
-
-class Direct:
-    """Claims everything."""
-
-    name = "direct"
-
-    def __init__(self, respond: Callable[[DirectRequest], Awaitable[Any]]) -> None:
-        self._respond = respond
-
-    def answers(self, method: str, path: str) -> bool:
-        return True
-
-    async def respond(self, request: DirectRequest) -> Any:
-        return await self._respond(request)
 
 
 async def test_a_responder_that_swallows_its_cancellation_schedules_nothing() -> None:
@@ -85,36 +43,68 @@ async def test_no_hook_runs_after_one_that_swallows_its_cancellation(slot: str) 
     assert (stream.answers, running(rig)) == ([], 0)
 
 
-# ── no path ends without an answer ──
+async def test_a_decision_is_withdrawn_when_the_stream_ends() -> None:
+    journal: list[str] = []
+    rig = Rig(hooks(AsyncPlugin("p", journal, produce=for_ever)))
+    stream = rig.send()
+    await asyncio.sleep(0)
+    assert rig.director.finished(stream, outcome(End.DISCONNECTED, head=None)) is None
+    await rig.settle()
+    assert stream.answers == []
+    assert "p.response_complete" not in journal, "C93: nothing was scheduled"
+    assert rig.count("request_running") is None
 
 
-@pytest.mark.parametrize("reply", [5, "text", {"status": 200}], ids=str)
-async def test_a_responder_that_answers_with_a_wrong_type_is_a_defect(reply: object) -> None:
-    async def wrong(_: DirectRequest) -> object:
-        return reply
-
-    rig = Rig(Hooks(responders=[hook(Role.DIRECT_RESPONDER, Direct(wrong))]))
-    stream = await rig.sent()
-    assert stream.reply.status == 500
-    assert [(role, name) for role, name, _ in rig.reports.seen] == [(Role.DIRECT_RESPONDER, "direct")]
+async def test_a_decision_is_withdrawn_before_it_began() -> None:
+    rig = Rig(hooks(AsyncPlugin("p", []), slots=["producers"]))
+    stream = rig.send()
+    rig.director.finished(stream, outcome(End.DISCONNECTED, head=None))
+    await rig.settle()
+    assert stream.answers == []
 
 
-async def test_a_rewriter_that_cannot_say_whether_it_rewrites_is_a_defect() -> None:
-    class Broken:
-        name = "broken"
+async def test_a_plugin_that_ignores_its_cancellation_schedules_nothing() -> None:
+    async def stubborn(*args: object) -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return
 
-        def rewrites(self, request: object) -> bool:
-            raise ZeroDivisionError
+    rig = Rig(hooks(AsyncPlugin("p", [], produce=stubborn), slots=["producers"]))
+    stream = rig.send()
+    await asyncio.sleep(0)
+    rig.director.finished(stream, outcome(End.DISCONNECTED, head=None))
+    await rig.settle()
+    assert rig.count("request_running") is None
 
-        def rewrite(self, request: object, edits: object) -> None:
-            raise AssertionError
 
-    rig = Rig(Hooks(rewriters=[hook(Role.BODY_REWRITER, Broken())]))
-    assert (await rig.sent()).reply.status == 500
-    assert [(role, name) for role, name, _ in rig.reports.seen] == [(Role.BODY_REWRITER, "broken")]
+async def test_a_stream_that_ends_during_pre_request_is_completed_once() -> None:
+    journal: list[str] = []
+    begun = asyncio.Event()
+
+    def pre_request(*args: object) -> Any:
+        begun.set()
+        return for_ever()
+
+    rig = Rig(hooks(AsyncPlugin("p", journal, pre_request=pre_request), slots=["pre_request", "complete"]))
+    stream = rig.send()
+    await begun.wait()
+    assert rig.count("request_running") == 1
+    rig.director.finished(stream, outcome(End.DISCONNECTED, head=None))
+    await rig.settle()
+    assert journal == ["p.pre_request", "p.response_complete"]
+    assert stream.answers == []
+    assert rig.count("request_running") == 0
 
 
 # ── one deadline ──
+
+
+async def test_the_whole_decision_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "DECISION_DEADLINE_S", 0.01)
+    rig = Rig(hooks(AsyncPlugin("p", [], admit=for_ever), slots=["admitters"]))
+    reply = (await rig.sent(request(path="/other"))).reply
+    assert (reply.status, reply.body) == (503, b"inference error: ServiceUnavailable - no decision in time")
 
 
 async def test_a_responder_that_declines_leaves_the_decision_what_is_left_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,186 +188,3 @@ async def test_what_a_decision_reserves_is_seen_by_the_next_though_a_later_hook_
     assert journal == ["reserves.pre_request", "reserves.pre_request"]
     await first.answered.wait()
     await second.answered.wait()
-
-
-# ── admission ──
-
-
-class Gate:
-    """An admission that holds every request until it is told otherwise."""
-
-    def __init__(self) -> None:
-        self.held: list[Hold] = []
-        self.arrived = asyncio.Event()
-        self.withdrawn = 0
-        self.seen: list[int] = []
-
-    def admit(self, request: InferenceRequest, candidates: Candidates) -> Hold | None:
-        self.seen.append(len(candidates))
-        self.held.append(Hold(self._left))
-        self.arrived.set()
-        return self.held[-1]
-
-    def _left(self) -> None:
-        self.withdrawn += 1
-
-
-def test_a_held_request_needs_no_task_and_goes_on_within_the_release() -> None:
-    gate = Gate()
-    rig = Rig(admission=gate)
-    stream = rig.send()
-    assert (stream.answers, stream.flight.progress.task, rig.runtime._tasks) == ([], None, set())
-    gate.held[0].release()
-    assert stream.route
-    gate.held[0].release()
-    gate.held[0].refuse(FULL)
-    assert stream.route, "a hold ends once"
-
-
-def test_a_held_request_is_scheduled_among_the_endpoints_of_its_release() -> None:
-    gate = Gate()
-    rig = Rig(admission=gate)
-    stream = rig.send()
-    rig.store.replace_all([endpoint for endpoint in rig.store if endpoint.name == "a"])
-    gate.held[0].release()
-    assert dict(stream.route.headers.set)["x-gateway-destination-endpoint"] == "192.168.1.1:8000"
-
-
-def test_a_held_request_can_be_refused() -> None:
-    gate = Gate()
-    rig = Rig(admission=gate)
-    stream = rig.send()
-    gate.held[0].refuse(FULL)
-    assert (stream.reply.status, running(rig)) == (429, 0)
-    assert ("x-llm-d-request-dropped-reason", "rejected-saturated") in stream.reply.headers
-
-
-def test_a_held_request_whose_client_leaves_frees_its_place() -> None:
-    gate = Gate()
-    rig = Rig(admission=gate)
-    stream = rig.send()
-    rig.director.finished(stream, outcome(End.DISCONNECTED))
-    gate.held[0].release()
-    assert (gate.withdrawn, stream.answers, running(rig)) == (1, [], 0)
-
-
-async def test_a_release_may_let_a_plugin_wait() -> None:
-    gate = Gate()
-    journal: list[str] = []
-    rig = Rig(hooks(AsyncPlugin("p", journal), slots=["producers"]), admission=gate)
-    stream = rig.send()
-    gate.held[0].release()
-    await stream.answered.wait()
-    assert stream.route
-
-
-async def test_a_request_that_waited_before_can_be_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(progress, "DECISION_DEADLINE_S", 0.02)
-    gate = Gate()
-
-    async def declines(_: DirectRequest) -> None:
-        await asyncio.sleep(0)
-
-    rig = Rig(Hooks(responders=[hook(Role.DIRECT_RESPONDER, Direct(declines))]), admission=gate)
-    stream = rig.send()
-    await gate.arrived.wait()
-    await asyncio.sleep(0.04)
-    assert not stream.answers, "the deadline stands still while it is held"
-    gate.held[0].release()
-    await stream.answered.wait()
-    assert stream.route
-
-
-def test_the_release_of_one_request_is_seen_by_the_next() -> None:
-    """Two holds released one after the other: the first is scheduled and counted before the second."""
-    gate = Gate()
-    counts: list[float] = []
-    rig: Rig
-    watcher = Plugin("w", [], produce=lambda *_: counts.append(running(rig)))
-    rig = Rig(hooks(watcher, slots=["producers"]), admission=gate)
-    rig.send(), rig.send()
-    for hold in gate.held:
-        hold.release()
-    assert counts == [0, 1]
-
-
-# ── records ──
-
-
-async def test_a_record_holds_every_stage() -> None:
-    gate = Gate()
-    plugin = Plugin("p", [], screen=lambda r, candidates: candidates.select([1, 2]))
-    waits = AsyncPlugin("w", [], admit=None)
-    both = hooks(plugin, waits, slots=["request_header", "producers", "admitters", "pre_request"])
-    slots = Hooks(
-        request_header=both.request_header[:1],
-        screeners=hooks(plugin, slots=["screeners"]).screeners,
-        producers=both.producers,
-        admitters=both.admitters,
-        pre_request=both.pre_request,
-    )
-    rig = Rig(slots, admission=gate, wanted=True)
-    stream = rig.send(request(headers={"x-llm-d-inference-fairness-id": "t"}))
-    gate.held[0].release()
-    await stream.answered.wait()
-    [record] = rig.decisions.records
-    shown = record.as_json()
-    assert json.loads(json.dumps(shown)) == shown
-    assert (record.schema, record.path, record.fairness_id, record.status) == (1, "/v1/completions", "t", 0)
-    assert [(s.plugin, s.dropped, s.kept) for s in record.screeners] == [("p", ["192.168.1.1:8000"], 2)]
-    assert record.candidates == ["192.168.1.2:8000", "192.168.1.3:8000"]
-    assert record.admission is not None
-    assert record.admission.outcome == "admitted"
-    points = [(call.extension_point, call.plugin) for call in record.calls]
-    assert points == [
-        ("RequestHeader", "p"),
-        ("Screener", "p"),
-        ("DataProducer", "p"),
-        ("DataProducer", "w"),
-        ("Admission", "p"),
-        ("Admission", "w"),
-        ("ProfilePicker", "handler"),
-        ("Scorer", "s1"),
-        ("Picker", "picker"),
-        ("ProfilePicker", "handler"),
-        ("ProfilePicker", "handler"),
-        ("PreRequest", "p"),
-        ("PreRequest", "w"),
-    ]
-    assert all(call.took_s >= 0 for call in record.calls)
-
-
-@pytest.mark.parametrize(
-    ("refusal", "status", "outcome_"),
-    [pytest.param(FULL, 429, "refused", id="refused while held"), pytest.param(None, 0, "admitted", id="admitted")],
-)
-def test_a_record_tells_of_admission(refusal: RequestError | None, status: int, outcome_: str) -> None:
-    gate = Gate()
-    rig = Rig(admission=gate, wanted=True)
-    rig.send()
-    if refusal is None:
-        gate.held[0].release()
-    else:
-        gate.held[0].refuse(refusal)
-    [record] = rig.decisions.records
-    assert record.admission is not None
-    assert (record.admission.outcome, record.status) == (outcome_, status)
-
-
-async def test_a_request_whose_client_leaves_is_recorded_too() -> None:
-    held, waiting = Rig(admission=Gate(), wanted=True), Rig(hooks(AsyncPlugin("p", [], produce=Stubborn())), wanted=True)
-    for rig in (held, waiting):
-        stream = rig.send()
-        await asyncio.sleep(0)
-        rig.director.finished(stream, outcome(End.DISCONNECTED))
-        await rig.settle()
-        [record] = rig.decisions.records
-        assert (record.error, record.picked) == ("the stream ended before the decision", [])
-
-
-def test_a_request_that_cannot_be_read_is_recorded_too() -> None:
-    rig = Rig(wanted=True)
-    rig.send(request(b"{"))
-    [record] = rig.decisions.records
-    assert (record.status, record.request_id, record.picked) == (400, "", [])
-    assert record.error

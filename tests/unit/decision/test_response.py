@@ -70,7 +70,9 @@ def test_received_hooks_see_the_headers_and_may_change_them() -> None:
 
 def test_a_received_hook_that_fails_costs_nothing_else() -> None:
     books = Books(response_received=BUG)
-    assert books.rig.director.response_headers(books.rig.send(), FakeHead()) == Edits(), "C89"
+    assert books.rig.director.response_headers(books.rig.send(), FakeHead()) == Edits(), (
+        "C89: a hook that raises does not hold the headers up"
+    )
     assert [text for _, _, text in books.rig.reports.seen] == ["secret"]
 
 
@@ -208,7 +210,9 @@ def test_a_response_that_never_came() -> None:
 def test_a_bypassed_response_has_no_known_length() -> None:
     books = Books()
     books.finish(outcome(complete=False, first_s=None))
-    assert (books.completion.cause, books.completion.length_known) == (Cause.NATURAL, False), "C104"
+    assert (books.completion.cause, books.completion.length_known) == (Cause.NATURAL, False), (
+        "C104: bypassed, so the end was not seen"
+    )
     assert books.count("request_duration_seconds_count") == 1
 
 
@@ -219,7 +223,7 @@ def test_metadata_of_completions_is_sent(entries: tuple[tuple[str, str, object],
             completion.metadata.setdefault(namespace, {})[key] = content
 
     sent = Books(response_complete=complete).finish(outcome())
-    assert sent == ({"envoy.lb": {"cost": 10}} if entries else None), "C84, C85"
+    assert sent == ({"envoy.lb": {"cost": 10}} if entries else None), "C84, C85: metadata of a completion"
 
 
 def test_a_completion_hook_that_fails_costs_nothing_else() -> None:
@@ -260,7 +264,9 @@ def test_two_streams_with_one_request_id_are_independent() -> None:
     assert books.count("request_running") == 1
     books.finish(outcome(End.DISCONNECTED), second)
     assert books.count("request_running") == 0
-    assert [c.cause for c in books.completions] == [Cause.NATURAL, Cause.CLIENT_DISCONNECT], "C99"
+    assert [c.cause for c in books.completions] == [Cause.NATURAL, Cause.CLIENT_DISCONNECT], (
+        "C99: one request id, two completions"
+    )
 
 
 @pytest.mark.parametrize("error", [RequestError(ErrorCode.FORBIDDEN, "no"), BUG], ids=["refusal", "defect"])
@@ -297,7 +303,7 @@ def test_a_request_that_was_refused_before_has_no_completion() -> None:
 def test_errors_of_model_servers(status: int, errors: dict[str, float]) -> None:
     books = Books()
     books.finish(outcome(head=FakeHead(status)))
-    assert error_counts(books) == errors, "C78, D19"
+    assert error_counts(books) == errors, "C78, D19: from 400 on"
     assert books.completion.cause is Cause.NATURAL
     assert books.count("request_duration_seconds_count") == 1
 

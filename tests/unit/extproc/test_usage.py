@@ -202,7 +202,7 @@ DELTA = {"type": "content_block_delta", "delta": {"text": "usage"}, "usage": {"o
         pytest.param(
             [START, DELTA, {"type": "message_delta", "usage": {"output_tokens": 200}}, {"type": "message_stop"}],
             openai(1000, 200, 1200, 800, events=4),
-            id="C70",
+            id="C70 a whole stream",
         ),
         pytest.param([START], openai(1000, 0, 1000, 800, events=1), id="cut before the output count"),
         pytest.param(

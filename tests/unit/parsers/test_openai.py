@@ -81,7 +81,7 @@ def test_model_stream_and_cap(path: str, more: dict[str, object], streams: bool,
 @pytest.mark.parametrize("path", FAILURES)
 @pytest.mark.parametrize("body", [b"no healthy upstream", b"", b"null", b"[]"], ids=["text", "empty", "null", "array"])
 def test_what_is_no_object(path: str, body: bytes) -> None:
-    assert refused(parser, path, body).startswith("error unmarshaling request bodyMap: "), "C45, C47"
+    assert refused(parser, path, body).startswith("error unmarshaling request bodyMap: "), "C45: no JSON; C47: an empty body"
 
 
 @pytest.mark.parametrize("path", FAILURES)
@@ -95,7 +95,7 @@ def test_required_members(path: str, value: object) -> None:
     if path == RESPONSES and value is not None:
         assert parse(parser, path, {name: value}).api is Api.RESPONSES, "anything but null"
         return
-    assert refused(parser, path, {name: value}) == FAILURES[path], "C48, C49"
+    assert refused(parser, path, {name: value}) == FAILURES[path], "C48: messages; C49: prompts"
 
 
 @pytest.mark.parametrize("path", FAILURES)

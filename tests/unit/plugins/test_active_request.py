@@ -76,7 +76,7 @@ def test_the_first_target_of_every_profile_counts() -> None:
     scorer = make_scorer()
     request, result = make_request(), decided(a, b, prefill=c, encode=None)
     begin(scorer, request, result)
-    assert active(scorer) == {a.id: 1, c.id: 1}, "C14"
+    assert active(scorer) == {a.id: 1, c.id: 1}, "C14: decode and prefill count, until the request is complete"
     end(scorer, request, result)
     assert active(scorer) == {}
     end(scorer, request, result)
@@ -112,7 +112,7 @@ def test_a_request_counts_until_its_deadline() -> None:
     clock.advance(119.9)
     assert scorer.score(make_request(), candidates) == [0.0, 1.0]
     clock.advance(0.1)
-    assert scorer.score(make_request(), candidates) == [1.0, 1.0], "C15"
+    assert scorer.score(make_request(), candidates) == [1.0, 1.0], "C15: no longer counted after its time"
     end(scorer, late, decided(candidates[0]))
     assert active(scorer) == {}
 

@@ -125,7 +125,7 @@ def test_utilization(conditions: list[dict[str, object]], kept: list[int]) -> No
 def test_five_waiting_are_within_five_and_six_are_not() -> None:
     candidates = make_candidates([EndpointMetrics(waiting_queue=5), EndpointMetrics(waiting_queue=6)])
     plugin = make_plugin(utilization.PLUGIN, {"conditions": [condition("waiting-queue", 5)]})
-    assert list(plugin.filter(make_request(), candidates)) == [candidates[0]], "F15"
+    assert list(plugin.filter(make_request(), candidates)) == [candidates[0]], "F15: a limit of 5 waiting"
 
 
 @pytest.mark.parametrize(("falls_back", "count"), [(False, 0), (True, 1)])

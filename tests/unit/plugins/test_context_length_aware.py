@@ -54,7 +54,7 @@ def test_score(tokens: int, text: str, expected: float) -> None:
 
 @pytest.mark.parametrize("text", ["abc", "5-2", "1-2-3", "-5-10", "", "0-", "0-10_x", "1.5-2", "0-10__20-30"])
 def test_a_label_that_cannot_be_read_scores_0(text: str) -> None:
-    assert score(request_of(1), text) == [0.0], "C32, C36"
+    assert score(request_of(1), text) == [0.0], "C32: no range; C36: the wrong way round"
 
 
 def test_an_endpoint_without_the_label_is_neutral_and_beats_a_wide_range() -> None:

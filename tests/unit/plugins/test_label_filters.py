@@ -150,7 +150,7 @@ def test_roles(plugin_type: PluginType, label: str, expected: set[str]) -> None:
     ],
 )
 def test_an_endpoint_without_role_can_only_decode(plugin_type: PluginType, expected: str) -> None:
-    assert kept(plugin_type, {}, [{"app": "x"}]) == expected, "F7, F8, F11"
+    assert kept(plugin_type, {}, [{"app": "x"}]) == expected, "F7, F8, F11: prefill, decode and encode without a role"
 
 
 @pytest.mark.parametrize(

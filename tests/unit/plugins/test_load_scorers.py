@@ -73,5 +73,5 @@ def test_load_aware(parameters: dict[str, int], waiting: list[int | None], expec
 def test_load_aware_replaces_a_threshold_that_is_not_positive(threshold: int) -> None:
     context = make_context()
     scorer = make_plugin(load_aware.PLUGIN, {"threshold": threshold}, context)
-    assert scorer.score(make_request(), make_candidates([EndpointMetrics(waiting_queue=64)])) == [0.25], "C9"
+    assert scorer.score(make_request(), make_candidates([EndpointMetrics(waiting_queue=64)])) == [0.25], "C9: 128 is used"
     assert context.warnings == [("threshold", f"{threshold} is not positive; 128 is used")]

@@ -38,7 +38,9 @@ def test_each_endpoint_is_judged_alone() -> None:
     candidates = make_candidates(
         [metrics(active="x"), metrics(active="y", most=2), metrics(waiting="x"), metrics(active="y", most=1)]
     )
-    assert make_plugin(lora_affinity.PLUGIN).score(make_request(model="x"), candidates) == [1.0, 0.8, 0.6, 0.0], "C26"
+    assert make_plugin(lora_affinity.PLUGIN).score(make_request(model="x"), candidates) == [1.0, 0.8, 0.6, 0.0], (
+        "C26: active, room, waiting, full"
+    )
 
 
 def test_the_name_sent_to_the_server_counts() -> None:

@@ -71,7 +71,7 @@ def test_warm_when_a_candidate_holds_a_block() -> None:
     request = warm_request(candidates)
     assert scorer.score(request, candidates) == [0.5, 0.5, 0.5]
     begin(scorer, request, with_candidates(candidates, candidates[2]))
-    assert remembered(scorer) == "a", "C19"
+    assert remembered(scorer) == "a", "C19: a warm request does not touch the LRU"
 
 
 def test_cold_when_only_others_hold_it() -> None:
@@ -124,7 +124,7 @@ def test_the_same_target_for_both_is_remembered_once() -> None:
 def test_the_oldest_is_forgotten_beyond_the_size() -> None:
     scorer = make_scorer(lruSize=2)
     serve(scorer, "abc")
-    assert remembered(scorer) == "bc", "C21"
+    assert remembered(scorer) == "bc", "C21: a is as if never used"
     assert scorer.score(make_request(), make_candidates(3)) == [1.0, 0.5, 0.0]
 
 
@@ -150,7 +150,7 @@ def test_together_with_the_queue() -> None:
     request = make_request()
     waiting = make_plugin(queue.PLUGIN).score(request, candidates)
     totals = [2 * q + cold for q, cold in zip(waiting, scorer.score(request, candidates), strict=True)]
-    assert list(totals) == [2.0, 2.0, 0.5], "C22"
+    assert list(totals) == [2.0, 2.0, 0.5], "C22: a tie with the queue of double weight"
 
 
 @pytest.mark.parametrize(

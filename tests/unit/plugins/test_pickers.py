@@ -66,7 +66,7 @@ def test_max_score_orders_ties_at_random() -> None:
 
 def test_weighted_random_fills_up_with_the_others() -> None:
     picks = {tuple(pick(weighted_random.PLUGIN, [5, 0, 0], most=2, seed=seed)) for seed in range(50)}
-    assert picks == {(0, 1), (0, 2)}, "P6"
+    assert picks == {(0, 1), (0, 2)}, "P6: the first, then any other"
 
 
 class ScriptedRandom(random.Random):
@@ -95,7 +95,7 @@ def test_weighted_random_sorts_by_key(draws: list[float], totals: list[float], e
 
 @pytest.mark.parametrize("plugin_type", ALL)
 def test_more_than_there_are(plugin_type: PluginType) -> None:
-    assert sorted(pick(plugin_type, [1, 2, 0], most=10)) == [0, 1, 2], "P9"
+    assert sorted(pick(plugin_type, [1, 2, 0], most=10)) == [0, 1, 2], "P9: all, and no error"
 
 
 @pytest.mark.parametrize("plugin_type", ALL)

@@ -64,7 +64,7 @@ schedulingProfiles:
 def test_a_profile_keeps_the_order_within_each_kind() -> None:
     pipeline = build(FILTER_BEHIND_SCORER)
     profile = pipeline.scheduler.profiles["default"]
-    assert [step.name for step in profile.filters] == ["by-label"], "S22"
+    assert [step.name for step in profile.filters] == ["by-label"], "S22: a filter behind a scorer runs before it"
     assert [(step.name, step.watch.type, step.weight) for step in profile.scorers] == [
         ("queue-scorer", "queue-scorer", 2),
         ("kv", "kv-cache-utilization-scorer", 0.5),

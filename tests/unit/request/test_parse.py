@@ -95,7 +95,9 @@ def test_nobody_takes_the_path(path: str) -> None:
     with pytest.raises(RequestError) as caught:
         table(openai.PLUGIN).resolve(path)
     assert caught.value.code is ErrorCode.BAD_REQUEST
-    assert str(caught.value) == f"inference error: BadRequest - no parser registered matching path suffix for: {path}", "C50"
+    assert str(caught.value) == f"inference error: BadRequest - no parser registered matching path suffix for: {path}", (
+        "C50: no parser for this path"
+    )
 
 
 def test_the_same_answer_the_second_time() -> None:

@@ -163,7 +163,7 @@ def test_a_picker_that_fails_fails_the_profile(positions: object, problem: str) 
 
 def test_several_targets_in_the_order_of_the_picker() -> None:
     result = make_profile(scorers=[(Does([0.9, 0.7, 0.8]), 1.0)], picker=Best(2)).run(REQUEST, make_candidates(3))
-    assert [e.name for e in result.targets] == ["a", "c"], "S21"
+    assert [e.name for e in result.targets] == ["a", "c"], "S21: two targets, best first"
 
 
 def test_without_scorers_all_totals_are_zero() -> None:

@@ -76,7 +76,7 @@ def test_a_stage_decided_against_is_not_considered_again() -> None:
 def test_a_failed_prefill_is_no_failure() -> None:
     scheduler = make_scheduler(Disaggregated(prefills=True), make_profile("decode"), make_profile("prefill", filters=[keep()]))
     result = scheduler.schedule(REQUEST, make_candidates(2))
-    assert (result.primary, result.profiles["prefill"]) == ("decode", None), "S16"
+    assert (result.primary, result.profiles["prefill"]) == ("decode", None), "S16: decode alone"
 
 
 def test_without_decode_prefill_does_not_run() -> None:
@@ -87,7 +87,7 @@ def test_without_decode_prefill_does_not_run() -> None:
     with pytest.raises(SchedulingError, match=r"^failed to find available decode workers: no endpoints left") as caught:
         scheduler.schedule(REQUEST, make_candidates(2))
     assert caught.value.reason is DropReason.SATURATED
-    assert prefill.given == [], "S17"
+    assert prefill.given == [], "S17: prefill is not run"
 
 
 def test_three_profiles_of_which_two_run() -> None:
@@ -99,7 +99,7 @@ def test_three_profiles_of_which_two_run() -> None:
         make_profile("encode", filters=[others]),
     )
     result = scheduler.schedule(REQUEST, make_candidates(2))
-    assert (list(result.profiles), others.given) == (["decode", "prefill"], []), "S18"
+    assert (list(result.profiles), others.given) == (["decode", "prefill"], []), "S18: the third never"
 
 
 def again(results: Results) -> list[str]:
@@ -113,7 +113,7 @@ def test_asking_again_for_what_ran_aborts() -> None:
     scheduler = make_scheduler(handler, make_profile(filters=[ran]), reports=reports)
     with pytest.raises(SchedulingError, match=r"^profile handler 'handler' failed$"):
         scheduler.schedule(REQUEST, make_candidates(1))
-    assert (handler.asked, len(ran.given)) == (2, 1), "S19"
+    assert (handler.asked, len(ran.given)) == (2, 1), "S19: no endless loop"
     assert reports.seen == [(Role.PROFILE_HANDLER, "handler", "asked again for profiles that had run: default")]
 
 

@@ -72,7 +72,7 @@ NEGATIVE: list[Headroom] = [(-50, -5), (-150, -5), (-100, -10)]
         pytest.param({}, POSITIVE, {"a": 101, "b": 2, "c": 41}, id="C37 least"),
         pytest.param({"headroomSelectionStrategy": "most"}, POSITIVE, {"a": 2, "b": 100, "c": 61}, id="C37 most"),
         pytest.param({"headroomSelectionStrategy": ""}, POSITIVE, {"a": 101, "b": 2, "c": 41}, id="empty is least"),
-        pytest.param({}, NEGATIVE, {"a": 82, "b": 18, "c": 34}, id="C38"),
+        pytest.param({}, NEGATIVE, {"a": 82, "b": 18, "c": 34}, id="C38 all too late"),
         pytest.param({"streamingMode": False}, POSITIVE, {"a": 101, "b": 2, "c": 51}, id="first token alone"),
     ],
 )

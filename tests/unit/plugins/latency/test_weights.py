@@ -32,7 +32,7 @@ def test_positive(headrooms: list[tuple[float, float]], shares: tuple[float, flo
 @pytest.mark.parametrize(
     ("headrooms", "expected"),
     [
-        pytest.param([(-50, -5), (-150, -5), (-100, -10)], [82, 18, 34], id="C38"),
+        pytest.param([(-50, -5), (-150, -5), (-100, -10)], [82, 18, 34], id="C38 both missed"),
         pytest.param([(-50, 0), (-150, 0)], [82, 18], id="first token missed"),
         pytest.param([(5, -5), (5, -15)], [82, 66], id="further tokens missed"),
         pytest.param([(-50, -5), (-900, 1)], [82, 82], id="each bucket is normalised for itself"),
@@ -47,7 +47,12 @@ def test_negative(headrooms: list[tuple[float, float]], expected: list[int]) -> 
 @pytest.mark.parametrize(
     ("rows", "blend", "expected"),
     [
-        pytest.param([(0, 0.2, 0.5), (4, 0.5, 0), (2, 0.1, 1)], CompositeBlend(1, 1, 1), [77, 18, 80], id="C39"),
+        pytest.param(
+            [(0, 0.2, 0.5), (4, 0.5, 0), (2, 0.1, 1)],
+            CompositeBlend(1, 1, 1),
+            [77, 18, 80],
+            id="C39 queue, KV cache and prefix",
+        ),
         pytest.param([(0, 0.2, 0.5), (4, 0.5, 0)], CompositeBlend(0, 0, 0), [80, 50], id="all 0: free KV cache"),
         pytest.param([(3, 1, 0), (3, 1, 0)], CompositeBlend(0, 5, 0), [100, 100], id="equal queues"),
         pytest.param([(0, 0, 0.25)], CompositeBlend(0, 0, 2), [26], id="prefix alone"),
