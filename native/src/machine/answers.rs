@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 
+use super::effects::Effect;
 use crate::bodies::body::{Frame, MAX_PIECE_BYTES, pieces, splice, splice_frames};
 use crate::wire::headers::{HeaderBlock, Names};
-use crate::wire::messages::{BodyMessage, Change, Edits, Effect, Metadata, Mode, Outgoing, Pairs, Piece, Route};
+use crate::wire::messages::{BodyMessage, Change, Edits, Metadata, Mode, Outgoing, Pairs, Piece, Route};
 
 /// Settings as the machines use them: made once, shared by all streams that began under them.
 #[derive(Debug, Default)]

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::answers::{self, pass_body, pass_headers, pass_trailers, response_headers, streamed};
+use super::effects::{Effect, Effects, Fed};
 use super::request::RequestSide;
-use super::{DEFAULT_PLAN, Effects, Machine, Phase};
+use super::{DEFAULT_PLAN, Machine, Phase};
 use crate::wire::headers::HeaderBlock;
-use crate::wire::messages::{
-    BodyMessage, BodyState, Context, Edits, Effect, End, Fed, Mode, Observe, Plan, Route, Status,
-};
+use crate::wire::messages::{BodyMessage, BodyState, Context, Edits, End, Mode, Observe, Plan, Route, Status};
 
 impl Machine {
     // ── the request direction ──

@@ -6,6 +6,7 @@
 
 pub mod answers;
 mod directions;
+pub mod effects;
 mod request;
 mod response;
 
@@ -13,13 +14,14 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use answers::{Rules, with_metadata};
+use effects::{Effect, Effects};
 use request::RequestSide;
 use response::ResponseSide;
 
 use crate::bodies::body::Budget;
 use crate::wire::headers::HeaderBlock;
 use crate::wire::messages::{
-    Answer, BodyState, Edits, Effect, End, Incoming, Lost, Metadata, Mode, Observe, Opening, Outgoing, Plan, Status,
+    Answer, BodyState, Edits, End, Incoming, Lost, Metadata, Mode, Observe, Opening, Outgoing, Plan, Status,
 };
 
 /// Where the request direction stands.
@@ -44,9 +46,6 @@ static DEFAULT_PLAN: Plan = Plan {
     streams: false,
     skip: false,
 };
-
-/// Effects are appended here, to be run in their order.
-pub type Effects = Vec<Effect>;
 
 /// One stream.
 #[derive(Debug)]

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::answers::{Rules, pass_body, pass_trailers, routed_at_body, routed_at_headers, routed_body};
+use super::effects::{Effect, Shown};
 use crate::bodies::body::{Body, Budget, Frame};
 use crate::wire::headers::HeaderBlock;
-use crate::wire::messages::{BodyMessage, BodyState, Context, Effect, Mode, Route, Shown};
+use crate::wire::messages::{BodyMessage, BodyState, Context, Mode, Route};
 
 #[derive(Debug)]
 pub struct RequestSide {

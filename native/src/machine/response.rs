@@ -6,11 +6,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::effects::{Chunk, Head, Outcome};
 use crate::bodies::media::announces_events;
 use crate::bodies::readers::{Read, Readers};
 use crate::bodies::rename::Renamer;
 use crate::wire::headers::HeaderBlock;
-use crate::wire::messages::{Chunk, Context, End, Head, Observe, Outcome, Plan};
+use crate::wire::messages::{Context, End, Observe, Plan};
 
 /// Counts, readers and rename of one response.
 #[derive(Debug, Default)]

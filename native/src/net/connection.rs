@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::grpc::refuse;
 use super::health;
-use super::server::{ServedPort, Thread};
+use super::thread::Thread;
 use crate::wire::messages::Status;
 
 const EXTPROC: &str = "/envoy.service.ext_proc.v3.ExternalProcessor/Process";
@@ -42,12 +42,12 @@ const RESET_DURATION: Duration = Duration::from_secs(2);
 /// Envoy may cancel many requests in one go.
 const PENDING_RESETS: usize = 16 * 1024;
 
-/// What stops a connection from outside.
-#[derive(Default)]
-pub struct Control {
-    pub stopping: bool,
-    pub cut: bool,
-    pub waker: Option<Waker>,
+/// What a port serves.
+#[derive(Debug, Clone, Copy)]
+pub struct ServedPort {
+    pub secure: bool,
+    pub extproc: bool,
+    pub health: bool,
 }
 
 /// Serve a connection until it ends.

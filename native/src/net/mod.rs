@@ -11,4 +11,5 @@ pub mod stats;
 pub mod stopping;
 pub mod stream;
 pub mod streams;
+pub mod thread;
 pub mod tls;

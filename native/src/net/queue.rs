@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{EventfdFlags, eventfd};
 
-use crate::wire::messages::{Chunk, Fed, Head, Outcome, Shown};
+use crate::machine::effects::{Chunk, Fed, Head, Outcome, Shown};
 
 /// Names one stream of one I/O thread: place in its table, generation of the place, number of the thread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 
-use super::server::Thread;
+use super::thread::Thread;
 use crate::wire::messages::Status;
 
 /// How long an aborted stream may take to send its status before its connection is cut.

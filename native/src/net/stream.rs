@@ -18,10 +18,11 @@ use super::grpc::{accepted, end_with, refuse};
 use super::queue::{Event, Key, Told};
 use super::shared::{Settings, Shared};
 use crate::bodies::body::Partial;
-use crate::machine::{Effects, Machine};
+use crate::machine::Machine;
+use crate::machine::effects::{Effect, Effects, Outcome};
 use crate::wire::codec::{OutBuffer, decode};
 use crate::wire::framing::{Assembler, Broken};
-use crate::wire::messages::{Answer, Edits, Effect, End, Lost, Metadata, Outcome, Outgoing, Status};
+use crate::wire::messages::{Answer, Edits, End, Lost, Metadata, Outgoing, Status};
 
 /// Response bytes that the peer has not taken, or Python was not told of: Envoy's largest chunk.
 const MAX_WAITING_BYTES: usize = 1024 * 1024;

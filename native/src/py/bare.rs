@@ -14,10 +14,11 @@ use super::views::{Outcome, Request, ResponseHead, results};
 use crate::bodies::body::Budget;
 use crate::bodies::readers::Readers;
 use crate::bodies::rename::Renamer as RenamerTwin;
-use crate::machine::{Effects, Machine as MachineTwin};
+use crate::machine::Machine as MachineTwin;
+use crate::machine::effects::{Effect, Effects};
 use crate::wire::codec::{decode, encode};
 use crate::wire::headers::HeaderBlock;
-use crate::wire::messages::{Effect, Lost, Outgoing};
+use crate::wire::messages::{Lost, Outgoing};
 use crate::wire::proto::{put_bytes, put_message};
 
 /// The state table of one stream: serialized messages and events in, effects out.

@@ -16,15 +16,17 @@ use super::saying::{Gathered, Saying};
 use super::stream::{Stream, make_reader};
 use super::types::Types;
 use super::views::{Outcome, Request, ResponseHead, results};
+use crate::machine::effects::{Chunk, Head, Shown};
 use crate::net::clock::Clock;
+use crate::net::connection::ServedPort;
 use crate::net::health::HealthTable;
 use crate::net::queue::{Event, Key, Told};
-use crate::net::server::{Say, ServedPort, ThreadHandle};
+use crate::net::server::{Say, ThreadHandle};
 use crate::net::shared::Shared;
 use crate::net::stats::Stats;
 use crate::net::stream::Command;
 use crate::net::tls::suite_names;
-use crate::wire::messages::{BodyState, Chunk, Head, Shown};
+use crate::wire::messages::BodyState;
 
 /// Kinds of what `take` gives.
 const REQUEST: u8 = 0;

@@ -9,10 +9,11 @@ use super::said::read_answer;
 use super::saying::Saying;
 use super::types::Types;
 use super::views::ResponseHead;
+use crate::machine::effects::{Fed, Head};
 use crate::net::queue::Key;
 use crate::net::stream::Command;
 use crate::wire::headers::HeaderBlock;
-use crate::wire::messages::{Answer, Fed, Head, Plan};
+use crate::wire::messages::{Answer, Plan};
 
 /// Implements `handler.Stream`.
 #[pyclass(frozen, module = "epp_native")]

@@ -13,8 +13,9 @@ use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PyMemoryView, PyString, PyTu
 use super::metadata::context_to_dict;
 use super::types::Types;
 use crate::bodies::readers::Read;
+use crate::machine::effects::{Head, Outcome as Facts, Shown};
 use crate::wire::headers::HeaderBlock;
-use crate::wire::messages::{Context, Head, Outcome as Facts, Shown};
+use crate::wire::messages::Context;
 
 /// Implements `handler.Headers`.
 #[pyclass(frozen, module = "epp_native")]
