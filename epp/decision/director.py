@@ -171,7 +171,7 @@ class Director:
                 return reply
         if request.body_state is BodyState.ABSENT:
             return self._router.anywhere(request)
-        inference = self._reader.read(pipeline.parsers, flight, request)
+        inference = self._reader.read(pipeline, flight, request)
         edits = EditList()
         if slots.request_header:
             self._show_headers(pipeline, inference, edits, record)

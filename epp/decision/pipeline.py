@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from epp.decision.admission import Admission
+from epp.framework.data import DataKey
 from epp.hooks.runner import HookRunner
 from epp.request.parse import ParserTable
 from epp.scheduling.cached_prefix import MatchKey
@@ -23,6 +24,8 @@ class Pipeline:
     """None lets every request in."""
     match_keys: tuple[MatchKey, ...] = ()
     """Where the declared producers of prefix matches write."""
+    readings: tuple[DataKey[object], ...] = ()
+    """Where the results of the transport's request readers go, in the order of ``Settings.request_readers``."""
 
 
 class PipelineInUse:

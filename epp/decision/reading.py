@@ -6,11 +6,12 @@ from typing import Protocol
 from uuid import uuid4
 
 from epp.decision.flight import Flight
+from epp.decision.pipeline import Pipeline
 from epp.errors import ErrorCode, RequestError
 from epp.framework.data import RequestData
 from epp.framework.types import InferenceRequest, ParsedBody
 from epp.request.headers import FAIRNESS_ID, MODEL_REWRITE, OBJECTIVE, REQUEST_ID, lookup
-from epp.request.parse import ParserTable, read_body
+from epp.request.parse import read_body
 from epp.request.rewrite import growth, model_splices
 from epp.seam import Request
 from epp.telemetry.metrics import Metrics, RewriteLabels
@@ -51,13 +52,13 @@ class RequestReader:
         self._objects = objects
         self._metrics = metrics
 
-    def read(self, parsers: ParserTable, flight: Flight, request: Request) -> InferenceRequest:
+    def read(self, pipeline: Pipeline, flight: Flight, request: Request) -> InferenceRequest:
         """Read ``request`` into its flight.
 
         Raises:
             RequestError: it cannot be read, or names no model.
         """
-        body = read_body(parsers, flight.path, request)
+        body = read_body(pipeline.parsers, flight.path, request)
         headers = request.headers
         target = self._target_model(flight, body, request)
         size = len(request.body)
@@ -80,6 +81,9 @@ class RequestReader:
             received_s=request.at_s,
             data=RequestData(),
         )
+        if len(request.read) == len(pipeline.readings):  # settings and pipeline are exchanged one after the other
+            for key, known in zip(pipeline.readings, request.read, strict=True):
+                inference.data.set(key, known)
         return inference
 
     def _target_model(self, flight: Flight, body: ParsedBody, request: Request) -> str:

@@ -1,6 +1,6 @@
-"""Readers of response bodies, by name: what a ``Plan`` may ask for.
+"""Readers of bodies, by name: what a ``Plan`` may ask for of a response, and ``Settings`` of every request.
 
-A reader is pure and incremental: made with the response headers, fed every chunk while that is forwarded, asked at the end
+A reader is pure and incremental: made with the headers, fed every chunk while that is forwarded, asked at the end
 (or in between). It never raises, never changes the body and takes bounded memory. A transport may replace a reader by a
 faster twin with the same results.
 """
@@ -18,7 +18,7 @@ from epp.extproc.usage_sglang import sglang_usage
 from epp.framework.types import Usage
 from epp.seam import ResponseHead
 
-__all__ = ["MAX_COPY_BYTES", "READERS", "BodyCopy", "Reader", "Renamer", "Usage", "make_renamer"]
+__all__ = ["MAX_COPY_BYTES", "READERS", "REQUEST_READERS", "BodyCopy", "Reader", "Renamer", "Usage", "make_renamer"]
 
 MAX_COPY_BYTES = 1024 * 1024
 """How much of a body ``copy`` keeps: its readers look at error texts and small documents."""
@@ -86,5 +86,12 @@ READERS: Mapping[str, Callable[[ResponseHead], Reader]] = {
     "vllm-grpc-embed-usage": vllm_embed_usage,
     "vllm-grpc-usage": vllm_generate_usage,
 }
-"""By the names that ``Plan.readers`` uses. The usage readers' result is ``Usage``, that of ``copy`` is ``BodyCopy``, that of
-``openai-response`` bytes or None."""
+"""Of responses, by the names that ``Plan.readers`` uses. The usage readers' result is ``Usage``, that of ``copy`` is
+``BodyCopy``, that of ``openai-response`` bytes or None."""
+
+REQUEST_READERS: Mapping[str, Callable[[ResponseHead], Reader]] = {
+    "copy": _copy,
+}
+"""Of requests, by the names that ``Settings.request_readers`` uses; made with the request's head, whose status is 0. They are
+fed while the body arrives, by the native transport off the event loop if they have a twin; one that only Python has then reads
+the whole body at its end. What was fed of a body that is too large or does not end is known too."""

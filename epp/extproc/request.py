@@ -14,7 +14,7 @@ from epp.extproc.answers import (
 )
 from epp.extproc.body import NO_BODY, Body, Budget, Frame
 from epp.extproc.messages import Effect, Mode, RequestBody, RequestHeaders, WireHeaders
-from epp.extproc.readers import READERS, Reader
+from epp.extproc.readers import REQUEST_READERS, Reader
 from epp.extproc.response import NO_METADATA, Head
 from epp.seam import BodyState, Metadata, Route
 
@@ -75,7 +75,7 @@ class RequestSide:
         names = rules.settings.request_readers
         if names:
             head = Head(message.headers, message.metadata, now)
-            self._readers = tuple([READERS[name](head) for name in names])
+            self._readers = tuple([REQUEST_READERS[name](head) for name in names])
         self.note(message.metadata)
 
     def note(self, metadata: Metadata | None) -> None:

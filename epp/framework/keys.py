@@ -161,3 +161,11 @@ TOPOLOGY: DataKey[Topology] = DataKey("Topology", Topology, "topology-extractor"
 GPU_UTILIZATION: DataKey[float] = DataKey("GPUUtilization", float, "dcgm-extractor", Scope.METRICS)
 CLUSTER_QUEUE: DataKey[float] = DataKey("llm-d.ai/multicluster-queue-size", float, "", Scope.METRICS)
 CLUSTER_KV_CACHE_USAGE: DataKey[float] = DataKey("llm-d.ai/multicluster-kv-cache-utilization", float, "", Scope.METRICS)
+
+
+def reading(name: str) -> DataKey[object]:
+    """What the reader of this name knows of the request's body; not written for a request without a body.
+
+    Plugin types name the readers they want in ``Reads.request_readers``.
+    """
+    return DataKey(f"reading/{name}", object, "transport")

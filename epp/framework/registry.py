@@ -49,6 +49,9 @@ class Reads:
 
     request_headers: frozenset[str] = frozenset()
     """Lower-case names."""
+    request_readers: tuple[str, ...] = ()
+    """Names of readers of request bodies (``epp.extproc.readers``), which run while a body arrives. What they know is data of
+    the request under ``keys.reading(name)``."""
     response_chunks: bool = False
     """Every chunk of streaming responses."""
     response_document: bool = False

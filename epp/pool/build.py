@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from epp.config.loaded import Instances, LoadedPlugin, LoadedProfile
+from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin, LoadedProfile
 from epp.datalayer.membership import Follower
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.decision.admission import LegacyAdmission
@@ -22,7 +22,7 @@ from epp.framework.interfaces import (
     SaturationDetector,
     Scorer,
 )
-from epp.framework.keys import PREFIX_CACHE_MATCH
+from epp.framework.keys import PREFIX_CACHE_MATCH, reading
 from epp.hooks.runner import HookRunner, Spawn
 from epp.hooks.slots import Hook, Hooks, is_async, make_hook
 from epp.plugin_calls.defects import EXTENSION_POINTS, Defects
@@ -83,6 +83,7 @@ class PipelineBuilder:
             scheduler=self._scheduler(),
             hooks=HookRunner(self._hooks(), self._spawn),
             admission=LegacyAdmission(detector) if isinstance(detector, SaturationDetector) else None,
+            readings=tuple(reading(name) for name in request_readers(self._config)),
             match_keys=tuple(
                 PREFIX_CACHE_MATCH.by(plugin.name)
                 for plugin in self._config.plugins
@@ -188,6 +189,15 @@ def followers(instances: Instances) -> list[Follower]:
         for name, plugin in instances.by_name.items()
         if isinstance(plugin, FollowsEndpoints)
     ]
+
+
+def request_readers(config: LoadedConfig) -> tuple[str, ...]:
+    """Names of the request readers that active plugins want, each once, in alphabetical order."""
+    wanted: set[str] = set()
+    for plugin in config.plugins:
+        if plugin.active:
+            wanted.update(plugin.type.reads.request_readers)
+    return tuple(sorted(wanted))
 
 
 def data_sources(instances: Instances) -> list[SourceBinding]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from pathlib import Path
 
 from epp.config.loaded import LoadedConfig
+from epp.errors import UsageError
+from epp.extproc.readers import REQUEST_READERS
+from epp.pool.build import request_readers
 from epp.process.options import Options
 from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
 from epp.seam import Settings, Tls
@@ -19,7 +23,7 @@ def transport_settings(options: Options, config: LoadedConfig) -> Settings:
     """The settings; reads the certificate, or makes one.
 
     Raises:
-        UsageError: the certificate or a TLS flag cannot be used.
+        UsageError: the certificate or a TLS flag cannot be used, or a plugin wants a request reader that there is not.
     """
     limit = options.max_request_body_bytes
     receive = options.grpc_max_recv_msg_size or (limit + RECEIVE_MARGIN_BYTES if limit else -1)
@@ -30,10 +34,26 @@ def transport_settings(options: Options, config: LoadedConfig) -> Settings:
         max_body_bytes=limit,
         max_buffered_bytes=options.max_buffered_bytes,
         gap_bounds_s=ITL_S,
+        request_readers=_known_readers(config),
         tls=_tls(options) if options.secure_serving else None,
         max_receive_bytes=receive,
         max_send_bytes=options.grpc_max_send_msg_size or -1,
     )
+
+
+def _known_readers(config: LoadedConfig) -> tuple[str, ...]:
+    names = request_readers(config)
+    problems = []
+    for plugin in config.plugins:
+        for name in set(plugin.type.reads.request_readers) & set(names) - REQUEST_READERS.keys():
+            near = "".join(f'; did you mean "{match}"?' for match in get_close_matches(name, REQUEST_READERS, 1))
+            problems.append(
+                f'the plugin "{plugin.name}" ({plugin.type.type}) wants the request reader "{name}", which does not exist'
+                f"{near} (there are: {', '.join(sorted(REQUEST_READERS))})"
+            )
+    if problems:
+        raise UsageError(problems)
+    return names
 
 
 def _tls(options: Options) -> Tls:

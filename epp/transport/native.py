@@ -12,10 +12,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from epp import seam
 from epp.errors import UsageError
+from epp.extproc import readers
 from epp.seam import HealthTable, Port, RequestHandler, Settings, TransportStats
 from epp.telemetry.catalogue import STREAM_S
 
@@ -37,8 +39,41 @@ HANDOVER_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
 MAX_EVENTS = 256
 """Events of one pass, some 8 ms of decisions: timers and scrapes run between passes."""
 
-# Kinds of events, as epp_native numbers them.
-_REQUEST, _RESPONSE_HEADERS, _RESPONSE_BODY, _FINISHED, _FINISHED_HELD, _STOPPED = range(6)
+
+def check_layout(layout: Mapping[str, Any]) -> None:
+    """Compare what the extension reads by position and number with the definitions here.
+
+    Args:
+        layout: what ``epp_native.layout`` says.
+
+    Raises:
+        ImportError: they differ; the extension was built from other sources.
+    """
+    pairs: list[tuple[str, object, object]] = [
+        (f"the fields of {name}", getattr(module, name)._fields, tuple(fields))
+        for module, records in ((seam, layout["records"]), (readers, layout["results"]))
+        for name, fields in records.items()
+    ]
+    pairs.append(("the numbers of Observe", tuple(member.name for member in seam.Observe), tuple(layout["observe"])))
+    for table, names in (("READERS", layout["readers"]), ("REQUEST_READERS", layout["request_readers"])):
+        unknown = sorted(set(names) - getattr(readers, table).keys())
+        pairs.append((f"the names in {table}", (), tuple(unknown)))
+    for what, here, there in pairs:
+        if here != there:
+            raise ImportError(
+                f"the extension epp_native does not fit this version: {what} are {there} there and {here} here; "
+                "build and install it again (native/README.md), or use --transport grpcio"
+            )
+
+
+if not hasattr(epp_native, "layout"):
+    raise ImportError("the extension epp_native is of an older version: build and install it again (native/README.md)")
+_LAYOUT = epp_native.layout()
+check_layout(_LAYOUT)
+_EVENTS = _LAYOUT["events"]
+_REQUEST, _FINISHED, _STOPPED = _EVENTS["request"], _EVENTS["finished"], _EVENTS["stopped"]
+_RESPONSE_HEADERS, _RESPONSE_BODY = _EVENTS["response_headers"], _EVENTS["response_body"]
+_FINISHED_HELD = _EVENTS["finished_held"]
 
 
 class NativeTransport:

@@ -62,12 +62,29 @@ def test_readers_get_nothing_of_a_compressed_body(make: type[Bare]) -> None:
     assert _stream(make, Plan(readers=("copy",)), [(0.1, b"\x1f\x8b")], headers).read == (BodyCopy(b"", truncated=False),)
 
 
-def test_request_readers_see_the_request_body() -> None:
-    bare = Bare(Case("", (), settings=SETTINGS._replace(request_readers=("copy",))))
+@pytest.mark.parametrize(
+    ("pieces", "limit", "state", "read"),
+    [
+        pytest.param([b"ab", b"cd"], 100, BodyState.COMPLETE, b"abcd", id="in pieces"),
+        pytest.param([b""], 100, BodyState.COMPLETE, b"", id="empty"),
+        pytest.param([b"ab", b"cdef"], 4, BodyState.TOO_LARGE, b"ab", id="up to the piece that was too much"),
+    ],
+)
+def test_request_readers_see_the_request_body(
+    make: type[Bare], pieces: list[bytes], limit: int, state: BodyState, read: bytes
+) -> None:
+    bare = make(Case("", (), settings=SETTINGS._replace(request_readers=("copy",), max_body_bytes=limit)))
     bare.does(RequestHeaders(HEADERS))
-    bare.does(RequestBody(b"ab"))
-    bare.does(RequestBody(b"cd", True))
-    assert bare.handler.requests[0].read == (BodyCopy(b"abcd", truncated=False),)
+    for piece in pieces:
+        bare.does(RequestBody(piece, piece is pieces[-1]))
+    [shown] = bare.handler.requests
+    assert (shown.body_state, shown.read) == (state, (BodyCopy(read, truncated=False),))
+
+
+def test_request_readers_have_results_without_a_body(make: type[Bare]) -> None:
+    bare = make(Case("", (), settings=SETTINGS._replace(request_readers=("copy",))))
+    bare.does(RequestHeaders(HEADERS, end=True))
+    assert bare.handler.requests[0].read == (BodyCopy(b"", truncated=False),)
 
 
 @pytest.mark.parametrize(

@@ -1,66 +1,73 @@
-//! Readers of response bodies, by name; twins of `epp/extproc/readers.py`.
+//! Readers of bodies, by name; twins of `epp/extproc/readers.py`. A new one is a file that implements `Reader`, and a line here.
 
-use bytes::Bytes;
+use std::sync::Arc;
 
+use super::copy::CopyReader;
 use super::media::is_encoded;
-use super::usage::{Usage, UsageReader};
+use super::read::{Read, Reader};
+use super::usage::UsageReader;
 use crate::wire::headers::HeaderBlock;
 
-/// How much of a body `copy` keeps.
-pub const MAX_COPY_BYTES: usize = 1024 * 1024;
+/// Makes the reader of a body with these headers.
+type Make = fn(&HeaderBlock) -> Box<dyn Reader>;
 
-/// What a reader knows.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Read {
-    Usage(Usage),
-    Copy {
-        data: Vec<u8>,
-        truncated: bool,
-    },
-    /// Only Python has this reader.
-    Python,
+/// Readers by name. Every name is one of Python's table of the same kind.
+pub type Table = [(&'static str, Make)];
+
+/// Of responses.
+pub const READERS: &Table = &[
+    ("anthropic-usage", |headers| Box::new(UsageReader::anthropic(headers))),
+    ("copy", |_| Box::<CopyReader>::default()),
+    ("openai-usage", |headers| Box::new(UsageReader::openai(headers))),
+];
+
+/// Of requests.
+pub const REQUEST_READERS: &Table = &[
+    ("copy", |_| Box::<CopyReader>::default()),
+    #[cfg(test)]
+    ("pieces", |_| Box::<tests::Pieces>::default()),
+];
+
+pub fn find(table: &Table, name: &str) -> Option<Make> {
+    table.iter().find(|(known, _)| *known == name).map(|(_, make)| *make)
+}
+
+/// The readers of one body, in the order of their names.
+#[derive(Debug)]
+pub struct Readers {
+    readers: Vec<Known>,
+    /// Nothing in a compressed body can be read.
+    readable: bool,
 }
 
 #[derive(Debug)]
-enum Reader {
-    Usage(Box<UsageReader>),
-    Copy { data: Vec<u8>, truncated: bool },
-    Python,
-}
-
-/// The readers of one response, in the plan's order.
-#[derive(Debug, Default)]
-pub struct Readers {
-    readers: Vec<Reader>,
-    readable: bool,
-    python: bool,
+enum Known {
+    Here(Box<dyn Reader>),
+    /// Only Python has it.
+    Python(Arc<str>),
 }
 
 impl Readers {
-    pub fn new(names: &[Box<str>], headers: &HeaderBlock) -> Self {
-        let readers: Vec<Reader> = names.iter().map(|name| reader(name, headers)).collect();
-        let python = readers.iter().any(|reader| matches!(reader, Reader::Python));
-        Self { readers, readable: !is_encoded(headers), python }
+    pub fn new(names: &[Arc<str>], table: &Table, headers: &HeaderBlock) -> Self {
+        let known = |name: &Arc<str>| match find(table, name) {
+            Some(make) => Known::Here(make(headers)),
+            None => Known::Python(name.clone()),
+        };
+        Self { readers: names.iter().map(known).collect(), readable: !is_encoded(headers) }
     }
 
     /// Whether there are readers that only Python has, and something to feed them.
     pub fn wants_python(&self) -> bool {
-        self.python && self.readable
+        self.readable && self.readers.iter().any(|reader| matches!(reader, Known::Python(_)))
     }
 
-    pub fn feed(&mut self, data: &Bytes) {
+    pub fn feed(&mut self, data: &[u8]) {
         if !self.readable {
             return;
         }
         for reader in &mut self.readers {
-            match reader {
-                Reader::Usage(usage) => usage.feed(data),
-                Reader::Copy { data: kept, truncated } => {
-                    let room = MAX_COPY_BYTES - kept.len();
-                    *truncated |= data.len() > room;
-                    kept.extend_from_slice(&data[..room.min(data.len())]);
-                }
-                Reader::Python => {}
+            if let Known::Here(reader) = reader {
+                reader.feed(data);
             }
         }
     }
@@ -69,34 +76,44 @@ impl Readers {
         self.readers
             .iter_mut()
             .map(|reader| match reader {
-                Reader::Usage(usage) => Read::Usage(usage.result()),
-                Reader::Copy { data, truncated } => Read::Copy { data: data.clone(), truncated: *truncated },
-                Reader::Python => Read::Python,
+                Known::Here(reader) => reader.result(),
+                Known::Python(name) => Read::Python(name.clone()),
             })
             .collect()
     }
 }
 
-fn reader(name: &str, headers: &HeaderBlock) -> Reader {
-    match name {
-        "openai-usage" => Reader::Usage(Box::new(UsageReader::openai(headers))),
-        "anthropic-usage" => Reader::Usage(Box::new(UsageReader::anthropic(headers))),
-        "copy" => Reader::Copy { data: Vec::new(), truncated: false },
-        _ => Reader::Python,
-    }
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
 
+    /// Knows how long each piece of the body was that it was fed: 32 bits each, packed.
+    #[derive(Debug, Default)]
+    pub struct Pieces(Vec<u8>);
+
+    impl Reader for Pieces {
+        fn feed(&mut self, data: &[u8]) {
+            self.0.extend_from_slice(&u32::try_from(data.len()).unwrap().to_le_bytes());
+        }
+
+        fn result(&mut self) -> Read {
+            Read::Bytes(self.0.clone().into())
+        }
+    }
+
+    /// What `Pieces` knows after pieces of these lengths.
+    pub fn packed(lengths: &[u32]) -> Read {
+        Read::Bytes(lengths.iter().flat_map(|length| length.to_le_bytes()).collect())
+    }
+
     #[test]
-    fn a_copy_is_bounded() {
-        let mut readers = Readers::new(&["copy".into()], &HeaderBlock::default());
-        readers.feed(&vec![1; MAX_COPY_BYTES].into());
-        assert!(matches!(&readers.results()[0], Read::Copy { truncated: false, .. }));
-        readers.feed(&Bytes::from_static(b"x"));
-        let Read::Copy { data, truncated: true } = &readers.results()[0] else { panic!("not truncated") };
-        assert_eq!(data.len(), MAX_COPY_BYTES);
+    fn results_are_in_the_order_of_the_names() {
+        let names: Vec<Arc<str>> = ["copy", "of python", "pieces"].map(Into::into).into();
+        let mut readers = Readers::new(&names, REQUEST_READERS, &HeaderBlock::default());
+        readers.feed(b"ab");
+        readers.feed(b"c");
+        let copy = Read::Copy { data: b"abc".into(), truncated: false };
+        assert_eq!(readers.results(), [copy, Read::Python("of python".into()), packed(&[2, 1])]);
+        assert!(readers.wants_python());
     }
 }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::json::Document;
 use super::media::{is_encoded, is_event_stream, is_json, media_type};
+use super::read::{Read, Reader, Usage};
 use super::sse::Scanner;
 use crate::wire::headers::HeaderBlock;
 
@@ -16,17 +17,6 @@ const MAX_JSON_BYTES: usize = 1024 * 1024;
 const TAIL_BYTES: usize = 64 * 1024;
 const MAX_TRIES: usize = 8;
 const KEY: &[u8] = b"\"usage\"";
-
-/// Token counts that the model server reported; 0 = not reported.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Usage {
-    pub prompt_tokens: u128,
-    pub completion_tokens: u128,
-    pub total_tokens: u128,
-    pub cached_tokens: Option<u128>,
-    pub events: u64,
-    pub found: bool,
-}
 
 /// One usage object.
 #[derive(Debug, Clone, Copy)]
@@ -110,7 +100,25 @@ impl UsageReader {
         Self { dialect, body }
     }
 
-    pub fn feed(&mut self, data: &[u8]) {
+    /// The usage so far, as if the body ended here.
+    fn usage(&mut self) -> Usage {
+        match &mut self.body {
+            Body::Events { scanner, usage } => {
+                let (events, unfinished) = scanner.snapshot();
+                let mut usage = *usage;
+                if let Some(event) = unfinished {
+                    usage.merge(self.dialect.of_event(&event));
+                }
+                Usage { events, ..usage }
+            }
+            Body::Json(json) => json.result(self.dialect),
+            Body::Unreadable | Body::Unknown => Usage::default(),
+        }
+    }
+}
+
+impl Reader for UsageReader {
+    fn feed(&mut self, data: &[u8]) {
         if matches!(self.body, Body::Unknown) {
             let Some(first) = data.iter().find(|byte| !is_space(**byte)) else {
                 return;
@@ -125,20 +133,8 @@ impl UsageReader {
         }
     }
 
-    /// The usage so far, as if the body ended here.
-    pub fn result(&mut self) -> Usage {
-        match &mut self.body {
-            Body::Events { scanner, usage } => {
-                let (events, unfinished) = scanner.snapshot();
-                let mut usage = *usage;
-                if let Some(event) = unfinished {
-                    usage.merge(self.dialect.of_event(&event));
-                }
-                Usage { events, ..usage }
-            }
-            Body::Json(json) => json.result(self.dialect),
-            Body::Unreadable | Body::Unknown => Usage::default(),
-        }
+    fn result(&mut self) -> Read {
+        Read::Usage(self.usage())
     }
 }
 
@@ -297,7 +293,7 @@ mod tests {
 
     fn read(mut reader: UsageReader, body: &str) -> Usage {
         reader.feed(body.as_bytes());
-        reader.result()
+        reader.usage()
     }
 
     #[test]

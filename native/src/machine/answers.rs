@@ -1,6 +1,8 @@
 //! The messages that answer a stream: header edits as deltas, a routed request, a piece of the response.
 //! Twin of `epp/extproc/answers.py`.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 
 use super::effects::Effect;
@@ -19,6 +21,8 @@ pub struct Rules {
     pub max_body_bytes: usize,
     pub body_idle_s: f64,
     pub gap_bounds_s: Vec<f64>,
+    /// Names of those that every request body is read by, while it comes.
+    pub request_readers: Vec<Arc<str>>,
 }
 
 pub fn pass_headers(response: bool) -> Effect {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::bodies::readers::Read;
+use crate::bodies::read::Read;
 use crate::wire::headers::HeaderBlock;
 use crate::wire::messages::{BodyState, Context, End, Outgoing, Status};
 
@@ -18,6 +18,8 @@ pub struct Shown {
     pub at_s: f64,
     pub body: Bytes,
     pub state: BodyState,
+    /// Results of `Rules::request_readers`.
+    pub read: Vec<Read>,
 }
 
 /// The response headers.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use super::answers::{Rules, pass_body, pass_trailers, routed_at_body, routed_at_headers, routed_body};
 use super::effects::{Effect, Shown};
 use crate::bodies::body::{Body, Budget, Frame};
+use crate::bodies::readers::{REQUEST_READERS, Readers};
 use crate::wire::headers::HeaderBlock;
 use crate::wire::messages::{BodyMessage, BodyState, Context, Mode, Route};
 
@@ -22,6 +23,8 @@ pub struct RequestSide {
     context: Context,
     at_s: f64,
     body: Body,
+    /// Fed with what comes of the body, at once.
+    readers: Option<Box<Readers>>,
     /// What was shown of the body.
     shown: Bytes,
     state: BodyState,
@@ -34,6 +37,8 @@ pub struct RequestSide {
 
 impl RequestSide {
     pub fn new(headers: Arc<HeaderBlock>, end: bool, mode: Mode, rules: &Rules, budget: Arc<Budget>, now: f64) -> Self {
+        let names = &rules.request_readers;
+        let readers = (!names.is_empty()).then(|| Box::new(Readers::new(names, REQUEST_READERS, &headers)));
         Self {
             mode,
             ended: end,
@@ -42,6 +47,7 @@ impl RequestSide {
             context: None,
             at_s: now,
             body: Body::new(budget, rules.max_body_bytes),
+            readers,
             shown: Bytes::new(),
             state: BodyState::Absent,
             frames: (mode == Mode::Grpc).then(Vec::new),
@@ -68,8 +74,12 @@ impl RequestSide {
     /// Keep a body message; says what is known of the body if the handler is to be asked now.
     pub fn collect(&mut self, message: BodyMessage) -> Option<BodyState> {
         let (start, size) = (self.body.size_bytes, message.data.len());
+        let read = self.readers.is_some().then(|| message.data.clone());
         if let Err(broken) = self.body.add(message.data) {
             return Some(broken);
+        }
+        if let (Some(readers), Some(data)) = (&mut self.readers, read) {
+            readers.feed(&data);
         }
         if let Some(frames) = &mut self.frames {
             let BodyMessage { end, compressed, without_message, .. } = message;
@@ -107,6 +117,7 @@ impl RequestSide {
             at_s: self.at_s,
             body: self.shown.clone(),
             state,
+            read: self.readers.take().map_or_else(Vec::new, |mut readers| readers.results()),
         })
     }
 
@@ -148,5 +159,41 @@ impl RequestSide {
     pub fn release(&mut self) {
         self.body.release();
         self.shown = Bytes::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bodies::read::Read;
+    use crate::bodies::readers::tests::packed;
+
+    fn side(limit: usize) -> RequestSide {
+        let rules = Rules {
+            request_readers: vec!["pieces".into(), "of python".into()],
+            max_body_bytes: limit,
+            ..Rules::default()
+        };
+        RequestSide::new(Arc::new(HeaderBlock::default()), false, Mode::FullDuplex, &rules, Arc::default(), 0.0)
+    }
+
+    fn piece(data: &'static [u8], end: bool) -> BodyMessage {
+        BodyMessage { data: Bytes::from_static(data), end, compressed: false, without_message: false }
+    }
+
+    #[test]
+    fn readers_are_fed_with_each_piece_as_it_comes() {
+        let mut side = side(100);
+        assert_eq!(side.collect(piece(b"ab", false)), None);
+        assert_eq!(side.collect(piece(b"c", true)), Some(BodyState::Complete));
+        assert_eq!(side.show(BodyState::Complete).read, [packed(&[2, 1]), Read::Python("of python".into())]);
+    }
+
+    #[test]
+    fn readers_know_what_came_before_a_body_was_too_large() {
+        let mut side = side(2);
+        assert_eq!(side.collect(piece(b"ab", false)), None);
+        assert_eq!(side.collect(piece(b"c", true)), Some(BodyState::TooLarge));
+        assert_eq!(side.show(BodyState::TooLarge).read[0], packed(&[2]));
     }
 }

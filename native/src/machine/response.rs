@@ -8,7 +8,8 @@ use bytes::Bytes;
 
 use super::effects::{Chunk, Head, Outcome};
 use crate::bodies::media::announces_events;
-use crate::bodies::readers::{Read, Readers};
+use crate::bodies::read::Read;
+use crate::bodies::readers::{READERS, Readers};
 use crate::bodies::rename::Renamer;
 use crate::wire::headers::HeaderBlock;
 use crate::wire::messages::{Context, End, Observe, Plan};
@@ -42,7 +43,7 @@ impl ResponseSide {
         self.streaming = plan.streams || announces_events(block);
         self.observe = if self.streaming { plan.observe } else { Observe::Off };
         if !plan.readers.is_empty() {
-            self.readers = Some(Box::new(Readers::new(&plan.readers, block)));
+            self.readers = Some(Box::new(Readers::new(&plan.readers, READERS, block)));
         }
         if may_rename && let Some(rename) = &plan.rename {
             self.renamer = Renamer::new(rename, block).map(Box::new);

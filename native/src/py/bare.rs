@@ -7,12 +7,13 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
+use super::bridge::request_results;
 use super::metadata::metadata_from;
 use super::said::{Plans, read_answer, read_edits, read_rename, read_settings};
 use super::types::Types;
 use super::views::{Outcome, Request, ResponseHead, results};
 use crate::bodies::body::Budget;
-use crate::bodies::readers::Readers;
+use crate::bodies::readers::{READERS, Readers};
 use crate::bodies::rename::Renamer as RenamerTwin;
 use crate::machine::Machine as MachineTwin;
 use crate::machine::effects::{Effect, Effects};
@@ -137,11 +138,12 @@ impl Machine {
 }
 
 fn show(py: Python<'_>, effect: Effect) -> PyResult<Bound<'_, PyTuple>> {
-    let none = |_| Ok(py.None().into_bound(py));
+    let none = |_, _: &str| Ok(py.None().into_bound(py));
     match effect {
         Effect::Send(answer) => ("send", sent(py, &answer)).into_pyobject(py),
         Effect::CallRequest(shown) => {
-            let request = Py::new(py, Request::new(shown, PyTuple::empty(py).unbind()))?;
+            let read = request_results(py, &shown)?;
+            let request = Py::new(py, Request::new(shown, read.unbind()))?;
             ("request", request).into_pyobject(py)
         }
         Effect::CallResponseHeaders(head) => {
@@ -174,7 +176,7 @@ pub struct Reader(Mutex<Readers>);
 impl Reader {
     #[new]
     fn new(name: &str, headers: &Bound<'_, PyDict>) -> PyResult<Self> {
-        let readers = Readers::new(&[name.into()], &header_block(headers)?);
+        let readers = Readers::new(&[name.into()], READERS, &header_block(headers)?);
         if readers.wants_python() {
             return Err(PyValueError::new_err(format!("{name} has no twin")));
         }
@@ -182,12 +184,12 @@ impl Reader {
     }
 
     fn feed(&self, data: Vec<u8>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).feed(&data.into());
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).feed(&data);
     }
 
     fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
         let read = self.0.lock().unwrap_or_else(PoisonError::into_inner).results();
-        results(py, &read, |_| Ok(py.None().into_bound(py)))?.get_item(0)
+        results(py, &read, |_, _| Ok(py.None().into_bound(py)))?.get_item(0)
     }
 }
 

@@ -10,6 +10,7 @@ use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyTuple};
 
+use super::layout::event::{FINISHED, FINISHED_HELD, REQUEST, RESPONSE_BODY, RESPONSE_HEADERS, STOPPED};
 use super::metadata::metadata_from;
 use super::said::{Plans, read_edits, read_settings};
 use super::saying::{Gathered, Saying};
@@ -28,14 +29,6 @@ use crate::net::stream::Command;
 use crate::net::tls::suite_names;
 use crate::wire::messages::BodyState;
 
-/// Kinds of what `take` gives.
-const REQUEST: u8 = 0;
-const RESPONSE_HEADERS: u8 = 1;
-const RESPONSE_BODY: u8 = 2;
-const FINISHED: u8 = 3;
-const FINISHED_HELD: u8 = 4;
-const STOPPED: u8 = 5;
-
 /// Names of the cipher suites that can be chosen for TLS 1.2.
 #[pyfunction]
 pub fn cipher_suites() -> Vec<&'static str> {
@@ -49,7 +42,6 @@ pub struct Bridge {
     saying: Arc<Saying>,
     /// Streams that the handler knows, by thread and place.
     streams: Mutex<Vec<Vec<Option<Py<Stream>>>>>,
-    request_readers: Mutex<Vec<String>>,
 }
 
 #[pymethods]
@@ -66,15 +58,12 @@ impl Bridge {
             shared: Arc::new(shared),
             saying: Arc::new(Saying { gathered: Mutex::new(gathered), plans: Plans::default() }),
             streams: Mutex::default(),
-            request_readers: Mutex::default(),
         })
     }
 
     /// Use these settings for new streams and new connections.
     fn configure(&self, settings: &Bound<'_, PyAny>) -> PyResult<()> {
-        let readers: Vec<String> = settings.getattr("request_readers")?.extract()?;
         let (read, max_buffered_bytes) = read_settings(settings)?;
-        *lock(&self.request_readers) = readers;
         self.shared.budget.set_limit(max_buffered_bytes);
         self.shared.configure(read);
         Ok(())
@@ -238,7 +227,7 @@ impl Bridge {
         if let Told::Request(shown) = event.told {
             let stream = Py::new(py, Stream::new(py, key, self.saying.clone()))?;
             self.remember(key, stream.clone_ref(py));
-            let read = self.request_results(py, &shown)?;
+            let read = request_results(py, &shown)?;
             let request = Py::new(py, Request::new(shown, read.unbind()))?;
             return Ok(Some((REQUEST, stream, request).into_pyobject(py)?));
         }
@@ -263,31 +252,13 @@ impl Bridge {
                 self.forget(key);
                 let kind = if held { FINISHED_HELD } else { FINISHED };
                 let head = outcome.head.clone();
-                let read = results(py, &outcome.read, |place| stream.get().result(py, place, head.as_ref()))?;
+                let read = results(py, &outcome.read, |place, _| stream.get().result(py, place, head.as_ref()))?;
                 let outcome = Py::new(py, Outcome::new(outcome, read.unbind()))?;
                 (kind, stream, outcome).into_pyobject(py)?
             }
             Told::Request(_) | Told::Stopped => return Ok(None),
         };
         Ok(Some(item))
-    }
-
-    /// Readers of requests run here, on whole bodies.
-    fn request_results<'py>(&self, py: Python<'py>, shown: &Shown) -> PyResult<Bound<'py, PyTuple>> {
-        let names = lock(&self.request_readers).clone();
-        if names.is_empty() {
-            return Ok(PyTuple::empty(py));
-        }
-        let head = Arc::new(Head { headers: shown.headers.clone(), context: shown.context.clone(), at_s: shown.at_s });
-        let mut values = Vec::with_capacity(names.len());
-        for name in &names {
-            let reader = make_reader(py, name, Some(&head))?;
-            if shown.state == BodyState::Complete {
-                reader.bind(py).call_method1("feed", (PyBytes::new(py, &shown.body),))?;
-            }
-            values.push(reader.bind(py).call_method0("result")?);
-        }
-        PyTuple::new(py, values)
     }
 
     fn taken(&self, py: Python<'_>, key: Key, bytes: usize) -> PyResult<()> {
@@ -334,11 +305,23 @@ impl Bridge {
     }
 }
 
+/// What the readers of a request know. Those that only Python has read the whole body now.
+pub fn request_results<'py>(py: Python<'py>, shown: &Shown) -> PyResult<Bound<'py, PyTuple>> {
+    results(py, &shown.read, |_, name| {
+        let head = Arc::new(Head { headers: shown.headers.clone(), context: shown.context.clone(), at_s: shown.at_s });
+        let reader = make_reader(py, &Types::get(py)?.request_readers, name, Some(&head))?;
+        if shown.state == BodyState::Complete {
+            reader.bind(py).call_method1("feed", (PyBytes::new(py, &shown.body),))?;
+        }
+        reader.bind(py).call_method0("result")
+    })
+}
+
 fn show_chunks<'py>(py: Python<'py>, stream: &Stream, chunks: Vec<Chunk>) -> PyResult<Bound<'py, PyList>> {
     let class = Types::get(py)?.chunk.bind(py);
     let shown = PyList::empty(py);
     for Chunk { data, end, at_s, read } in chunks {
-        let read = results(py, &read, |place| stream.result(py, place, None))?;
+        let read = results(py, &read, |place, _| stream.result(py, place, None))?;
         shown.append(class.call1((as_bytes(py, &data), end, at_s, read))?)?;
     }
     Ok(shown)

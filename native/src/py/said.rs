@@ -166,7 +166,7 @@ fn read_plan(fields: &Bound<'_, PyTuple>) -> PyResult<Plan> {
         observe,
         hold_end: fields.get_item(2)?.is_truthy()?,
         rename: if rename.is_none() { None } else { Some(read_rename(rename.cast::<PyTuple>()?)?) },
-        readers: readers.into_iter().map(String::into_boxed_str).collect(),
+        readers: readers.into_iter().map(Into::into).collect(),
         streams: fields.get_item(5)?.is_truthy()?,
         skip: fields.get_item(6)?.is_truthy()?,
     })
@@ -191,6 +191,7 @@ fn code_points(text: &Bound<'_, PyString>) -> PyResult<Vec<u32>> {
 pub fn read_settings(settings: &Bound<'_, PyAny>) -> PyResult<(Settings, usize)> {
     let names = |name: &str| read_names(&settings.getattr(name)?);
     let response_set = read_pairs(&settings.getattr("response_set")?)?;
+    let readers: Vec<String> = settings.getattr("request_readers")?.extract()?;
     let rules = Rules {
         request_strip: names("request_strip")?,
         response_strip: names("response_strip")?,
@@ -199,6 +200,7 @@ pub fn read_settings(settings: &Bound<'_, PyAny>) -> PyResult<(Settings, usize)>
         max_body_bytes: settings.getattr("max_body_bytes")?.extract()?,
         body_idle_s: settings.getattr("body_idle_s")?.extract()?,
         gap_bounds_s: settings.getattr("gap_bounds_s")?.extract()?,
+        request_readers: readers.into_iter().map(Into::into).collect(),
     };
     let limit = |name: &str| -> PyResult<usize> {
         // Negative means none.

@@ -9,6 +9,7 @@ use super::said::read_answer;
 use super::saying::Saying;
 use super::types::Types;
 use super::views::ResponseHead;
+use crate::bodies::readers::{READERS, find};
 use crate::machine::effects::{Fed, Head};
 use crate::net::queue::Key;
 use crate::net::stream::Command;
@@ -67,10 +68,10 @@ impl Stream {
             let Some(plan) = &inner.plan else { return Ok(None) };
             plan.readers[place].clone()
         };
-        if matches!(&*name, "openai-usage" | "anthropic-usage" | "copy") {
+        if find(READERS, &name).is_some() {
             return Ok(None);
         }
-        let reader = make_reader(py, &name, head)?;
+        let reader = make_reader(py, &Types::get(py)?.readers, &name, head)?;
         let mut inner = self.inner();
         if inner.readers.len() <= place {
             inner.readers.resize_with(place + 1, || None);
@@ -84,12 +85,12 @@ impl Stream {
     }
 }
 
-/// A reader of `epp.extproc.readers`.
-pub fn make_reader(py: Python<'_>, name: &str, head: Option<&Arc<Head>>) -> PyResult<Py<PyAny>> {
+/// A reader of one of the tables of `epp.extproc.readers`.
+pub fn make_reader(py: Python<'_>, table: &Py<PyAny>, name: &str, head: Option<&Arc<Head>>) -> PyResult<Py<PyAny>> {
     let head = head
         .cloned()
         .unwrap_or_else(|| Arc::new(Head { headers: Arc::new(HeaderBlock::default()), context: None, at_s: 0.0 }));
-    let make = Types::get(py)?.readers.bind(py).get_item(name)?;
+    let make = table.bind(py).get_item(name)?;
     Ok(make.call1((Py::new(py, ResponseHead::new(head))?,))?.unbind())
 }
 

@@ -16,6 +16,8 @@ pub struct Types {
     pub body_copy: Py<PyType>,
     /// `epp.extproc.readers.READERS`: readers by name.
     pub readers: Py<PyAny>,
+    /// `epp.extproc.readers.REQUEST_READERS`.
+    pub request_readers: Py<PyAny>,
 }
 
 static TYPES: PyOnceLock<Types> = PyOnceLock::new();
@@ -57,6 +59,7 @@ impl Types {
             usage: readers.getattr("Usage")?.cast_into::<PyType>()?.unbind(),
             body_copy: readers.getattr("BodyCopy")?.cast_into::<PyType>()?.unbind(),
             readers: readers.getattr("READERS")?.unbind(),
+            request_readers: readers.getattr("REQUEST_READERS")?.unbind(),
         })
     }
 }

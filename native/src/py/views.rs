@@ -12,7 +12,7 @@ use pyo3::types::{PyBytes, PyDict, PyFloat, PyList, PyMemoryView, PyString, PyTu
 
 use super::metadata::context_to_dict;
 use super::types::Types;
-use crate::bodies::readers::Read;
+use crate::bodies::read::Read;
 use crate::machine::effects::{Head, Outcome as Facts, Shown};
 use crate::wire::headers::HeaderBlock;
 use crate::wire::messages::Context;
@@ -271,11 +271,11 @@ impl Outcome {
     }
 }
 
-/// Results of readers; `python` gives those of the readers that only Python has, by place.
+/// Results of readers; `python` gives those of the readers that only Python has, by place and name.
 pub fn results<'py>(
     py: Python<'py>,
     read: &[Read],
-    mut python: impl FnMut(usize) -> PyResult<Bound<'py, PyAny>>,
+    mut python: impl FnMut(usize, &str) -> PyResult<Bound<'py, PyAny>>,
 ) -> PyResult<Bound<'py, PyTuple>> {
     if read.is_empty() {
         return Ok(PyTuple::empty(py));
@@ -293,7 +293,8 @@ pub fn results<'py>(
                 usage.found,
             ))?,
             Read::Copy { data, truncated } => types.body_copy.bind(py).call1((PyBytes::new(py, data), *truncated))?,
-            Read::Python => python(place)?,
+            Read::Bytes(data) => PyBytes::new(py, data).into_any(),
+            Read::Python(name) => python(place, name)?,
         });
     }
     PyTuple::new(py, values)

@@ -302,7 +302,7 @@ pub struct Plan {
     pub observe: Observe,
     pub hold_end: bool,
     pub rename: Option<Rename>,
-    pub readers: Vec<Box<str>>,
+    pub readers: Vec<Arc<str>>,
     pub streams: bool,
     pub skip: bool,
 }

@@ -18,6 +18,7 @@ from epp.decision.ledger import Ledger
 from epp.decision.pipeline import Pipeline, PipelineInUse
 from epp.decision.response import ResponseObserver
 from epp.framework.interfaces import Role, SaturationDetector
+from epp.framework.keys import reading
 from epp.framework.testing import FakeClock, FakeHeaders, make_plugin
 from epp.framework.types import Endpoint
 from epp.hooks.runner import HookRunner
@@ -282,6 +283,7 @@ class Rig:
         endpoints: names of its endpoints.
         emit_scores: ``--emit-endpoint-scores``.
         wanted: somebody reads decisions.
+        request_readers: names of readers whose results its plugins read.
         match_keys: where producers of prefix matches write.
     """
 
@@ -297,6 +299,7 @@ class Rig:
         emit_scores: bool = False,
         wanted: bool = False,
         match_keys: tuple[MatchKey, ...] = (),
+        request_readers: Sequence[str] = (),
     ) -> None:
         self.metrics = Metrics()
         self.reports = Reports()
@@ -320,6 +323,7 @@ class Rig:
             HookRunner(reporting(hooks, self.reports), self.runtime.spawn),
             admission or (LegacyAdmission(detector) if detector is not None else None),
             match_keys,
+            tuple(map(reading, request_readers)),
         )
         self.director = Director(
             PipelineInUse(pipeline),
