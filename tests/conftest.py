@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+from epp.framework import log
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Tests that need a program skip without it; CI names the programs that must be there."""
     parser.addoption("--require", default="", metavar="NAMES", help="comma-separated programs whose absence fails, e.g. envoy")
+
+
+@pytest.fixture
+def debug_log() -> Iterator[None]:
+    """Lines of the debug log are written."""
+    before = log.verbosity()
+    log.set_verbosity(log.DEBUG)
+    yield
+    log.set_verbosity(before)

@@ -8,17 +8,17 @@ are spread over the interval.
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from epp.datalayer.page_rounds import CallLater, PageReader, PageRounds
 from epp.datalayer.scrape import LOG_PAUSE_S, CollectorCounters, Scrape, ScrapeState, SourceBinding, Target
 from epp.datalayer.store import EndpointStore
+from epp.framework import log
 from epp.framework.interfaces import ChoosesPath, TakesPaths
 from epp.framework.types import Endpoint, EndpointChange, EndpointId
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 MIN_INTERVAL_S = 0.05
 """Model servers render their page on the loop that streams tokens: more often than this costs them too much."""
@@ -122,7 +122,7 @@ class Collector:
         now = self.clock()
         if now >= self._reported_defects.get(culprit, now):
             self._reported_defects[culprit] = now + LOG_PAUSE_S
-            logger.error("plugin failed while endpoints are read", exc_info=error, extra={"plugin": culprit})
+            _logger.error("plugin failed while endpoints are read", exc=error, plugin=culprit)
 
     # ── inside ──
 
@@ -203,15 +203,16 @@ def _interval(binding: SourceBinding, refresh_interval_s: float) -> float:
     requested = binding.source.interval_s
     if requested is None:
         if refresh_interval_s < MIN_INTERVAL_S:
-            logger.warning(
+            _logger.warning(
                 "metrics refresh interval is too short, the minimum is used",
-                extra={"requested_s": refresh_interval_s, "effective_s": MIN_INTERVAL_S},
+                requested_s=refresh_interval_s,
+                effective_s=MIN_INTERVAL_S,
             )
         return max(refresh_interval_s, MIN_INTERVAL_S)
     effective = effective_interval_s(requested)
     if effective != requested:
         details = {"source": binding.name, "requested_s": requested, "effective_s": effective}
-        logger.info("interval of a data source rounded to 50 ms", extra=details)
+        _logger.info("interval of a data source rounded to 50 ms", details=details)
     return effective
 
 

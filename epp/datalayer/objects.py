@@ -6,7 +6,6 @@ Source: llm-d-router: pkg/epp/datastore/modelrewritestore.go, pkg/epp/controller
 
 from __future__ import annotations
 
-import logging
 import math
 import random
 from bisect import bisect_right
@@ -15,7 +14,9 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import NamedTuple
 
-logger = logging.getLogger(__name__)
+from epp.framework import log
+
+_logger = log.get(__name__)
 
 GROUP = "llm-d.ai"
 LEGACY_GROUP = "inference.networking.x-k8s.io"
@@ -248,4 +249,4 @@ class ObjectStore:
         if (event, kind, key) in self._said:
             return
         self._said.add((event, kind, key))
-        logger.warning(event, extra={"kind": kind.__name__, "group": key.group, "object": key.name})
+        _logger.warning(event, kind=kind.__name__, group=key.group, object=key.name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from heapq import heappop, heappush
@@ -18,9 +17,10 @@ from math import ceil
 from typing import NamedTuple, Protocol
 
 from epp.datalayer.scrape import Scrape
+from epp.framework import log
 from epp.framework.interfaces import PageAddress, ReadsFamilies, ServesPages
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 TICK_S = 0.01
 NATIVE_MODULE = "epp_native"
@@ -123,7 +123,7 @@ class PageRounds:
         try:
             self._reader.set_target(key, page.address, page.port, page.host, page.path, page.url, families)
         except ValueError as error:
-            logger.info("page is left to the event loop", extra={"url": page.url, "error": str(error)})
+            _logger.info("page is left to the event loop", url=page.url, error=str(error))
             return False
         self._places[scrape] = _Place(key, page, families)
         self._scrapes[key] = scrape
@@ -188,9 +188,9 @@ class PageRounds:
             else:
                 self._hand_over((scrape,))
                 return
-        except Exception:
+        except Exception as error:  # noqa: BLE001 — told
             # The others, and this one's next page, are still to come.
-            logger.exception("page not handled", extra={"endpoint": scrape.state.endpoint_id})
+            _logger.error("page not handled", exc=error, endpoint=scrape.state.endpoint_id)
         heappush(self._due, (self._next_s(scrape, due_s, now_s), key))
 
     def _next_s(self, scrape: Scrape, due_s: float, now_s: float) -> float:
@@ -247,7 +247,7 @@ class PageRounds:
         self._is_lost = True
         self._due.clear()
         self._under_way.clear()
-        logger.critical("pages are read by the event loop from now on, which costs more", exc_info=error)
+        _logger.error("pages are read by the event loop from now on, which costs more", exc=error)
         self._hand_over(tuple(self._places))
 
 

@@ -5,17 +5,17 @@ Who fetches is another matter: a task of the event loop, or native code. Both te
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from epp.datalayer.store import EndpointStore
+from epp.framework import log
 from epp.framework.interfaces import DataSource, Extraction, Extractor, ReadsFamilies
 from epp.framework.types import UNSCRAPED, Endpoint, EndpointId, EndpointMetrics
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 MAX_BACKOFF_S = 5.0
 LOG_PAUSE_S = 30.0
@@ -106,10 +106,10 @@ class Target:
         self.said_failing = failing is not None
         self.next_line_s = now_s + LOG_PAUSE_S
         if failing is None:
-            logger.info("endpoint can be scraped again", extra={"endpoint": self.endpoint.id})
+            _logger.info("endpoint can be scraped again", endpoint=self.endpoint.id)
         else:
             details = {"endpoint": self.endpoint.id, "source": failing.source, "error": failing.last_error}
-            logger.warning("endpoint cannot be scraped, its last metrics stay", extra=details)
+            _logger.warning("endpoint cannot be scraped, its last metrics stay", details=details)
 
 
 class Scrape:
@@ -198,9 +198,9 @@ class Scrape:
         state.consecutive_failures += 1
         state.last_error = error
         self._books.counters.datalayer_poll_error(self.binding.type)
-        if logger.isEnabledFor(logging.DEBUG):
+        if _logger.v(log.DEBUG):
             details = {"endpoint": state.endpoint_id, "source": state.source, "error": error}
-            logger.debug("scrape failed", extra=details)
+            _logger.debug("scrape failed", details=details)
         self._report(self._books.clock())
 
     def crashed(self, error: Exception) -> None:
@@ -238,9 +238,9 @@ class Scrape:
 
     def _tell(self, extractor_type: str, problems: Sequence[str]) -> None:
         self._books.counters.datalayer_extract_error(self.binding.type, extractor_type)
-        if logger.isEnabledFor(logging.DEBUG):
+        if _logger.v(log.DEBUG):
             details = {"endpoint": self.state.endpoint_id, "extractor": extractor_type, "problems": list(problems)}
-            logger.debug("metrics incomplete", extra=details)
+            _logger.debug("metrics incomplete", details=details)
 
     def _report(self, now_s: float) -> None:
         if self.state.is_failing or self.target.said_failing:

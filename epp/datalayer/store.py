@@ -7,15 +7,15 @@ event loop and none of them waits, so there are no locks.
 from __future__ import annotations
 
 import ipaddress
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 
+from epp.framework import log
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import FollowsEndpoints
 from epp.framework.types import UNSCRAPED, Endpoint, EndpointChange, EndpointId, EndpointMetrics, Freshness
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 
 class Snapshot:
@@ -224,8 +224,8 @@ def _change(before: Mapping[EndpointId, _Row], after: Mapping[EndpointId, _Row])
 def _tell(listener: FollowsEndpoints, change: EndpointChange) -> None:
     try:
         listener.endpoints_changed(change)
-    except Exception:
-        logger.exception("endpoint listener failed", extra={"listener": repr(listener)})
+    except Exception as error:  # noqa: BLE001 — told; the other listeners still hear
+        _logger.error("endpoint listener failed", exc=error, listener=repr(listener))
 
 
 def _canonical_address(address: str) -> str:

@@ -9,12 +9,12 @@ from epp.decision.candidates import CandidateFinder
 from epp.decision.flight import Flight
 from epp.decision.response import ResponseObserver
 from epp.errors import RequestError
+from epp.framework import log
 from epp.framework.results import SchedulingResult
 from epp.framework.types import Endpoint
 from epp.request.edits import EditList
 from epp.request.headers import DESTINATION, DESTINATION_SCORES, LB_NAMESPACE, REQUEST_ID
 from epp.seam import Edits, Pairs, Plan, Rename, Request, Route
-from epp.telemetry import log
 
 _logger = log.get("epp.decision.routing")
 

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from epp.datalayer.objects import InferenceObject, ObjectKey, ObjectStore
 from epp.discovery.manifests import ManifestError, parse_manifest
 from epp.errors import ConfigError, Finding
+from epp.framework import log
 from epp.framework.documents import Document, DocumentError, Path, path_text, read_documents
 from epp.framework.file_watch import FileWatch
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 MAX_FILE_BYTES = 8 * 1024 * 1024
 
@@ -86,9 +86,9 @@ class ObjectsFiles:
         for obj in merged:
             if not self._store.pool.owns(obj.key, obj.pool):
                 details = {"object": obj.key.name, "namespace": obj.key.namespace, "pool": self._store.pool.name}
-                logger.warning("object belongs to another pool, it is not used", extra=details)
+                _logger.warning("object belongs to another pool, it is not used", details=details)
         self._store.replace_all(merged)
-        logger.info("objects read from files", extra={"files": list(self._paths), "count": len(merged)})
+        _logger.info("objects read from files", files=list(self._paths), count=len(merged))
 
 
 def _read(path: str, namespace: str) -> _File:
@@ -153,6 +153,6 @@ def _unreadable(path: str, message: str, fix: str, line: int = 0, column: int = 
 def _log(finding: Finding, *, is_readable: bool) -> None:
     details = {"file": finding.file, "line": finding.line, "path": finding.path, "error": finding.message, "fix": finding.fix}
     if is_readable:
-        logger.error("objects file has an invalid object, its previous version stays", extra=details)
+        _logger.error("objects file has an invalid object, its previous version stays", details=details)
     else:
-        logger.error("objects file cannot be used, its objects stay", extra=details)
+        _logger.error("objects file cannot be used, its objects stay", details=details)

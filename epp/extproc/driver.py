@@ -5,7 +5,6 @@ Still without I/O: whoever owns the wire feeds messages in, sends ``outbox`` in 
 
 from __future__ import annotations
 
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -24,9 +23,10 @@ from epp.extproc.messages import (
     Status,
     StreamedBody,
 )
+from epp.framework import log
 from epp.seam import Outcome, Reply, RequestHandler, Route
 
-_LOGGER = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 _DEFECT = "internal error"
 _NOT_SENT = (CallRequest, CallResponseHeaders, CallResponseBody, CallFinished, Close)
@@ -134,8 +134,8 @@ class Session:
             self._run(step(*args), now)
             while self._answers:
                 self._run(self._machine.answer(self._answers.pop(0), now), now)
-        except Exception:
-            _LOGGER.exception("defect while serving a stream, aborting it")
+        except Exception as error:  # noqa: BLE001 — told; the stream ends, the process does not
+            _logger.error("defect while serving a stream, aborting it", exc=error)
             self._run(self._machine.abort(Status.INTERNAL, _DEFECT, now), now)
             if self.closing is None:
                 self.closing = Close(Status.INTERNAL, _DEFECT)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import logging
 import os
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 
 import watchfiles
 
-logger = logging.getLogger(__name__)
+from epp.framework import log
+
+_logger = log.get(__name__)
 
 DEBOUNCE_S = 0.1
 """Writers write in several steps; a file is read when it was left alone for this long."""
@@ -70,8 +71,8 @@ class FileWatch:
         self._digests = digests
         try:
             on_change()
-        except Exception:
-            logger.exception("reaction to a changed file failed", extra={"files": [str(path) for path in self._paths]})
+        except Exception as error:  # noqa: BLE001 — told; the next change is still to come
+            _logger.error("reaction to a changed file failed", exc=error, files=[str(path) for path in self._paths])
 
     async def _listen(self, event: asyncio.Event) -> None:
         """Set ``event`` when something happens in one of the directories."""
@@ -86,7 +87,7 @@ class FileWatch:
                         break
             except (OSError, RuntimeError) as error:
                 details = {"directories": directories, "error": str(error), "poll_s": self._poll_s}
-                logger.warning("directories cannot be watched, their files are polled", extra=details)
+                _logger.warning("directories cannot be watched, their files are polled", details=details)
                 return
 
     def _directories(self) -> Iterator[str]:

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Protocol
 
+from epp.framework import log
 from epp.framework.interfaces import Role
-from epp.telemetry import log
 from epp.telemetry.metrics import Metrics, PluginLabels
 
 EXTENSION_POINTS: dict[str, str] = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from epp.framework import log
 from epp.plugin_calls.guard import BUDGET_S, SKIP_S, Guard
-from epp.telemetry import log
 from epp.telemetry.catalogue import PREFIX
 from epp.telemetry.metrics import Metrics, PluginLabels
 

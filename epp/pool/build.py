@@ -10,6 +10,7 @@ from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.decision.admission import LegacyAdmission
 from epp.decision.pipeline import Pipeline
 from epp.errors import EppError
+from epp.framework import log
 from epp.framework.interfaces import (
     DataSource,
     Extractor,
@@ -32,7 +33,6 @@ from epp.plugin_calls.watch import PluginWatch
 from epp.request.parse import NamedParser, ParserTable
 from epp.scheduling.profile import FilterStep, PickerStep, Profile, ScorerStep
 from epp.scheduling.scheduler import HandlerStep, Scheduler
-from epp.telemetry import log
 from epp.telemetry.metrics import Metrics, PluginLabels
 
 SKIPPABLE = frozenset(

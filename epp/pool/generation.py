@@ -9,12 +9,12 @@ from typing import NamedTuple
 from epp.config.instantiate import instantiate
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
 from epp.decision.pipeline import PipelineInUse
+from epp.framework import log
 from epp.framework.handle import MetricsFlags, PluginContext, PoolState, Runtime
 from epp.framework.interfaces import HasLifecycle, HasReadiness
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import Defects
 from epp.pool.build import PipelineBuilder
-from epp.telemetry import log
 from epp.telemetry.metrics import Metrics
 
 _logger = log.get("epp.pool.generation")

@@ -23,6 +23,7 @@ from epp.decision.ledger import Ledger
 from epp.decision.response import ResponseObserver
 from epp.discovery.objects_file import ObjectsFiles
 from epp.discovery.static import StaticDiscovery, parse_endpoints
+from epp.framework import log
 from epp.framework.handle import Runtime
 from epp.framework.interfaces import EndpointDiscovery
 from epp.framework.prometheus_text import MAX_PAGE_BYTES
@@ -33,7 +34,6 @@ from epp.pool.build import data_sources, followers
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
 from epp.pool.settings import PoolSettings
-from epp.telemetry import log
 from epp.telemetry.decision_log import LoggedDecisions
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.pool import PoolSnapshot

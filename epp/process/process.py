@@ -20,6 +20,7 @@ import uvloop
 
 from epp.config.loaded import LoadedConfig
 from epp.errors import UsageError
+from epp.framework import log
 from epp.framework.file_watch import watch_files
 from epp.framework.interfaces import EndpointDiscovery
 from epp.pool.pool import Pool
@@ -30,7 +31,7 @@ from epp.process.runtime import TaskRuntime
 from epp.process.startup import check_discovery, log_configuration, pool_settings
 from epp.process.transport_settings import transport_settings
 from epp.seam import Port, Transport, total
-from epp.telemetry import log
+from epp.telemetry.log import LogOptions, setup
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.transport.choose import make_transport
 from epp.transport.grpc_environment import prepare as prepare_grpc
@@ -52,8 +53,8 @@ def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnin
     """
     check_discovery(options, config)
     _raise_open_files_limit()
-    sink = log.setup(
-        log.LogOptions(
+    sink = setup(
+        LogOptions(
             verbosity=options.verbosity,
             encoder="console" if options.zap_encoder == "console" else "json",
             time_encoding=options.zap_time_encoding,  # type: ignore[arg-type]  # checked by the flag
@@ -63,7 +64,7 @@ def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnin
     prepare_grpc(parse_cipher_suites(options.tls_cipher_suites))
     try:
         _logger.info("starting", version=VERSION, commit=commit(), python=platform.python_version(), pid=os.getpid())
-        _logger.info("flags", **dict(given))
+        _logger.info("flags", details=dict(given))
         for warning in warnings:
             _logger.warning("flag", problem=warning)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

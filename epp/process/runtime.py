@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import ParamSpec, TypeVar
 
-from epp.telemetry import log
+from epp.framework import log
 
 P = ParamSpec("P")
 T = TypeVar("T")

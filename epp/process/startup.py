@@ -10,11 +10,11 @@ from epp.config.loaded import ConfigSource, Instances, LoadedConfig, LoadFlags
 from epp.datalayer.objects import PoolIdentity
 from epp.discovery.static import parse_endpoints
 from epp.errors import UsageError
+from epp.framework import log
 from epp.framework.handle import MetricsFlags
 from epp.pool.settings import PoolSettings
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
-from epp.telemetry import log
 
 _logger = log.get("epp.process.startup")
 

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
+from epp.framework import log
 from epp.framework.types import Json
 from epp.request.headers import SYSTEM_OWNED, clean_value
 from epp.request.rewrite import Splices, member_splices, member_value
 from epp.seam import Edits, Pairs
-from epp.telemetry import log
 
 _logger = log.get("epp.request")
 

@@ -5,7 +5,7 @@ The phrases are those that operators of Go pickers search for. At lower verbosit
 
 from __future__ import annotations
 
-from epp.telemetry import log
+from epp.framework import log
 from epp.telemetry.decision_record import DecisionRecord, FilterRecord, ProfileRecord, ScoreRecord
 
 _logger = log.get("epp.scheduling")
@@ -30,7 +30,7 @@ class LoggedDecisions:
             endpoint=",".join(record.picked),
             profile=record.primary,
             candidates=len(record.candidates),
-            **_error(record.error),
+            details=_error(record.error),
         )
 
     def _profile(self, request_id: str, profile: ProfileRecord) -> None:
@@ -60,14 +60,16 @@ def _filter(request_id: str, profile: str, step: FilterRecord) -> None:
         profile=profile,
         before=step.kept + len(step.dropped),
         after=step.kept,
-        **_error(step.error),
+        details=_error(step.error),
     )
     if step.dropped and log.enabled(log.DEBUG):
         _logger.debug("Filtered out", request_id=request_id, plugin=step.plugin, endpoints=",".join(step.dropped))
 
 
 def _scorer(request_id: str, profile: str, step: ScoreRecord) -> None:
-    _logger.verbose("Running scorer plugin", request_id=request_id, plugin=step.plugin, profile=profile, **_error(step.error))
+    _logger.verbose(
+        "Running scorer plugin", request_id=request_id, plugin=step.plugin, profile=profile, details=_error(step.error)
+    )
     if not log.enabled(log.DEBUG):
         return
     for endpoint, score in step.scores.items():

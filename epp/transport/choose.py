@@ -6,8 +6,8 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from epp.errors import UsageError
+from epp.framework import log
 from epp.seam import Transport
-from epp.telemetry import log
 
 _logger = log.get("epp.transport.choose")
 

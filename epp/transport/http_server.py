@@ -21,7 +21,7 @@ import orjson
 from aiohttp import web
 
 from epp.errors import UsageError
-from epp.telemetry import log
+from epp.framework import log
 from epp.telemetry.exposition import CONTENT_TYPE
 from epp.telemetry.metrics import Metrics
 from epp.transport.stack_dump import dump_stacks

@@ -10,7 +10,6 @@ Importing this module fails if the extension is not built; ``native/README.md`` 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from epp import seam
 from epp.errors import UsageError
 from epp.extproc import readers
+from epp.framework import log
 from epp.seam import HealthTable, Port, RequestHandler, Settings, TransportStats
 from epp.telemetry.catalogue import STREAM_S
 
@@ -28,7 +28,7 @@ except ImportError as error:
         "the native transport is not built: build the extension epp_native (native/README.md), or use --transport grpcio"
     ) from error
 
-_LOGGER = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 HOLD_BOUNDS_S = STREAM_S
 """Upper bounds of the buckets for how long streams lasted."""
@@ -166,8 +166,8 @@ class NativeTransport:
                         self._thread_ended()
                     else:
                         self._rarely(handler, kind, stream, what)
-                except Exception:
-                    _LOGGER.exception("defect while serving a stream, aborting it")
+                except Exception as error:  # noqa: BLE001 — told; the stream ends, the process does not
+                    _logger.error("defect while serving a stream, aborting it", exc=error)
                     bridge.abort(stream)
         finally:
             bridge.give()
@@ -189,7 +189,7 @@ class NativeTransport:
     def _thread_ended(self) -> None:
         self._running -= 1
         if not self._stopping:
-            _LOGGER.critical("an I/O thread has ended by itself; its connections are gone", extra={"left": self._running})
+            _logger.error("an I/O thread has ended by itself; its connections are gone", left=self._running)
         if not self._running:
             self._ended.set()
 

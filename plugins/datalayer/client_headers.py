@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-logger = logging.getLogger(__name__)
+from epp.framework import log
+
+_logger = log.get(__name__)
 
 CHECK_INTERVAL_S = 10.0
 """How often the token file is looked at; a rotated token is in use at most this long after it was written."""
@@ -45,7 +46,7 @@ class ClientHeaders:
         try:
             self._headers = self._read()
         except ValueError as error:
-            logger.warning("the token file cannot be used, the previous token stays", extra={"error": str(error)})
+            _logger.warning("the token file cannot be used, the previous token stays", error=str(error))
 
     def _read(self) -> dict[str, str]:
         try:

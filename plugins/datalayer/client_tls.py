@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
-logger = logging.getLogger(__name__)
+from epp.framework import log
+
+_logger = log.get(__name__)
 
 CHECK_INTERVAL_S = 10.0
 """How often the files are looked at; rotated certificates are in use at most this long after they were written."""
@@ -62,10 +63,10 @@ class ClientTls:
         try:
             self._context = self._load()
         except ValueError as error:
-            logger.warning("changed TLS files cannot be used, the previous ones stay", extra={"error": str(error)})
+            _logger.warning("changed TLS files cannot be used, the previous ones stay", error=str(error))
             return
         self._signature = signature
-        logger.info("TLS files of a data source reloaded", extra={"files": [p for p in _paths(self._files) if p]})
+        _logger.info("TLS files of a data source reloaded", files=[p for p in _paths(self._files) if p])
 
     def _load(self) -> ssl.SSLContext:
         files = self._files

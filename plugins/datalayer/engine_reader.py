@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from functools import lru_cache
 from types import MappingProxyType
 
+from epp.framework import log
 from epp.framework.interfaces import Extraction
 from epp.framework.prometheus_text import FamilyReader, Sample, SeriesSpec
 from epp.framework.types import EndpointMetrics
 from plugins.datalayer.engines import Engine
 from plugins.datalayer.ranks import ranks_of
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 MAX_FRACTION = 2.0
 """A little above 1 is rounding; above this it is another unit, in which every server would look full."""
@@ -90,9 +90,7 @@ class EngineReader:
     def _smallest(self, sizes: list[int]) -> int:
         if len(set(sizes)) > 1 and not self._warned_block_sizes:
             self._warned_block_sizes = True
-            logger.warning(
-                "engines of one endpoint have different block sizes, the smallest counts", extra={"block_sizes": sizes}
-            )
+            _logger.warning("engines of one endpoint have different block sizes, the smallest counts", block_sizes=sizes)
         return min(sizes)
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Annotated
 
 from pydantic import Field
 
+from epp.framework import log
 from epp.framework.data import Consumes, DataKey
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Decider, Role
@@ -18,7 +18,7 @@ from epp.framework.types import Endpoint, EndpointId, InferenceRequest
 
 TYPE = "prefix-based-pd-decider"
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 
 class PrefixBasedPdDeciderParams(Params):
@@ -79,7 +79,7 @@ class PrefixBasedPdDecider:
     def _warn_once(self, endpoint: Endpoint) -> None:
         if not self._has_warned:
             self._has_warned = True
-            logger.error("no prefix match: nothing is disaggregated", extra={"key": self._match_key, "endpoint": endpoint.id})
+            _logger.error("no prefix match: nothing is disaggregated", key=self._match_key, endpoint=endpoint.id)
 
 
 def _create(context: PluginContext, params: PrefixBasedPdDeciderParams) -> Decider:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import logging
 
 from pydantic import Field
 
 from epp.errors import ConfigError, Finding, Severity
+from epp.framework import log
 from epp.framework.file_watch import FileWatch
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import EndpointDiscovery, EndpointNotifier, Role
@@ -17,7 +17,7 @@ from epp.framework.registry import PluginType
 from epp.framework.types import Endpoint, EndpointId
 from plugins.discovery.endpoint_file import EndpointFile, read_endpoint_file
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 TYPE = "file-discovery"
 _MAX_SHOWN = 100
@@ -86,7 +86,7 @@ class FileDiscovery:
                 wanted.setdefault(entry.id, self._current[entry.id])
         self._notifier.replace_all(tuple(wanted.values()))
         if wanted != self._current:
-            logger.info("endpoints read from file", extra={"file": self._path, "count": len(wanted)})
+            _logger.info("endpoints read from file", file=self._path, count=len(wanted))
         self._current = wanted
 
 
@@ -110,11 +110,11 @@ def _log(finding: Finding, *, is_readable: bool) -> None:
         "fix": finding.fix,
     }
     if finding.severity is Severity.WARNING:
-        logger.warning("endpoint file has an unknown key", extra=details)
+        _logger.warning("endpoint file has an unknown key", details=details)
     elif is_readable:
-        logger.error("endpoint file has an invalid entry, its previous version stays", extra=details)
+        _logger.error("endpoint file has an invalid entry, its previous version stays", details=details)
     else:
-        logger.error("endpoint file cannot be used, the endpoints stay", extra=details)
+        _logger.error("endpoint file cannot be used, the endpoints stay", details=details)
 
 
 def _create(context: PluginContext, params: FileDiscoveryParams) -> EndpointDiscovery:

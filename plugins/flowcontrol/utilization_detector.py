@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from itertools import repeat
 from math import inf
@@ -10,6 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from epp.framework import log
 from epp.framework.candidates import Candidates
 from epp.framework.data import Consumes
 from epp.framework.handle import PluginContext
@@ -23,7 +23,7 @@ TYPE = "utilization-detector"
 LOG_PAUSE_S = 30.0
 """At most one line about stale metrics in this time."""
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 
 class UtilizationDetectorParams(Params):
@@ -100,7 +100,7 @@ class UtilizationDetector:
         if stale and now_s >= self._next_line_s:
             self._next_line_s = now_s + LOG_PAUSE_S
             details = {"stale": stale, "endpoints": count, "threshold_s": self._max_age_s}
-            logger.warning("endpoints with stale metrics count as full", extra=details)
+            _logger.warning("endpoints with stale metrics count as full", details=details)
 
 
 def _usage(metrics: EndpointMetrics) -> float:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
+from epp.framework import log
 from epp.framework.handle import Runtime
 from epp.framework.types import EndpointId
 from plugins.latency.features import Columns, Row
 from plugins.latency.regression import Key, Regressions, Sample, Target
 from plugins.latency.speeds import Speeds
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 MOST_WAITING_SAMPLES = 256
 """Observations that wait for the thread; more are dropped. With ``PAUSE_S`` at most 2,560 are learned in a second, some 5 % of
@@ -181,4 +181,4 @@ class Predictor:
         self._model = self._make()
         self._weights = {}
         self._waiting = []
-        logger.warning("latency prediction begins anew in %g s: learning failed", RETRY_S)
+        _logger.warning("latency prediction begins anew: learning failed", retry_s=RETRY_S)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from array import array
 from collections.abc import Callable
 from typing import Any
 
+from epp.framework import log
 from epp.framework.candidates import Candidates
 from epp.framework.data import DataKey
 from epp.framework.handle import PluginContext
@@ -23,7 +23,7 @@ from plugins.tokenization.media_size import VIDEO_HEADERS, MediaSizes, VideoFact
 from plugins.tokenization.parameters import BackEnds, TokenizerParams, TokenProducerParams
 from plugins.tokenization.render_http import RenderHttp
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 LOG_PAUSE_S = 60.0
 """At most one line about prompts that could not be tokenized in this time."""
@@ -148,7 +148,7 @@ class Tokenizer:
         now = self._clock()
         if now >= self._next_line_s:
             self._next_line_s = now + LOG_PAUSE_S
-            logger.warning("prompt not tokenized", extra={"plugin": self._name, "error": error, "failures": self._failures})
+            _logger.warning("prompt not tokenized", plugin=self._name, error=error, failures=self._failures)
 
 
 def _create(context: PluginContext, params: BackEnds, model: str, *, estimates: bool) -> DataProducer:

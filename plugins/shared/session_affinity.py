@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal, Protocol
 
 from pydantic import Field, model_validator
 
+from epp.framework import log
 from epp.framework.candidates import Candidates
 from epp.framework.data import DataKey
 from epp.framework.handle import PluginContext
@@ -21,7 +21,7 @@ from epp.framework.params import Deprecated, Int, Params, PluginReference, Profi
 from epp.framework.results import SchedulingResult
 from epp.framework.types import Endpoint, EndpointChange, EndpointId, InferenceRequest, ResponseInfo
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 SESSION_ID_HEADER = "x-session-id"
 """Where a session id is looked for unless sources are configured."""
@@ -179,8 +179,8 @@ def _decoded(token: str) -> str:
     try:
         return base64.b64decode(token, validate=True).decode()
     except (binascii.Error, ValueError) as error:
-        if logger.isEnabledFor(logging.DEBUG):
-            logger.debug("session token cannot be decoded, the request has no session", extra={"error": str(error)})
+        if _logger.v(log.DEBUG):
+            _logger.debug("session token cannot be decoded, the request has no session", error=str(error))
         return ""
 
 

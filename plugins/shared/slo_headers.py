@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from typing import NamedTuple
 
+from epp.framework import log
 from epp.framework.types import HeaderView
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 TTFT_HEADERS = frozenset({"x-slo-ttft-ms", "x-llm-d-slo-ttft-ms"})
 """Time to first token, in ms."""
@@ -50,5 +50,5 @@ def _positive(name: str, text: str) -> float:
     if 0 < value < math.inf:
         return value
     if value != 0:
-        logger.debug("latency objective ignored: header %s is no positive number: %r", name, text)
+        _logger.debug("latency objective ignored, the header is no positive number", header=name, value=text)
     return 0.0

@@ -7,17 +7,17 @@ away, is taken over by another after ``claimAge``.
 from __future__ import annotations
 
 import asyncio
-import logging
 import socket
 from collections.abc import Sequence
 from uuid import uuid4
 
+from epp.framework import log
 from plugins.stores.backend import StoreError
 from plugins.stores.mongo_tier import MongoTier
 from plugins.stores.parameters import RedisStore, SyncStream
 from plugins.stores.redis_tier import SILENCE_S, RedisClient, client_errors, connect
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 _PAUSE_S = 1.0
 """After a failure."""
@@ -75,12 +75,12 @@ class Copier:
                 try:
                     await self._prepare(client)
                     if is_down:
-                        logger.info("responses are copied to MongoDB again")
+                        _logger.info("responses are copied to MongoDB again")
                     is_down = False
                     await self._copy_until_stopped(client)
                 except self._errors as error:
                     if not is_down:
-                        logger.warning("responses cannot be copied to MongoDB: %s", str(error) or type(error).__name__)
+                        _logger.warning("responses cannot be copied to MongoDB", error=str(error) or type(error).__name__)
                     is_down = True
                     await asyncio.wait([stopping], timeout=_PAUSE_S)
         finally:

@@ -7,19 +7,19 @@ answers at once to what it just got finds it. A back end that fails is logged wh
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import TypeVar
 
+from epp.framework import log
 from plugins.stores.backend import Backend, StoreError
 from plugins.stores.items import Item
 from plugins.stores.turns import Conversation, Turn
 
 T = TypeVar("T")
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 MAX_TURNS = 256
 """Longest history; older turns are left out."""
@@ -268,12 +268,12 @@ class Repository:
     def _failed(self, error: Exception) -> None:
         self.counts["failed"] += 1
         if not self._is_down:
-            logger.warning("responses store cannot be used: %s", str(error) or type(error).__name__)
+            _logger.warning("responses store cannot be used", error=str(error) or type(error).__name__)
         self._is_down = True
 
     def _worked(self) -> None:
         if self._is_down:
-            logger.info("responses store can be used again")
+            _logger.info("responses store can be used again")
         self._is_down = False
 
 

@@ -6,13 +6,13 @@ The plugin itself: its hooks, and what of a request and its response is kept. ``
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import cast
 
 import orjson
 
 from epp.errors import ErrorCode, RequestError
+from epp.framework import log
 from epp.framework.data import DataKey
 from epp.framework.direct import DirectReply, DirectRequest
 from epp.framework.handle import PluginContext
@@ -29,7 +29,7 @@ from plugins.stores.repository import Repository, TooLargeError
 from plugins.stores.tiers import make_tiers
 from plugins.stores.turns import Turn
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 TYPE = "responses-store"
 
@@ -197,7 +197,7 @@ class ResponsesStore:
         unseen = completion.cause is Cause.NATURAL and not completion.length_known and not completion.response_bytes
         if unseen and not self._said_unseen:
             self._said_unseen = True
-            logger.warning(
+            _logger.warning(
                 "responses cannot be kept: the data plane sends no response bodies; set response_body_mode to "
                 "FULL_DUPLEX_STREAMED, or remove responses-store"
             )

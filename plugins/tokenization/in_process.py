@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
-import logging
 from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from epp.framework import log
 from epp.framework.handle import Runtime
 from epp.framework.keys import TokenizedPrompt
 from epp.framework.types import ParsedBody
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from plugins.tokenization.template import ChatTemplates
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 EXTRA = "tokenizer"
 MAX_PENDING = 16
@@ -149,9 +149,9 @@ class InProcess:
             except Exception as error:  # noqa: BLE001 — files, the hub's client and the tokenizer fail in many ways
                 self._problem = f"the tokenizer cannot be loaded: {type(error).__name__}: {error}"
                 details = {"model": self._name, "error": self._problem, "retry_s": pause_s}
-                logger.warning("tokenizer not loaded, prompts are not tokenized", extra=details)
+                _logger.warning("tokenizer not loaded, prompts are not tokenized", details=details)
             else:
-                logger.info("tokenizer loaded", extra={"model": self._name})
+                _logger.info("tokenizer loaded", model=self._name)
                 return
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, LAST_RETRY_S)

@@ -6,10 +6,10 @@ Source: llm-d-kv-cache: api/tokenizerpb/tokenizer.proto, pkg/tokenization/uds_to
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from epp.framework import log
 from epp.framework.handle import Runtime
 from epp.framework.keys import TokenizedPrompt
 from epp.framework.types import ParsedBody
@@ -22,7 +22,7 @@ from plugins.tokenization.tokenizer_messages import Answer
 if TYPE_CHECKING:
     from grpc.aio import Channel, UnaryUnaryMultiCallable
 
-logger = logging.getLogger(__name__)
+_logger = log.get(__name__)
 
 SERVICE = "/tokenization.TokenizationService/"
 TIMEOUT_S, MEDIA_TIMEOUT_S = 5.0, 30.0
@@ -152,7 +152,7 @@ class RenderUds:
                 await self._call("InitializeTokenizer", messages.initialize(self._model), messages.read_initialized, TIMEOUT_S)
             except TokenizationError as error:
                 details = {"model": self._model, "error": str(error), "retry_s": pause_s}
-                logger.warning("tokenizer service not ready, prompts are not tokenized", extra=details)
+                _logger.warning("tokenizer service not ready, prompts are not tokenized", details=details)
             else:
                 self._is_known = True
                 return

@@ -284,13 +284,13 @@ async def test_a_page_without_any_wanted_value_is_told_of(make_bench: MakeBench,
     assert lines(caplog, logging.WARNING) == [FAILING]
 
 
+@pytest.mark.usefixtures("debug_log")
 async def test_details_are_debug_lines(make_bench: MakeBench, caplog: pytest.LogCaptureFixture) -> None:
     bench = make_bench(Extractor(problems=["kv is missing"]))
     bench.add("a")
-    with caplog.at_level(logging.DEBUG, "epp.datalayer.scrape"):
-        async with bench.running():
-            bench.source.error = OSError("down")
-            await bench.time.run(0.1)
+    async with bench.running():
+        bench.source.error = OSError("down")
+        await bench.time.run(0.1)
     assert [line for line in lines(caplog, logging.DEBUG) if line in ("metrics incomplete", "scrape failed")]
 
 
@@ -508,7 +508,7 @@ async def test_without_the_reader_tasks_go_on(seconds: float, caplog: pytest.Log
         bench.add("c")
         await bench.time.run(0.2)
         assert bench.store.metrics(EndpointId("default/c")).waiting_queue == 7
-    assert lines(caplog, logging.CRITICAL) == ["pages are read by the event loop from now on, which costs more"]
+    assert lines(caplog, logging.ERROR) == ["pages are read by the event loop from now on, which costs more"]
 
 
 async def test_a_page_that_cannot_be_handled_ends_nothing(

@@ -244,7 +244,10 @@ async def test_changed_tls_files_are_used_within_half_a_minute(
         ca.write_text("no certificate")
         clock.advance(CHECK_INTERVAL_S)
         assert await fetched(source, server.endpoint()) == PAGE.encode()
-    assert [record.getMessage() for record in caplog.records] == ["changed TLS files cannot be used, the previous ones stay"]
+    assert [record.getMessage() for record in caplog.records] == [
+        "TLS files of a data source reloaded",
+        "changed TLS files cannot be used, the previous ones stay",
+    ]
 
 
 async def test_a_client_certificate_is_shown(tmp_path: Path) -> None:

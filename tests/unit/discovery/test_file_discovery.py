@@ -291,7 +291,7 @@ async def test_f16_an_entry_that_became_invalid_keeps_its_previous_version(
     assert shown(await reloaded(path, AB, later)) == "a@10.0.0.1:8000 b@10.0.0.9:8000"
     record = next(r for r in caplog.records if r.levelno == logging.ERROR)
     assert record.getMessage() == "endpoint file has an invalid entry, its previous version stays"
-    assert (record.__dict__["path"], record.__dict__["line"]) == ("endpoints[0].port", 1)
+    assert (record.__dict__["fields"]["path"], record.__dict__["fields"]["line"]) == ("endpoints[0].port", 1)
 
 
 async def test_a_new_entry_that_is_invalid_is_left_out(path: Path) -> None:

@@ -81,8 +81,8 @@ def test_filter_by_token(headers: dict[str, str], kept: list[int]) -> None:
     assert list(plugin.filter(make_request(headers=headers), RANKS)) == [RANKS[position] for position in kept]
 
 
+@pytest.mark.usefixtures("debug_log")
 def test_an_unreadable_token_is_told_in_the_debug_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG", "plugins.shared.session_affinity")
     score({"x-session-token": "%%%"}, RANKS)
     assert "session token cannot be decoded" in caplog.text
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from epp.errors import SchedulingError
+from epp.framework import log
 from epp.framework.testing import make_candidates, make_request
-from epp.telemetry import log
 from epp.telemetry.decision_log import LoggedDecisions
 from epp.telemetry.decision_record import DecisionRecord
 from tests.unit.scheduling.doubles import Does, Handler, keep, make_profile, make_scheduler

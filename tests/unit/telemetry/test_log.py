@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 import orjson
 import pytest
 
-from epp.telemetry import log
-from epp.telemetry.log import Logger, LogOptions
+from epp.framework import log
+from epp.framework.log import Logger
+from epp.telemetry.log import LogOptions, redacted, setup
 from epp.telemetry.log_queue import QueuedHandler
 
 logger = log.get("epp.test")
@@ -26,7 +27,7 @@ class Capture:
 
     def __init__(self, options: LogOptions) -> None:
         self.stream = io.BytesIO()
-        self.sink = log.setup(options, self.stream)
+        self.sink = setup(options, self.stream)
 
     def lines(self) -> list[dict[str, object]]:
         self.sink.flush()
@@ -179,7 +180,7 @@ def test_python_warnings_become_records(capture: Callable[..., Capture]) -> None
 def test_closing_leaves_the_standard_library_as_it_was() -> None:
     root = logging.getLogger()
     before = (root.level, list(root.handlers))
-    log.setup(LogOptions(), io.BytesIO()).close()
+    setup(LogOptions(), io.BytesIO()).close()
     assert (root.level, list(root.handlers)) == before
 
 
@@ -196,13 +197,13 @@ def test_options_that_do_not_exist_are_refused(options: dict[str, str], message:
     root = logging.getLogger()
     before = list(root.handlers)
     with pytest.raises(ValueError, match=message):
-        log.setup(LogOptions(**options), io.BytesIO())  # type: ignore[arg-type]
+        setup(LogOptions(**options), io.BytesIO())  # type: ignore[arg-type]
     assert root.handlers == before
 
 
 def test_the_console_encoder_is_not_coloured_away_from_a_terminal() -> None:
     stream = io.BytesIO()
-    sink = log.setup(LogOptions(encoder="console"), stream)
+    sink = setup(LogOptions(encoder="console"), stream)
     logger.info("hello", n=1)
     sink.close()
     assert b"\tINFO\tepp.test\t" in stream.getvalue()
@@ -219,7 +220,7 @@ def test_headers_are_logged_without_credentials() -> None:
         ("accept", "y"),
         ("long", "z" * 1000),
     ]
-    assert log.redacted(headers) == {
+    assert redacted(headers) == {
         "authorization": "[redacted]",
         "cookie": "[redacted], [redacted]",
         "x-api-key": "[redacted]",
@@ -291,6 +292,7 @@ def test_a_value_that_cannot_be_written_does_not_stop_the_log(
 
 
 def test_an_exit_writes_what_is_queued() -> None:
-    code = "from epp.telemetry import log\nlog.setup(log.LogOptions())\nfor n in range(500): log.get('epp').info('line', n=n)\n"
+    code = "from epp.framework import log\nfrom epp.telemetry.log import *\n"
+    code += "setup(LogOptions())\nfor n in range(500): log.get('epp').info('line', n=n)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
     assert [orjson.loads(line)["n"] for line in done.stderr.splitlines()] == list(range(500))

@@ -26,7 +26,9 @@ def test_objectives(headers: dict[str, str], expected: tuple[float, float]) -> N
     assert read_objectives(FakeHeaders(headers)) == Objectives(*expected)
 
 
+@pytest.mark.usefixtures("debug_log")
 def test_what_is_ignored_is_said_in_the_debug_log(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("DEBUG", "plugins.shared.slo_headers")
     read_objectives(FakeHeaders({"x-slo-ttft-ms": "soon"}))
-    assert caplog.messages == ["latency objective ignored: header x-slo-ttft-ms is no positive number: 'soon'"]
+    [record] = caplog.records
+    assert record.getMessage() == "latency objective ignored, the header is no positive number"
+    assert record.__dict__["fields"] == {"header": "x-slo-ttft-ms", "value": "soon"}

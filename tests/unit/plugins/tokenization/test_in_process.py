@@ -14,6 +14,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
+from epp.framework import log
 from epp.framework.types import Api, ParsedBody
 from epp.process.runtime import TaskRuntime
 from plugins.tokenization import in_process
@@ -204,13 +205,17 @@ async def test_a_model_that_comes_later_is_loaded_then(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runtime, failure = TaskRuntime(), asyncio.Event()
-    warn = in_process.logger.warning
 
-    def warn_and_tell(message: str, **more: Any) -> None:
-        warn(message, **more)
-        failure.set()
+    class Telling:
+        """A log that tells when it warns."""
 
-    monkeypatch.setattr(in_process.logger, "warning", warn_and_tell)
+        info = in_process._logger.info
+
+        def warning(self, message: str, **more: Any) -> None:
+            log.get(in_process.__name__).warning(message, **more)
+            failure.set()
+
+    monkeypatch.setattr(in_process, "_logger", Telling())
     back_end = InProcess(str(tmp_path / "m"), runtime, first_retry_s=0.005)
     with pytest.raises(TokenizationError, match="is being loaded"):
         await back_end.tokenize(completion("hello"))
@@ -223,7 +228,8 @@ async def test_a_model_that_comes_later_is_loaded_then(
     async with asyncio.timeout(10):
         await asyncio.gather(*runtime._tasks)
     assert await back_end.tokenize(completion("hello")) is not None
-    assert {record.getMessage() for record in caplog.records} == {"tokenizer not loaded, prompts are not tokenized"}
+    told = {record.getMessage() for record in caplog.records}
+    assert told == {"tokenizer not loaded, prompts are not tokenized", "tokenizer loaded"}
     await runtime.stop()
 
 
