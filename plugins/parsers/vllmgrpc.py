@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from epp.framework.grpc_wire import WireError, fields, packed_uint32, single_message
+from epp.framework.grpc_wire import WireError, fields, packed_uint32
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Parser, Role
 from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 from epp.framework.types import Api, HeaderView, Json, ParsedBody
+from plugins.parsers.grpc_message import UNREADABLE, read_message
 from plugins.parsers.json_body import bad_request
 
 TYPE = "vllmgrpc-parser"
 SERVICE = "vllm.grpc.engine.VllmEngine"
-UNREADABLE = "invalid or unsupported gRPC payload"
 MODALITY = "image"
 """The protocol does not tell modalities apart. Source: llm-d-router, as below."""
 
@@ -34,7 +34,7 @@ class VllmGrpcParser:
         and nobody waits for their responses. There is no model, and the body is forwarded as it came.
     Shows: Generate as completions, whose prompt is the text or the token ids, with the media as ``features`` of vLLM's own
         tokens-in API; Embed as embeddings.
-    Errors: 400 where the body is not one uncompressed message of the method, or has no input.
+    Errors: 400 where the body is not one message of the method, or has no input; 415 (UNIMPLEMENTED) where it is compressed.
     Source: vllm: vllm/grpc/vllm_engine.proto; llm-d-router:
         pkg/epp/framework/plugins/requesthandling/parsers/vllmgrpc/vllmgrpc.go
     """
@@ -46,13 +46,13 @@ class VllmGrpcParser:
         """Read one body.
 
         Raises:
-            RequestError: BAD_REQUEST.
+            RequestError: BAD_REQUEST, UNSUPPORTED_MEDIA_TYPE.
         """
         method = path.rpartition("/")[2]
         if method not in ("Generate", "Embed"):
             return ParsedBody(Api.RAW, skip_response=True)
         try:
-            message = single_message(body)
+            message = read_message(headers, body)
             return _generate(message) if method == "Generate" else _embed(message)
         except (WireError, UnicodeDecodeError) as error:
             raise bad_request(f"{UNREADABLE}: {error}") from error
