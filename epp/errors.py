@@ -104,6 +104,8 @@ class ErrorCode(StrEnum):
     REQUEST_TIMEOUT = "RequestTimeout"
     PRECONDITION_FAILED = "PreconditionFailed"
     PAYLOAD_TOO_LARGE = "PayloadTooLarge"
+    UNSUPPORTED_MEDIA_TYPE = "UnsupportedMediaType"
+    """A coding of the body that is not read; a gRPC client gets UNIMPLEMENTED, as its specification says of compression."""
     RESOURCE_EXHAUSTED = "ResourceExhausted"
     INTERNAL = "Internal"
     SERVICE_UNAVAILABLE = "ServiceUnavailable"
@@ -129,6 +131,7 @@ _HTTP_STATUS = {
     ErrorCode.REQUEST_TIMEOUT: HTTPStatus.REQUEST_TIMEOUT,
     ErrorCode.PRECONDITION_FAILED: HTTPStatus.PRECONDITION_FAILED,
     ErrorCode.PAYLOAD_TOO_LARGE: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
     ErrorCode.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
     ErrorCode.INTERNAL: HTTPStatus.INTERNAL_SERVER_ERROR,
     ErrorCode.SERVICE_UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
@@ -143,6 +146,7 @@ _GRPC_STATUS = {
     ErrorCode.REQUEST_TIMEOUT: 4,
     ErrorCode.PRECONDITION_FAILED: 9,
     ErrorCode.PAYLOAD_TOO_LARGE: 8,
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: 12,
     ErrorCode.RESOURCE_EXHAUSTED: 8,
     ErrorCode.INTERNAL: 13,
     ErrorCode.SERVICE_UNAVAILABLE: 14,

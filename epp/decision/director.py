@@ -1,9 +1,9 @@
 """What happens to a request, as a list of stages; the handler that every transport calls.
 
-direct reply → parse → rewrite the model name → objective and priority → request-header plugins → body rewriters → candidates →
-admission → screeners → data producers → admitters → schedule → PreRequest → route. The first stage that fails ends the request
-with its error. The list is written once, as a coroutine: all of it runs in one go unless a plugin waits or admission holds the
-request (``progress.py``).
+decode → direct reply → parse → rewrite the model name → objective and priority → request-header plugins → body rewriters →
+candidates → admission → screeners → data producers → admitters → schedule → PreRequest → route. The first stage that fails ends
+the request with its error. The list is written once, as a coroutine: all of it runs in one go unless a plugin waits, a body is
+decoded in a thread, or admission holds the request (``progress.py``).
 
 Source of the order: llm-d-router: pkg/epp/requestcontrol/director.go.
 """
@@ -18,6 +18,7 @@ from typing import Protocol
 
 from epp.decision import direct_reply
 from epp.decision.candidates import CandidateFinder
+from epp.decision.decoding import decoded
 from epp.decision.flight import Flight
 from epp.decision.ledger import Ledger
 from epp.decision.pipeline import Pipeline, PipelineInUse
@@ -32,10 +33,10 @@ from epp.framework.results import SchedulingResult
 from epp.framework.types import Endpoint, InferenceRequest
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.step import Record
+from epp.request.content_coding import CONTENT_ENCODING, codings_of
 from epp.request.edits import BodyEditList, EditList
 from epp.request.headers import FAIRNESS_ID, lookup, prefers_available, request_path
 from epp.request.replies import error_shape, is_grpc, refusal
-from epp.request.rewrite import growth
 from epp.scheduling.cached_prefix import has_cached_prefix
 from epp.seam import BodyState, Chunk, Edits, Metadata, Outcome, Reply, Request, ResponseHead, Route, Stream
 from epp.telemetry.decision_record import AdmissionRecord, DecisionRecord
@@ -64,6 +65,8 @@ class DirectorOptions:
 
     emit_scores: bool = False
     """``--emit-endpoint-scores``."""
+    max_body_bytes: int = 64 * 1024 * 1024
+    """``--max-request-body-bytes``, for what a content coding unfolds to; 0 = no limit."""
 
 
 class Director:
@@ -165,7 +168,10 @@ class Director:
 
     async def _decide(self, pipeline: Pipeline, flight: Flight, request: Request) -> Route | Reply:
         hooks, slots, progress, record = pipeline.hooks, pipeline.hooks.hooks, flight.progress, flight.record
-        if slots.responders and (hook := direct_reply.responder(hooks, flight.path, request)):
+        hook = direct_reply.responder(hooks, flight.path, request) if slots.responders else None
+        if request.headers.get(CONTENT_ENCODING) and (hook is not None or pipeline.parsers.reads(flight.path)):
+            request = await self._decoded(flight, request)
+        if hook is not None:
             reply = await direct_reply.respond(hooks, hook, flight, request)
             if reply is not None:
                 return reply
@@ -194,6 +200,16 @@ class Director:
 
     # ── stages ──
 
+    async def _decoded(self, flight: Flight, request: Request) -> Request:
+        """The request without its content coding, if it has one; gRPC has a way of its own for that."""
+        if request.body_state is not BodyState.COMPLETE or is_grpc(request.headers):
+            return request
+        codings = codings_of(request.headers)
+        if not codings:
+            return request
+        flight.decoded = await decoded(request, codings, self._options.max_body_bytes, flight.progress)
+        return flight.decoded
+
     def _show_headers(self, pipeline: Pipeline, inference: InferenceRequest, edits: EditList, record: Record) -> None:
         pipeline.hooks.request_header(inference, edits, record)
         if inference.fairness_id == DEFAULT_FLOW and not lookup(inference.headers, *FAIRNESS_ID):
@@ -209,7 +225,7 @@ class Director:
         await pipeline.hooks.rewrite(inference, edits, flight.progress, flight.record)
         flight.splices = edits.splices(inference.target_model if flight.splices else None)
         inference.body = replace(body, document=edits.document)
-        inference.size_bytes = len(request.body) + growth(flight.splices)
+        inference.size_bytes = flight.forwarded_bytes(request)
 
     async def _admit(self, pipeline: Pipeline, flight: Flight, request: Request, candidates: Candidates) -> Candidates:
         """The candidates, those of now if the request was held."""

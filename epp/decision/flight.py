@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 
+from epp.decision.decoding import DecodedRequest
 from epp.decision.ledger import Ledger
 from epp.decision.pipeline import PipelineInUse
 from epp.decision.progress import Progress
 from epp.framework.results import SchedulingResult
 from epp.framework.types import Endpoint, InferenceRequest
 from epp.hooks.runner import HookRunner
-from epp.request.rewrite import Splices
-from epp.seam import Headers
+from epp.request.rewrite import Splices, growth
+from epp.seam import Headers, Request
 from epp.telemetry.decision_record import DecisionRecord
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestLabels
@@ -22,6 +23,7 @@ class Flight:
 
     __slots__ = (
         "adds_request_id",
+        "decoded",
         "error_counted",
         "headers",
         "hooks",
@@ -65,7 +67,9 @@ class Flight:
         self.tail: asyncio.Task[None] | None = None
         """The last coroutine hook."""
         self.splices: Splices = ()
-        """Changes of the body, with which it is forwarded."""
+        """Changes of the body, with which it is forwarded; of the decoded body if it came with a content coding."""
+        self.decoded: DecodedRequest | None = None
+        """What was decided about if the body came with a content coding; until the request is routed."""
         self.adds_request_id = False
         self.error_counted = False
 
@@ -81,6 +85,16 @@ class Flight:
         """The request that plugins see; only after it was parsed."""
         assert self.request is not None
         return self.request
+
+    def forwarded_bytes(self, request: Request) -> int:
+        """Length of the body as it goes on.
+
+        Args:
+            request: as it was decided about.
+        """
+        if self.decoded is not None and not self.splices:
+            return self.decoded.received_bytes
+        return len(request.body) + growth(self.splices)
 
     def make_labels(self) -> RequestLabels:
         """What the request is counted under."""

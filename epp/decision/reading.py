@@ -12,7 +12,7 @@ from epp.framework.data import RequestData
 from epp.framework.types import InferenceRequest, ParsedBody
 from epp.request.headers import FAIRNESS_ID, MODEL_REWRITE, OBJECTIVE, REQUEST_ID, lookup
 from epp.request.parse import read_body
-from epp.request.rewrite import growth, model_splices
+from epp.request.rewrite import model_splices
 from epp.seam import Request
 from epp.telemetry.metrics import Metrics, RewriteLabels
 
@@ -61,10 +61,8 @@ class RequestReader:
         body = read_body(pipeline.parsers, flight.path, request)
         headers = request.headers
         target = self._target_model(flight, body, request)
-        size = len(request.body)
         if body.rewritable and target != body.model:
             flight.splices = model_splices(request.body, target)
-            size += growth(flight.splices)
         objective = lookup(headers, *OBJECTIVE)
         request_id = headers.get(REQUEST_ID)
         flight.adds_request_id = not request_id
@@ -77,7 +75,7 @@ class RequestReader:
             target_model=target,
             priority=self._objects.priority(objective) if objective else 0,
             fairness_id=lookup(headers, *FAIRNESS_ID) or DEFAULT_FLOW,
-            size_bytes=size,
+            size_bytes=flight.forwarded_bytes(request),
             received_s=request.at_s,
             data=RequestData(),
         )

@@ -12,6 +12,7 @@ from epp.errors import RequestError
 from epp.framework import log
 from epp.framework.results import SchedulingResult
 from epp.framework.types import Endpoint
+from epp.request.content_coding import CONTENT_ENCODING
 from epp.request.edits import EditList
 from epp.request.headers import DESTINATION, DESTINATION_SCORES, LB_NAMESPACE, REQUEST_ID
 from epp.seam import Edits, Pairs, Plan, Rename, Request, Route
@@ -76,7 +77,11 @@ class Router:
         metadata: Mapping[str, Mapping[str, object]] = {LB_NAMESPACE: values}
         if edits.metadata is not None:
             metadata = {**edits.metadata, LB_NAMESPACE: {**edits.metadata.get(LB_NAMESPACE, {}), **values}}
-        return Route(edits.freeze(first), metadata, self._plan(flight), flight.splices)
+        decoded, flight.decoded = flight.decoded, None
+        headers, splices = edits.freeze(first), flight.splices
+        if decoded is not None and splices:
+            headers, splices = headers._replace(remove=headers.remove | {CONTENT_ENCODING}), decoded.replacing(splices)
+        return Route(headers, metadata, self._plan(flight), splices)
 
     def _list(self, targets: Sequence[Endpoint]) -> str:
         """Several endpoints, best first; said once, because not every data plane can take a list."""

@@ -215,7 +215,7 @@ class Pool:
             self._metrics,
             ResponseObserver(self.store, self.ledger, self._metrics, on_defect),
             LoggedDecisions(),
-            DirectorOptions(emit_scores=settings.emit_scores),
+            DirectorOptions(settings.emit_scores, settings.max_body_bytes),
             ledger=self.ledger,
             choose=seeds.choice,
             spawn=self._spawn,

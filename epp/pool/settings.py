@@ -26,4 +26,6 @@ class PoolSettings:
     refresh_interval_s: float = 0.05
     """Of data sources without an interval of their own."""
     emit_scores: bool = False
+    max_body_bytes: int = 64 * 1024 * 1024
+    """``--max-request-body-bytes``; 0 = no limit."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)

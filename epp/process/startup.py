@@ -96,6 +96,7 @@ def pool_settings(options: Options) -> PoolSettings:
         staleness_threshold_s=options.metrics_staleness_threshold_s,
         refresh_interval_s=options.refresh_metrics_interval_s,
         emit_scores=options.emit_endpoint_scores,
+        max_body_bytes=options.max_request_body_bytes,
         metrics_flags=metrics_flags(options),
     )
 

@@ -74,6 +74,14 @@ class ParserTable:
             self._known[path] = parser
         return parser
 
+    def reads(self, path: str) -> bool:
+        """Bodies of ``path`` (without query) are read; those of paths that nobody claims are forwarded as they are.
+
+        Raises:
+            RequestError: as ``resolve``.
+        """
+        return bool(self.resolve(path.rstrip("/") or "/").plugin.paths)
+
 
 def read_body(parsers: ParserTable, path: str, request: Request) -> ParsedBody:
     """What a request asks for.

@@ -22,6 +22,7 @@ _OPENAI_TYPE = {
     ErrorCode.REQUEST_TIMEOUT: "timeout_error",
     ErrorCode.PRECONDITION_FAILED: "invalid_request_error",
     ErrorCode.PAYLOAD_TOO_LARGE: "invalid_request_error",
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: "invalid_request_error",
     ErrorCode.RESOURCE_EXHAUSTED: "rate_limit_error",
     ErrorCode.SERVICE_UNAVAILABLE: "service_unavailable_error",
 }
@@ -33,6 +34,7 @@ _ANTHROPIC_TYPE = {
     ErrorCode.REQUEST_TIMEOUT: "timeout_error",
     ErrorCode.PRECONDITION_FAILED: "invalid_request_error",
     ErrorCode.PAYLOAD_TOO_LARGE: "request_too_large",
+    ErrorCode.UNSUPPORTED_MEDIA_TYPE: "invalid_request_error",
     ErrorCode.RESOURCE_EXHAUSTED: "rate_limit_error",
     ErrorCode.SERVICE_UNAVAILABLE: "overloaded_error",
 }

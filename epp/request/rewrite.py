@@ -88,6 +88,17 @@ def member_splices(body: bytes | memoryview, changes: Mapping[str, bytes | None]
     return tuple(sorted(splices, key=lambda splice: splice[:2]))
 
 
+def spliced(body: bytes | memoryview, splices: Splices) -> bytes:
+    """The body with its spans replaced."""
+    view = memoryview(body)
+    pieces: list[bytes | memoryview] = []
+    done = 0
+    for start, end, new in splices:
+        pieces += (view[done:start], new)
+        done = end
+    return b"".join((*pieces, view[done:]))
+
+
 def growth(splices: Splices) -> int:
     """How many bytes longer a body gets; negative if it gets shorter."""
     return sum(len(new) - (end - start) for start, end, new in splices)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from epp.errors import RequestError
-from epp.framework.grpc_frames import FrameError, single_message
+from epp.framework.grpc_frames import FrameError
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Parser, Role
 from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 from epp.framework.types import ErrorShape, HeaderView, ParsedBody
+from plugins.parsers.grpc_message import UNREADABLE, read_message
 from plugins.parsers.json_body import bad_request
 from plugins.parsers.openai import OpenAIParser
 
 TYPE = "vertexai-parser"
-UNREADABLE = "invalid or unsupported gRPC payload"
 SERVICES = ("google.cloud.aiplatform.v1.PredictionService", "google.cloud.aiplatform.v1beta1.PredictionService")
 METHODS = {
     "ChatCompletions": "/v1/chat/completions",
@@ -32,7 +32,8 @@ class VertexAIParser:
     Claims: ChatCompletions, RawPredict and StreamRawPredict of the versions v1 and v1beta1.
     Shows: ChatCompletions as chat completions, the others as responses, as ``openai-parser`` reads them. The body is forwarded
         as it came: a model name is read and never replaced.
-    Errors: 400 where the body is not one uncompressed message with an HttpBody, or its JSON is refused.
+    Errors: 400 where the body is not one message with an HttpBody, or its JSON is refused; 415 (UNIMPLEMENTED) where it is
+        compressed.
     Source: googleapis: google/cloud/aiplatform/v1beta1/prediction_service.proto; llm-d-router:
         pkg/epp/framework/plugins/requesthandling/parsers/vertexai/vertexai.go
     """
@@ -53,11 +54,11 @@ class VertexAIParser:
         """Read one body.
 
         Raises:
-            RequestError: BAD_REQUEST.
+            RequestError: BAD_REQUEST, UNSUPPORTED_MEDIA_TYPE.
         """
         method = path.rpartition("/")[2]
         try:
-            message = self._request.FromString(bytes(single_message(body)))
+            message = self._request.FromString(bytes(read_message(headers, body)))
         except FrameError as error:
             raise bad_request(f"{UNREADABLE}: {error}") from error
         except self._malformed as error:

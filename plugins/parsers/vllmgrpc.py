@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from epp.framework.grpc_frames import FrameError, single_message
+from epp.framework.grpc_frames import FrameError
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Parser, Role
 from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 from epp.framework.types import Api, HeaderView, Json, ParsedBody
+from plugins.parsers.grpc_message import UNREADABLE, read_message
 from plugins.parsers.json_body import bad_request
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
 
 TYPE = "vllmgrpc-parser"
 SERVICE = "vllm.grpc.engine.VllmEngine"
-UNREADABLE = "invalid or unsupported gRPC payload"
 MODALITY = "image"
 """The protocol does not tell modalities apart. Source: llm-d-router, as below."""
 
@@ -31,7 +31,7 @@ class VllmGrpcParser:
         and nobody waits for their responses. There is no model, and the body is forwarded as it came.
     Shows: Generate as completions, whose prompt is the text or the token ids, with the media as ``features`` of vLLM's own
         tokens-in API; Embed as embeddings.
-    Errors: 400 where the body is not one uncompressed message of the method, or has no input.
+    Errors: 400 where the body is not one message of the method, or has no input; 415 (UNIMPLEMENTED) where it is compressed.
     Source: vllm: vllm/grpc/vllm_engine.proto; llm-d-router:
         pkg/epp/framework/plugins/requesthandling/parsers/vllmgrpc/vllmgrpc.go
     """
@@ -51,13 +51,13 @@ class VllmGrpcParser:
         """Read one body.
 
         Raises:
-            RequestError: BAD_REQUEST.
+            RequestError: BAD_REQUEST, UNSUPPORTED_MEDIA_TYPE.
         """
         method = path.rpartition("/")[2]
         if method not in ("Generate", "Embed"):
             return ParsedBody(Api.RAW, skip_response=True)
         try:
-            message = bytes(single_message(body))
+            message = bytes(read_message(headers, body))
             if method == "Generate":
                 return _generate(self._messages.GenerateRequest.FromString(message))
             return _embed(self._messages.EmbedRequest.FromString(message))

@@ -348,7 +348,7 @@ class Picker:
             self.metrics,
             ResponseObserver(self.store, ledger, self.metrics, lambda place, error: self.defects.append((place, error))),
             LoggedDecisions(),
-            DirectorOptions(emit_scores=emit_scores),
+            DirectorOptions(emit_scores, self.settings.max_body_bytes),
             ledger=ledger,
             choose=self._seeds.choice,
             spawn=self.runtime.spawn,

@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from epp.framework.testing import make_plugin
+from epp.errors import RequestError
+from epp.framework.testing import FakeHeaders, make_plugin
 from epp.framework.types import Api, ErrorShape, ParsedBody
 from plugins.parsers import vertexai
 from tests.unit.parsers.reading import parse, refused
@@ -51,9 +52,6 @@ def test_a_message_in_two_parts() -> None:
     [
         pytest.param("ChatCompletions", b"", "invalid or unsupported gRPC payload: the frame is cut off", id="empty"),
         pytest.param(
-            "RawPredict", frame(b"", flag=1), "invalid or unsupported gRPC payload: the message is compressed", id="compressed"
-        ),
-        pytest.param(
             "RawPredict",
             frame(b"\x12\x05"),
             "invalid or unsupported gRPC payload: the message is no RawPredictRequest",
@@ -83,3 +81,10 @@ def test_no_json() -> None:
     assert refused(parser, f"{BETA}/ChatCompletions", body).startswith(
         "parsing ChatCompletionsRequest: error unmarshaling request bodyMap"
     )
+
+
+def test_a_compressed_message_is_unimplemented() -> None:
+    with pytest.raises(RequestError) as caught:
+        parser.parse(f"{BETA}/RawPredict", FakeHeaders({"grpc-encoding": "gzip"}), memoryview(frame(b"", flag=1)))
+    assert caught.value.code.grpc_status == 12
+    assert "the message is compressed (grpc-encoding: gzip)" in caught.value.message

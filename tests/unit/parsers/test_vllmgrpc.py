@@ -112,7 +112,6 @@ def test_other_methods_are_forwarded_unread(method: str) -> None:
         pytest.param("Generate", frame(ID), "not supported request inputType", id="Generate without input"),
         pytest.param("Embed", frame(ID), "missing tokenized input in EmbedRequest", id="Embed without input"),
         pytest.param("Generate", b"", f"{UNREADABLE}the frame is cut off", id="empty"),
-        pytest.param("Generate", frame(TEXT, flag=1), f"{UNREADABLE}the message is compressed", id="compressed"),
         pytest.param("Embed", frame(TEXT)[:-1], f"{UNREADABLE}the frame announces 7 bytes and has 6", id="cut off"),
         pytest.param("Generate", frame(TEXT[:-1]), f"{UNREADABLE}the message is no GenerateRequest", id="no message"),
         pytest.param(
@@ -126,6 +125,20 @@ def test_other_methods_are_forwarded_unread(method: str) -> None:
 )
 def test_refused(method: str, body: bytes, message: str) -> None:
     assert refused(parser, f"{SERVICE}/{method}", body) == message
+
+
+@pytest.mark.parametrize("coding", ["gzip", None])
+@pytest.mark.parametrize("method", ["Generate", "Embed"])
+def test_a_compressed_message_is_unimplemented(method: str, coding: str | None) -> None:
+    headers = FakeHeaders({} if coding is None else {"grpc-encoding": coding})
+    with pytest.raises(RequestError) as caught:
+        parser.parse(f"{SERVICE}/{method}", headers, memoryview(frame(TEXT, flag=1)))
+    assert caught.value.code.grpc_status == 12
+    assert caught.value.message == (
+        f"{UNREADABLE}the message is compressed (grpc-encoding: {coding or 'not given'}); "
+        "send it as it is, with grpc-encoding identity"
+    )
+    assert caught.value.headers == (("grpc-accept-encoding", "identity"),)
 
 
 def test_text_that_is_not_utf8() -> None:
