@@ -13,6 +13,7 @@ from epp.extproc.answers import (
     routed_body,
 )
 from epp.extproc.body import NO_BODY, Body, Budget, Frame
+from epp.extproc.media import is_encoded
 from epp.extproc.messages import Effect, Mode, RequestBody, RequestHeaders, WireHeaders
 from epp.extproc.readers import REQUEST_READERS, Reader
 from epp.extproc.response import NO_METADATA, Head
@@ -47,6 +48,7 @@ class RequestSide:
     __slots__ = (
         "_body",
         "_ends",
+        "_fed",
         "_frames",
         "_headers",
         "_owed",
@@ -72,10 +74,14 @@ class RequestSide:
         self._ends = True
         self._owed = 0
         self._readers: tuple[Reader, ...] = ()
+        self._fed: tuple[Reader, ...] = ()
+        """None of them, if the body is compressed."""
         names = rules.settings.request_readers
         if names:
             head = Head(message.headers, message.metadata, now)
             self._readers = tuple([REQUEST_READERS[name](head) for name in names])
+            if not is_encoded(head):
+                self._fed = self._readers
         self.note(message.metadata)
 
     def note(self, metadata: Metadata | None) -> None:
@@ -99,7 +105,7 @@ class RequestSide:
         broken = self._body.add(message.data)
         if broken is not None:
             return broken
-        for reader in self._readers:
+        for reader in self._fed:
             reader.feed(message.data)
         if self._frames is not None:
             stop = start + len(message.data)

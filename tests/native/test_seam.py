@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+from epp_native import cipher_suites
 from grpc import aio
 
 from epp.errors import UsageError
@@ -29,6 +30,7 @@ from epp.extproc.messages import (
 from epp.seam import Chunk, Observe, Outcome, Plan, Port, Request, Settings, Stream, TlsVersion
 from epp.transport.native import HANDOVER_BOUNDS_S, MAX_EVENTS, NativeTransport
 from epp.transport.tls import self_signed
+from epp.transport.tls_settings import CIPHER_SUITES
 from tests.extproc.transcripts import FULL_DUPLEX, SETTINGS, PlainHeaders, Recorder, Script, routed
 from tests.extproc.wire import LIMIT_S, METHOD, Client, Dispatcher, from_wire, loopback, to_wire
 
@@ -377,6 +379,10 @@ async def test_tls_that_cannot_be_used_changes_nothing(change: dict[str, Any], w
         writer.transport.abort()
     finally:
         await transport.stop(0)
+
+
+def test_every_suite_that_is_offered_can_be_asked_for() -> None:
+    assert set(cipher_suites()) <= set(CIPHER_SUITES.values())
 
 
 async def test_a_message_above_the_memory_for_all_bodies_is_not_collected() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from envoy.service.ext_proc.v3 import external_processor_pb2 as pb
 
@@ -18,19 +20,45 @@ from epp.extproc.messages import (
     RequestHeaders,
     StreamedBody,
     TrailersAnswer,
+    WireHeaders,
 )
 from epp.seam import Reply, Settings
 from epp.transport import grpc_codec
 from tests.extproc.wire import from_wire
+from tests.transport.transports import HAS_NATIVE
 
 
-def _headers(*entries: dict[str, object]) -> RequestHeaders:
-    message = pb.ProcessingRequest()
-    message.request_headers.SetInParent()
-    for entry in entries:
-        message.request_headers.headers.headers.add(**entry)
-    decoded = grpc_codec.incoming(grpc_codec.parse(message.SerializeToString()))
+def _python(data: bytes) -> WireHeaders:
+    decoded = grpc_codec.incoming(grpc_codec.parse(data))
     assert isinstance(decoded, RequestHeaders)
+    return decoded.headers
+
+
+CODECS: dict[str, Callable[[bytes], WireHeaders]] = {"grpcio": _python}
+
+if HAS_NATIVE:
+    from epp_native import Machine
+
+    def _native(data: bytes) -> WireHeaders:
+        [(kind, request)] = Machine(Settings()).feed(data, 0.0)
+        assert kind == "request"
+        headers: WireHeaders = request.headers  # type: ignore[attr-defined]
+        return headers
+
+    CODECS["native"] = _native
+
+
+@pytest.fixture(params=CODECS)
+def decode(request: pytest.FixtureRequest) -> Callable[..., WireHeaders]:
+    """Gives the request headers with these entries as a codec shows them."""
+
+    def decoded(*entries: dict[str, object]) -> WireHeaders:
+        message = pb.ProcessingRequest()
+        message.request_headers.end_of_stream = True
+        for entry in entries:
+            message.request_headers.headers.headers.add(**entry)
+        return CODECS[request.param](message.SerializeToString())
+
     return decoded
 
 
@@ -48,18 +76,18 @@ def _headers(*entries: dict[str, object]) -> RequestHeaders:
         pytest.param([], None, id="absent"),
     ],
 )
-def test_header_values(entries: list[dict[str, object]], value: str | None) -> None:
-    assert _headers(*entries).headers.get("x") == value
+def test_header_values(decode: Callable[..., WireHeaders], entries: list[dict[str, object]], value: str | None) -> None:
+    assert decode(*entries).get("x") == value
 
 
-def test_headers_keep_order_and_duplicates() -> None:
-    headers = _headers({"key": "B", "value": "1"}, {"key": "a", "value": "2"}, {"key": "b", "value": "3"}).headers
+def test_headers_keep_order_and_duplicates(decode: Callable[..., WireHeaders]) -> None:
+    headers = decode({"key": "B", "value": "1"}, {"key": "a", "value": "2"}, {"key": "b", "value": "3"})
     assert list(headers.items()) == [("b", "1"), ("a", "2"), ("b", "3")]
     assert set(headers.names()) == {"a", "b"}
 
 
-def test_odd_bytes_survive_the_way_back() -> None:
-    value = _headers({"key": "x", "raw_value": b"\xff\xe4"}).headers.get("x")
+def test_odd_bytes_survive_the_way_back(decode: Callable[..., WireHeaders]) -> None:
+    value = decode({"key": "x", "raw_value": b"\xff\xe4"}).get("x")
     assert value is not None
     data = grpc_codec.Encoder(Rules(Settings())).encode(HeadersAnswer(False, (("x", value),)))
     message = pb.ProcessingResponse.FromString(data)

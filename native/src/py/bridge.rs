@@ -17,6 +17,7 @@ use super::saying::{Gathered, Saying};
 use super::stream::{Stream, make_reader};
 use super::types::Types;
 use super::views::{Outcome, Request, ResponseHead, results};
+use crate::bodies::media::is_encoded;
 use crate::machine::effects::{Chunk, Head, Shown};
 use crate::net::clock::Clock;
 use crate::net::connection::ServedPort;
@@ -310,7 +311,7 @@ pub fn request_results<'py>(py: Python<'py>, shown: &Shown) -> PyResult<Bound<'p
     results(py, &shown.read, |_, name| {
         let head = Arc::new(Head { headers: shown.headers.clone(), context: shown.context.clone(), at_s: shown.at_s });
         let reader = make_reader(py, &Types::get(py)?.request_readers, name, Some(&head))?;
-        if shown.state == BodyState::Complete {
+        if shown.state == BodyState::Complete && !is_encoded(&shown.headers) {
             reader.bind(py).call_method1("feed", (PyBytes::new(py, &shown.body),))?;
         }
         reader.bind(py).call_method0("result")

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epp.extproc.readers import Usage
 from epp.extproc.sse import SseScanner
-from tests.unit.extproc.heads import cut, every_cut, places
+from tests.unit.extproc.heads import SSE, cut, every_cut, head, places
+from tests.unit.extproc.twins import make_reader
 
 DULL = b'"usage":null'
 
@@ -107,6 +109,18 @@ bodies = st.lists(st.sampled_from(PIECES), max_size=20).map(b"".join)
 @given(bodies, places)
 def test_equals_the_naive_reading(body: bytes, where: list[int]) -> None:
     assert scan(cut(body, where)) == naive(body)
+
+
+@given(bodies, places)
+def test_both_scanners_see_the_same_events(body: bytes, where: list[int]) -> None:
+    """The native one is within the usage reader, which is compared with its twin after each piece."""
+    reader = make_reader("openai-usage", head(SSE))
+    for chunk in cut(body, where):
+        reader.feed(chunk)
+        reader.result()
+    usage = reader.result()
+    assert isinstance(usage, Usage)
+    assert usage.events == naive(body)[0]
 
 
 @given(bodies, places)
