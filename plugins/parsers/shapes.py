@@ -103,14 +103,6 @@ INTEGER = Shape("a whole number", {int: None, float: _whole_number, str: _digits
 """An integer, or what engines read as one. Source: as for ``FLAG``."""
 
 
-def as_flag(value: object) -> bool | None:
-    """The boolean that a value of the shape ``FLAG`` stands for; None for anything else."""
-    if isinstance(value, str):
-        value = value.lower()
-        return None if value not in _FLAG_WORDS else value in ("true", "1", "yes", "on", "t", "y")
-    return bool(value) if isinstance(value, (bool, int, float)) and value in (0, 1) else None
-
-
 def _token_ids(values: list[object]) -> str:
     if not values:
         return " must not be empty"
