@@ -219,7 +219,8 @@ class Director:
         """Let plugins change the body; what comes later sees the changed one."""
         inference = flight.inference
         body = inference.body
-        if request.body_state is not BodyState.COMPLETE or not body.rewritable or not pipeline.hooks.rewrites(inference):
+        is_json = request.body_state is BodyState.COMPLETE and body.rewritable and body.model_span is None
+        if not is_json or not pipeline.hooks.rewrites(inference):
             return
         edits = BodyEditList(request.body, body.document)
         await pipeline.hooks.rewrite(inference, edits, flight.progress, flight.record)

@@ -12,7 +12,7 @@ from epp.framework.data import RequestData
 from epp.framework.types import InferenceRequest, ParsedBody
 from epp.request.headers import FAIRNESS_ID, MODEL_REWRITE, OBJECTIVE, REQUEST_ID, lookup
 from epp.request.parse import read_body
-from epp.request.rewrite import model_splices
+from epp.request.rewrite import Splices, model_splices
 from epp.seam import Request
 from epp.telemetry.metrics import Metrics, RewriteLabels
 
@@ -62,7 +62,7 @@ class RequestReader:
         headers = request.headers
         target = self._target_model(flight, body, request)
         if body.rewritable and target != body.model:
-            flight.splices = model_splices(request.body, target)
+            flight.splices = _naming(target, body, request)
         objective = lookup(headers, *OBJECTIVE)
         request_id = headers.get(REQUEST_ID)
         flight.adds_request_id = not request_id
@@ -98,3 +98,10 @@ class RequestReader:
         if not target:
             raise RequestError(ErrorCode.BAD_REQUEST, "model not found in request body")
         return target
+
+
+def _naming(target: str, body: ParsedBody, request: Request) -> Splices:
+    """The change of the body that makes ``target`` its model."""
+    if body.model_span is None:
+        return model_splices(request.body, target)
+    return ((*body.model_span, target.encode("utf-8", "surrogateescape")),)

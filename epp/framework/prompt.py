@@ -27,9 +27,9 @@ def text_bytes(body: ParsedBody) -> int:
 
 
 def token_estimate(body: ParsedBody) -> int:
-    """Tokens of the prompt: the number of token ids where the client sent those, else a quarter of the text's bytes."""
-    ids = _token_ids(body)
-    return len(ids) if ids is not None else text_bytes(body) // BYTES_PER_TOKEN
+    """Tokens of the prompts: the number of token ids where the client sent those, else a quarter of the text's bytes."""
+    count = sum([_token_count(value) for value in _prompt_values(body)])
+    return count or text_bytes(body) // BYTES_PER_TOKEN
 
 
 def prompt_tokens(request: InferenceRequest) -> int:
@@ -43,20 +43,33 @@ def _tokenized(data: RequestData) -> int:
     return prompt.count if prompt is not None else 0
 
 
-def _token_ids(body: ParsedBody) -> list[Json] | None:
-    """The client's own token ids: a list of numbers, or a list of such lists as one."""
+def _prompt_values(body: ParsedBody) -> list[Json]:
+    """Members that may hold token ids instead of text."""
+    document = body.document
     match body.api:
         case Api.COMPLETIONS:
-            prompt = body.document.get("prompt")
+            return [document.get("prompt")]
         case Api.EMBEDDINGS:
-            prompt = body.document.get("input")
+            return [document.get("input")]
         case Api.GENERATE:
-            prompt = body.document.get("token_ids", body.document.get("input_ids"))
+            return [document.get("token_ids", document.get("input_ids"))]
+        case Api.POOLING | Api.TOKENIZE:
+            return [document.get(name) for name in _POOLED]
         case _:
-            return None
-    if not isinstance(prompt, list) or not prompt:
-        return None
-    return prompt if isinstance(prompt[0], (int, float)) else None
+            return []
+
+
+def _token_count(value: Json) -> int:
+    """Of a list of token ids, or of a list of such lists; 0 for anything else."""
+    if not isinstance(value, list) or not value:
+        return 0
+    if isinstance(value[0], list):
+        return sum([_token_count(item) for item in value])
+    return len(value) if isinstance(value[0], (int, float)) else 0
+
+
+_POOLED = ("query", "queries", "documents", "items", "text_1", "text_2", "data_1", "data_2", "input", "prompt", "tokens")
+"""Where requests of pooling and tokenizing have their texts. Source: vllm: vllm/entrypoints/pooling/scoring/protocol.py."""
 
 
 def _texts(body: ParsedBody) -> Iterator[str]:
@@ -66,6 +79,7 @@ def _texts(body: ParsedBody) -> Iterator[str]:
             yield from _prompt(document.get("prompt"))
         case Api.EMBEDDINGS:
             yield from _prompt(document.get("input"))
+            yield from _messages(document.get("messages"))
         case Api.CHAT:
             yield from _messages(document.get("messages"))
         case Api.MESSAGES:
@@ -77,16 +91,40 @@ def _texts(body: ParsedBody) -> Iterator[str]:
             yield from _content(items) if isinstance(items, str) else _messages(items)
         case Api.CONVERSATIONS:
             yield from _messages(document.get("items"))
-        case Api.GENERATE | Api.RAW:
+        case Api.GENERATE:
+            yield from _prompt(document.get("text"))
+        case Api.POOLING | Api.TOKENIZE:
+            for name in _POOLED:
+                yield from _pooled(document.get(name))
+            yield from _messages(document.get("messages"))
+        case Api.AUDIO:
+            yield from _prompt(document.get("input"))
+            yield from _prompt(document.get("prompt"))
+        case Api.RAW:
             return
 
 
 def _prompt(prompt: Json) -> Iterator[str]:
-    """A string, or several joined by a blank."""
+    """A string, several joined by a blank, or objects with a text; nothing for token ids."""
     if isinstance(prompt, str):
         yield prompt
     elif isinstance(prompt, list) and all(isinstance(text, str) for text in prompt):
         yield " ".join(prompt)
+    elif isinstance(prompt, list) and isinstance(prompt[0], dict):
+        yield from _content(prompt)
+
+
+def _pooled(value: Json) -> Iterator[str]:
+    """A string, an object with a text or content, a list of parts, or several of them; nothing for token ids."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, (int, float)):
+            return
+        if isinstance(item, list):
+            yield from _content(item if item and isinstance(item[0], dict) else None)
+            continue
+        yield from _content([item])
+        if isinstance(item, dict):
+            yield from _content(item.get("content"))
 
 
 def _messages(messages: Json) -> Iterator[str]:
@@ -96,12 +134,12 @@ def _messages(messages: Json) -> Iterator[str]:
 
 
 def _content(content: Json) -> Iterator[str]:
-    """A string, or the text blocks of a list."""
+    """A string, or the texts of a list: strings and text blocks."""
     if isinstance(content, str):
         yield content
         return
     for block in content if isinstance(content, list) else ():
-        text = block.get("text") if isinstance(block, dict) else None
+        text = block.get("text") if isinstance(block, dict) else block
         if isinstance(text, str):
             yield text
             yield " "

@@ -143,6 +143,12 @@ class Api(StrEnum):
     MESSAGES = "messages"
     """Anthropic messages."""
     GENERATE = "generate"
+    POOLING = "pooling"
+    """Texts in, no text out: rerank, score, pooling, classify."""
+    TOKENIZE = "tokenize"
+    """Tokenize and detokenize."""
+    AUDIO = "audio"
+    """Speech, transcriptions, translations."""
     RAW = "raw"
     """Not parsed: passthrough, count_tokens, bodies that cannot be seen."""
 
@@ -170,6 +176,8 @@ class ParsedBody:
     """Upper bound of output tokens that the client set; None = unknown."""
     rewritable: bool = False
     """The model name can be replaced in the body."""
+    model_span: tuple[int, int] | None = None
+    """Start and end of the model name in a body that is no JSON, in bytes; None = the body is JSON."""
     usage_reader: str = ""
     """Name of the response reader that finds token counts; "" = none."""
     document_reader: str = ""

@@ -38,7 +38,10 @@ _ANTHROPIC_TYPE = {
     ErrorCode.RESOURCE_EXHAUSTED: "rate_limit_error",
     ErrorCode.SERVICE_UNAVAILABLE: "overloaded_error",
 }
-_OPENAI_PATH = re.compile(r"/v1/|(?:^|/)(?:completions(?:/render)?|embeddings|responses|conversations|images/generations)$")
+_OPENAI_PATH = re.compile(
+    r"/v1/|(?:^|/)(?:completions(?:/render)?|embeddings|responses|conversations|images/(?:generations|edits|variations)"
+    r"|rerank|score|pooling|classify|tokenize|detokenize|audio/(?:speech|transcriptions|translations))$"
+)
 _ANTHROPIC_PATH = re.compile(r"(?:^|/)messages(?:/count_tokens)?$")
 _WORD_START = re.compile(r"(?<!^)(?=[A-Z])")
 _SURROGATE = re.compile("[\ud800-\udfff]")

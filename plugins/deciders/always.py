@@ -15,6 +15,8 @@ from epp.framework.types import Api, Endpoint, InferenceRequest, Json
 _CHAT_MEDIA = frozenset({"image_url", "audio_url", "video_url", "input_audio"})
 _RESPONSES_MEDIA = frozenset({"input_image", "input_file"})
 _MESSAGES_MEDIA = frozenset({"image"})
+_GENERATE_MEDIA = ("image_data", "video_data", "audio_data")
+"""Of SGLang's generate API."""
 
 
 class AlwaysDisaggPdDecider:
@@ -35,7 +37,7 @@ class AlwaysDisaggMultimodalDecider:
     Parameters: none.
     Reads: media of TokenizedPrompt, or content blocks of the body: ``image_url``, ``audio_url``, ``video_url`` and
         ``input_audio`` of chats, ``input_image`` and ``input_file`` of responses, ``image`` of Anthropic messages, features of
-        tokens-in requests.
+        tokens-in requests, ``image_data``, ``video_data`` and ``audio_data`` of SGLang's.
     Missing data: what is not read, such as a body of an unknown API, carries none.
     Source: llm-d-router: pkg/epp/framework/plugins/scheduling/profilehandler/disagg/always_disagg_mm_decider.go
     """
@@ -61,7 +63,7 @@ def _carries_media(api: Api, document: Mapping[str, Json]) -> bool:
         case Api.MESSAGES:
             return _in_messages(document.get("messages"), _MESSAGES_MEDIA)
         case Api.GENERATE | Api.COMPLETIONS:
-            return _has_features(document.get("features"))
+            return _has_features(document.get("features")) or any(document.get(name) for name in _GENERATE_MEDIA)
         case _:
             return False
 
@@ -81,8 +83,13 @@ def _in_messages(messages: Json, media: frozenset[str]) -> bool:
 def _in_blocks(blocks: Json, media: frozenset[str]) -> bool:
     if not isinstance(blocks, list):
         return False
-    kinds = (block.get("type") for block in blocks if isinstance(block, dict))
-    return any(isinstance(kind, str) and kind in media for kind in kinds)
+    return any(_is_media(block, media) for block in blocks if isinstance(block, dict))
+
+
+def _is_media(block: Mapping[str, Json], media: frozenset[str]) -> bool:
+    """By its type, or where it has none by a member, as vLLM takes it."""
+    kind = block.get("type")
+    return kind in media if isinstance(kind, str) else not media.isdisjoint(block)
 
 
 def _has_features(features: Json) -> bool:

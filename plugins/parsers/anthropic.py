@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Parser, Role
@@ -10,84 +10,48 @@ from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 from epp.framework.types import Api, ErrorShape, HeaderView, ParsedBody
 from plugins.parsers.json_body import bad_request, decode_object, model_of, output_cap
+from plugins.parsers.shapes import TEXT, Shape, either, list_of, members
 
 TYPE = "anthropic-parser"
 
 _COUNT_TOKENS = "messages/count_tokens"
 _UNDECODABLE = "error unmarshaling request body"
 _UNPARSABLE = "error parsing messages request"
-_Members = Sequence[tuple[str, type]]
-_BLOCK: _Members = (
-    ("type", str),
-    ("text", str),
-    ("thinking", str),
-    ("id", str),
-    ("name", str),
-    ("tool_use_id", str),
-    ("source", dict),
-)
-_SOURCE: _Members = (("type", str), ("media_type", str), ("data", str), ("url", str))
-_MESSAGE: _Members = (("role", str),)
-_TOOL: _Members = (("name", str), ("description", str))
-_DOCUMENT: _Members = (("messages", list), ("tools", list), ("cache_salt", str))
-
-# The checks below return what is wrong, behind its place in the value (``[2].role must be a string``), or "".
+_CONTENT = "a string or a list of blocks"
 
 
-def _members(value: object, members: _Members) -> str:
-    """An object whose members of these names are missing, null, or of their type."""
-    if type(value) is not dict:
-        return " must be an object"
-    for name, kind in members:
-        member = value.get(name)
-        if member is not None and type(member) is not kind:
-            return f".{name} must be {'a string' if kind is str else 'a list' if kind is list else 'an object'}"
-    return ""
+def _content(block: Shape) -> Shape:
+    return either(_CONTENT, TEXT, list_of(block, _CONTENT))
 
 
-def _first(values: object, check: Callable[[object], str]) -> str:
-    """The first of a list's values that is wrong; nothing if it is no list."""
-    if type(values) is list:
-        for index, value in enumerate(values):
-            if problem := check(value):
-                return f"[{index}]{problem}"
-    return ""
+_BLOCK_MEMBERS = {
+    "type": TEXT,
+    "text": TEXT,
+    "thinking": TEXT,
+    "id": TEXT,
+    "name": TEXT,
+    "tool_use_id": TEXT,
+    "source": members({"type": TEXT, "media_type": TEXT, "data": TEXT, "url": TEXT}),
+}
+_PLAIN_BLOCK = members(_BLOCK_MEMBERS)
+_TOOL_RESULT = members({**_BLOCK_MEMBERS, "content": _content(_PLAIN_BLOCK)})
 
 
-def _content(content: object, check: Callable[[object], str]) -> str:
-    """Text or a list of blocks."""
-    if content is None or type(content) in (str, list):
-        return _first(content, check)
-    return " must be a string or a list of blocks"
-
-
-def _block(block: object) -> str:
+def _block(block: Mapping[str, object]) -> str:
     """A block of a message; those of a tool's result hold no further results, so nothing here is recursive."""
-    problem = _plain_block(block)
-    if problem or type(block) is not dict or block.get("type") != "tool_result":
-        return problem
-    problem = _content(block.get("content"), _plain_block)
-    return f".content{problem}" if problem else ""
+    return (_TOOL_RESULT if block.get("type") == "tool_result" else _PLAIN_BLOCK).problem(block)
 
 
-def _plain_block(block: object) -> str:
-    problem = _members(block, _BLOCK)
-    if problem or type(block) is not dict or block.get("source") is None:
-        return problem
-    problem = _members(block["source"], _SOURCE)
-    return f".source{problem}" if problem else ""
-
-
-def _message(message: object) -> str:
-    problem = _members(message, _MESSAGE)
-    if problem or type(message) is not dict:
-        return problem
-    problem = _content(message.get("content"), _block)
-    return f".content{problem}" if problem else ""
-
-
-def _tool(tool: object) -> str:
-    return _members(tool, _TOOL)
+_DOCUMENT = members(
+    {
+        "messages": list_of(
+            members({"role": TEXT, "content": _content(Shape("an object", {dict: _block}))}), "a list of messages"
+        ),
+        "system": _content(_PLAIN_BLOCK),
+        "tools": list_of(members({"name": TEXT, "description": TEXT}), "a list of tools"),
+        "cache_salt": TEXT,
+    }
+)
 
 
 def _check(document: Mapping[str, object]) -> None:
@@ -96,18 +60,10 @@ def _check(document: Mapping[str, object]) -> None:
     Raises:
         RequestError: BAD_REQUEST.
     """
-    problem = _members(document, _DOCUMENT).removeprefix(".")
-    if problem:
-        raise bad_request(f"{_UNPARSABLE}: {problem}")
-    if not document.get("messages"):
+    if document.get("messages") in (None, []):
         raise bad_request("invalid messages request: must have at least one message")
-    for name, problem in (
-        ("messages", _first(document["messages"], _message)),
-        ("system", _content(document.get("system"), _plain_block)),
-        ("tools", _first(document.get("tools"), _tool)),
-    ):
-        if problem:
-            raise bad_request(f"{_UNPARSABLE}: {name}{problem}")
+    if problem := _DOCUMENT.problem(document):
+        raise bad_request(f"{_UNPARSABLE}: {problem.removeprefix('.')}")
 
 
 class AnthropicParser:

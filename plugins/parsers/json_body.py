@@ -15,7 +15,15 @@ import orjson
 from epp.errors import ErrorCode, RequestError
 
 MAX_TOKEN_ID = 2**32 - 1
-_BOM = b"\xef\xbb\xbf"
+_FOREIGN = {
+    b"\xef\xbb\xbf": "the body begins with a byte order mark; send UTF-8 without one",
+    b"\xff\xfe": "the body is UTF-16; send UTF-8",
+    b"\xfe\xff": "the body is UTF-16; send UTF-8",
+    b"\x1f\x8b": "the body is compressed with gzip; say so in content-encoding",
+    b"\x28\xb5\x2f\xfd": "the body is compressed with zstd; say so in content-encoding",
+}
+"""How bodies begin that are no JSON for a reason that can be named."""
+_CONSTANT = re.compile("-?(?:NaN|Infinity)")
 _ESCAPE = re.compile(
     r"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
 )
@@ -39,9 +47,9 @@ def decode_object(body: memoryview, failure: str) -> dict[str, object]:
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        document = _decode_damaged(bytes(body), str(error), failure)
+        document = _decode_damaged(bytes(body), _reason(error), failure)
     if type(document) is not dict:
-        raise bad_request(f"{failure}: expected an object, got {_json_type(document)}")
+        raise bad_request(f"{failure}: expected an object, got {json_type(document)}")
     return document
 
 
@@ -53,16 +61,25 @@ def _decode_damaged(body: bytes, reason: str, failure: str) -> object:
     """
     if not body.strip():
         raise bad_request(f"{failure}: the body is empty")
-    if ("surrogate" not in reason and "UTF-8" not in reason) or body.startswith(_BOM):
+    if hint := next((hint for start, hint in _FOREIGN.items() if body.startswith(start)), ""):
+        raise bad_request(f"{failure}: {hint}")
+    if "surrogate" not in reason and "UTF-8" not in reason:
         raise bad_request(f"{failure}: {reason}")
     text = _ESCAPE.sub(lambda escape: "\\ufffd" if escape["lone"] else escape[0], body.decode("utf-8", "replace"))
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
-        raise bad_request(f"{failure}: {error}") from error
+        raise bad_request(f"{failure}: {_reason(error)}") from error
 
 
-def _json_type(value: object) -> str:
+def _reason(error: orjson.JSONDecodeError) -> str:
+    if constant := _CONSTANT.search(error.doc, max(error.pos - 1, 0), error.pos + len("Infinity")):
+        return f"{constant[0]} at character {error.pos} is no JSON; leave the member out or send null"
+    return str(error)
+
+
+def json_type(value: object) -> str:
+    """What a decoded value is in JSON, with its article."""
     if value is None:
         return "null"
     names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "an array"}

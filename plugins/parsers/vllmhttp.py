@@ -7,9 +7,11 @@ from epp.framework.interfaces import Parser, Role
 from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 from epp.framework.types import Api, ErrorShape, HeaderView, ParsedBody
-from plugins.parsers.json_body import all_token_ids, bad_request, decode_object, model_of, output_cap
+from plugins.parsers.json_body import bad_request, decode_object, model_of, output_cap
+from plugins.parsers.shapes import OBJECT, TEXT, TOKEN_IDS, members
 
 TYPE = "vllmhttp-parser"
+_OPTIONAL = members({"features": OBJECT, "sampling_params": OBJECT, "cache_salt": TEXT})
 
 
 class VllmHttpParser:
@@ -31,13 +33,10 @@ class VllmHttpParser:
             RequestError: BAD_REQUEST.
         """
         document = decode_object(body, "error unmarshaling request body")
-        ids = document.get("token_ids")
-        if type(ids) is not list or not ids or not all_token_ids(ids):
-            raise bad_request("invalid generate request: must have non-empty token_ids field")
-        for key, kind in (("features", dict), ("sampling_params", dict), ("cache_salt", str)):
-            value = document.get(key)
-            if value is not None and type(value) is not kind:
-                raise bad_request(f"invalid generate request: {key} has the wrong type")
+        if problem := TOKEN_IDS.problem(document.get("token_ids")):
+            raise bad_request(f"invalid generate request: must have non-empty token_ids field: token_ids{problem}")
+        if problem := _OPTIONAL.problem(document):
+            raise bad_request(f"invalid generate request: {problem.removeprefix('.')}")
         sampling = document.get("sampling_params")
         return ParsedBody(
             api=Api.GENERATE,

@@ -14,6 +14,12 @@ TEXT_TYPES = frozenset({"", "text", "input_text", "output_text", "refusal", "thi
 """Types of content parts that are texts, "" where none is given; of others only the engine's processor knows the tokens."""
 
 
+_BARE_MEDIA = ("image_url", "audio_url", "video_url", "input_audio")
+"""Members by which vLLM knows a part without a type."""
+_YES = frozenset({"true", "1", "yes", "on", "t", "y"})
+"""Source: pydantic, conversion table of its lax mode."""
+
+
 class Texts(NamedTuple):
     """Prompts of a completion; each is a sequence of tokens of its own."""
 
@@ -40,6 +46,14 @@ class Chat:
         return any(_kind(part) not in TEXT_TYPES for message in self.messages for part in _parts(message))
 
 
+def part_kind(part: Mapping[str, Json]) -> str:
+    """The type of a content part; where none is given the media that it holds, "" for none."""
+    kind = part.get("type")
+    if isinstance(kind, str):
+        return kind
+    return next((name for name in _BARE_MEDIA if name in part), "")
+
+
 def prompt_of(body: ParsedBody) -> Texts | Chat | None:
     """What has to be tokenized; None if there is nothing to."""
     document = body.document
@@ -47,7 +61,9 @@ def prompt_of(body: ParsedBody) -> Texts | Chat | None:
         case Api.COMPLETIONS:
             return _texts(document.get("prompt"))
         case Api.EMBEDDINGS:
-            return _texts(document.get("input"))
+            return _texts(document.get("input")) or _chat(document, generates=False)
+        case Api.GENERATE:
+            return _texts(document.get("text"))
         case Api.CHAT:
             return _chat(document)
         case Api.MESSAGES:
@@ -88,21 +104,37 @@ def _texts(prompt: Json) -> Texts | None:
     return None
 
 
-def _chat(document: Mapping[str, Json]) -> Chat | None:
+def _chat(document: Mapping[str, Json], *, generates: bool = True) -> Chat | None:
     messages = document.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return None
     tools, documents, template = document.get("tools"), document.get("documents"), document.get("chat_template")
     options = document.get("chat_template_kwargs")
     return Chat(
-        messages,
+        [_with_parts(message) for message in messages],
         tools=tools if isinstance(tools, list) else (),
         documents=documents if isinstance(documents, list) else (),
         template=template if isinstance(template, str) else "",
         template_options=options if isinstance(options, dict) else {},
-        add_generation_prompt=document.get("add_generation_prompt") is not False,
-        continue_final_message=document.get("continue_final_message") is True,
+        add_generation_prompt=_is_set(document.get("add_generation_prompt"), default=generates),
+        continue_final_message=_is_set(document.get("continue_final_message"), default=False),
     )
+
+
+def _with_parts(message: Message) -> Message:
+    """Bare texts among the parts as parts of their own, as vLLM shows them to its templates."""
+    content = message.get("content")
+    if not isinstance(content, list) or not any(isinstance(part, str) for part in content):
+        return message
+    parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
+    return {**message, "content": parts}
+
+
+def _is_set(value: Json, *, default: bool) -> bool:
+    """A flag, also as engines read it from numbers and words."""
+    if isinstance(value, str):
+        return value.lower() in _YES
+    return bool(value) if isinstance(value, (bool, int, float)) else default
 
 
 def _parts(message: Message) -> Sequence[Json]:
@@ -111,5 +143,4 @@ def _parts(message: Message) -> Sequence[Json]:
 
 
 def _kind(part: Json) -> str:
-    kind = part.get("type") if isinstance(part, dict) else None
-    return kind if isinstance(kind, str) else ""
+    return part_kind(part) if isinstance(part, dict) else ""

@@ -15,6 +15,7 @@ import orjson
 
 from epp.framework.keys import MediaFeature, TokenizedPrompt
 from epp.framework.types import Api, Json, ParsedBody
+from plugins.tokenization.chat import part_kind
 from plugins.tokenization.from_anthropic import image_url, system_text, tool_result
 from plugins.tokenization.media_size import MediaSizes, VideoFacts
 
@@ -50,7 +51,9 @@ class Estimate:
                 return _of_bytes(orjson.dumps(document["items"]))
             case Api.RESPONSES:
                 return _of_bytes(orjson.dumps(_responses(document)))
-            case Api.CHAT | Api.MESSAGES:
+            case Api.GENERATE:
+                return _of_texts(document.get("text"))
+            case Api.CHAT | Api.MESSAGES | Api.EMBEDDINGS:
                 writer = _Writer()
                 for piece in self._pieces(body, video):
                     writer.add(piece)
@@ -70,11 +73,14 @@ class Estimate:
             if not isinstance(content, list):
                 yield _encoded(content)
                 continue
-            for block in _dicts(content):
-                yield from self._block(block, video) if body.api is Api.CHAT else self._anthropic_block(block)
+            for block in content:
+                if isinstance(block, str):
+                    yield _encoded(block)
+                elif isinstance(block, dict):
+                    yield from self._anthropic_block(block) if body.api is Api.MESSAGES else self._block(block, video)
 
     def _block(self, block: Mapping[str, Json], video: VideoFacts) -> Iterator[bytes | _Asset]:
-        match block.get("type"):
+        match part_kind(block):
             case "text":
                 yield _encoded(block.get("text"))
             case "image_url":

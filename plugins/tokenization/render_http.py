@@ -113,7 +113,10 @@ def _document(body: ParsedBody, prompt: Texts | Chat) -> Mapping[str, Json]:
         return body.document
     if isinstance(prompt, Texts):
         return {"prompt": list(prompt.prompts) if len(prompt.prompts) > 1 else prompt.prompts[0]}
-    return {"messages": prompt.messages, **({"tools": prompt.tools} if prompt.tools else {})}
+    options: dict[str, Json] = {"tools": prompt.tools} if prompt.tools else {}
+    if not prompt.add_generation_prompt:
+        options["add_generation_prompt"] = False
+    return {"messages": prompt.messages, **options}
 
 
 def _list(answer: Json) -> Sequence[Json]:

@@ -50,28 +50,54 @@ async def test_c47_empty_body(start: StartPicker) -> None:
     assert refusal.message.startswith(f"{BAD}error unmarshaling request bodyMap:")
 
 
+HELLO = [{"role": "user", "content": "x"}]
 CHATS = [
-    pytest.param({"messages": []}, id="messages empty"),
-    pytest.param({"messages": "x"}, id="messages text"),
-    pytest.param({"messages": [{"role": "user", "content": 5}]}, id="content number"),
-    pytest.param({"messages": [{"role": "user", "content": "x"}], "tools": {}}, id="tools object"),
-    pytest.param({"messages": [{"role": "user", "content": "x"}], "chat_template": 1}, id="template number"),
+    pytest.param({"messages": []}, "messages is missing or empty", id="messages empty"),
+    pytest.param({"messages": "x"}, "messages must be a list of messages, not a string", id="messages text"),
+    pytest.param(
+        {"messages": [{"role": "user", "content": 5}]},
+        "messages[0].content must be a string or a list of content parts, not a number",
+        id="content number",
+    ),
+    pytest.param({"messages": HELLO, "tools": {}}, "tools must be a list, not an object", id="tools object"),
+    pytest.param({"messages": HELLO, "chat_template": 1}, "chat_template must be a string, not a number", id="template number"),
 ]
 
 
-@pytest.mark.parametrize("fields", CHATS)
-async def test_c48_chat_without_valid_messages(start: StartPicker, fields: dict[str, object]) -> None:
+@pytest.mark.parametrize(("fields", "wrong"), CHATS)
+async def test_c48_chat_without_valid_messages(start: StartPicker, fields: dict[str, object], wrong: str) -> None:
     picker = await start(A())
     refusal = await picker.refuse(*posted(json.dumps({"model": "m", **fields}), "/v1/chat/completions"))
-    expected = f"{BAD}invalid chat completions request: must have valid messages field"
+    expected = f"{BAD}invalid chat completions request: must have valid messages field: {wrong}"
     assert (refusal.status, refusal.message) == (400, expected)
 
 
-@pytest.mark.parametrize("prompt", ['""', "[]", '[1,"a"]', "[1.5]", "[-1]", "[[1]]", "{}"])
-async def test_c49_completion_without_valid_prompt(start: StartPicker, prompt: str) -> None:
+NO_ID = "must be a token id, a whole number from 0 to 4294967295"
+PROMPTS = [
+    ('""', "prompt or prompt_embeds is missing or empty"),
+    ("[]", "prompt or prompt_embeds is missing or empty"),
+    ('[1,"a"]', f"prompt[1] {NO_ID}"),
+    ("[1.5]", f"prompt[0] {NO_ID}"),
+    ("[-1]", f"prompt[0] {NO_ID}"),
+    ("[[]]", "prompt[0] must not be empty"),
+    ("{}", "prompt must be a string, a list of strings, a list of token ids or a list of such lists, not an object"),
+]
+
+
+@pytest.mark.parametrize(("prompt", "wrong"), PROMPTS)
+async def test_c49_completion_without_valid_prompt(start: StartPicker, prompt: str, wrong: str) -> None:
     picker = await start(A())
     refusal = await picker.refuse(*posted(f'{{"model":"m","prompt":{prompt}}}'))
-    assert (refusal.status, refusal.message) == (400, f"{BAD}invalid completions request: must have prompt field")
+    expected = f"{BAD}invalid completions request: must have prompt field: {wrong}"
+    assert (refusal.status, refusal.message) == (400, expected)
+
+
+@pytest.mark.parametrize("prompt", ["[[1]]", "[[1,2],[3]]"])
+async def test_c49_several_lists_of_token_ids_are_routed(start: StartPicker, prompt: str) -> None:
+    """As OpenAI's API and all engines have it; the other way round in the peer."""
+    picker = await start(A())
+    body = f'{{"model":"m","prompt":{prompt}}}'.encode()
+    assert (await picker.route(*posted(body))).body == body
 
 
 async def test_c50_no_parser(start: StartPicker) -> None:

@@ -30,6 +30,7 @@ DOCUMENT = Document(
         KUBERNETES: "C107",
     },
     changed={
+        "C49": "a list of lists of token ids is routed, as OpenAI's API and all engines have it",
         "C53": "the refusal has the dropped reason rejected-saturated, as flow 28 has it",
         "C57": "a denied request gets 429, not 500, which makes gateways try again",
     },

@@ -20,7 +20,7 @@ CASES = [
     pytest.param(Api.COMPLETIONS, {"prompt": "hello"}, "hello", 1, id="completions: a string"),
     pytest.param(Api.COMPLETIONS, {"prompt": ["ab", "cd"]}, "ab cd", 1, id="completions: several strings"),
     pytest.param(Api.COMPLETIONS, {"prompt": [1, 2, 3]}, "", 3, id="completions: token ids"),
-    pytest.param(Api.COMPLETIONS, {"prompt": [[1, 2], [3]]}, "", 0, id="completions: several lists of token ids"),
+    pytest.param(Api.COMPLETIONS, {"prompt": [[1, 2], [3]]}, "", 3, id="completions: several lists of token ids"),
     pytest.param(Api.COMPLETIONS, {"prompt": []}, "", 0, id="completions: nothing"),
     pytest.param(Api.COMPLETIONS, {}, "", 0, id="completions: no prompt"),
     pytest.param(Api.IMAGES, {"prompt": "a cat at sea"}, "a cat at sea", 3, id="images"),
@@ -52,6 +52,12 @@ CASES = [
     pytest.param(Api.GENERATE, {"token_ids": [5, 6, 7, 8]}, "", 4, id="generate: token ids"),
     pytest.param(Api.GENERATE, {"input_ids": [5]}, "", 1, id="generate: SGLang's name"),
     pytest.param(Api.CHAT, {"messages": "no list"}, "", 0, id="chat: not a list"),
+    pytest.param(Api.CHAT, {"messages": [{"content": ["four", IMAGE]}]}, "four ", 1, id="chat: bare texts among parts"),
+    pytest.param(Api.EMBEDDINGS, {"input": [[7, 8], [9]]}, "", 3, id="embeddings: several lists of token ids"),
+    pytest.param(Api.EMBEDDINGS, {"input": [{"text": "abcd"}, {"image": "x"}]}, "abcd ", 1, id="embeddings: with images"),
+    pytest.param(Api.EMBEDDINGS, {"messages": [{"content": "abcd"}]}, "abcd", 1, id="embeddings: a chat"),
+    pytest.param(Api.GENERATE, {"text": ["abc", "efgh"]}, "abc efgh", 2, id="generate: texts"),
+    pytest.param(Api.GENERATE, {"input_ids": [[5], [6, 7]]}, "", 3, id="generate: several prompts"),
 ]
 
 

@@ -77,29 +77,37 @@ def test_messages(message: dict[str, object]) -> None:
 @pytest.mark.parametrize(
     ("message", "problem"),
     [
-        pytest.param("x", " must be an object", id="text"),
-        pytest.param(None, " must be an object", id="null"),
-        pytest.param({"role": 5}, ".role must be a string", id="role"),
-        pytest.param({"content": 5}, ".content must be a string or a list of blocks", id="content is a number"),
-        pytest.param({"content": {}}, ".content must be a string or a list of blocks", id="content is an object"),
-        pytest.param({"content": ["x"]}, ".content[0] must be an object", id="block is text"),
-        pytest.param({"content": [{}, {"type": 5}]}, ".content[1].type must be a string", id="type"),
-        pytest.param({"content": [{"text": 5}]}, ".content[0].text must be a string", id="text of a block"),
-        pytest.param({"content": [{"thinking": []}]}, ".content[0].thinking must be a string", id="thinking"),
-        pytest.param({"content": [{"id": 5}]}, ".content[0].id must be a string", id="id"),
-        pytest.param({"content": [{"name": 5}]}, ".content[0].name must be a string", id="name"),
-        pytest.param({"content": [{"tool_use_id": 5}]}, ".content[0].tool_use_id must be a string", id="tool_use_id"),
-        pytest.param({"content": [{"source": "x"}]}, ".content[0].source must be an object", id="source"),
-        pytest.param({"content": [{"source": {"data": 5}}]}, ".content[0].source.data must be a string", id="data"),
-        pytest.param({"content": [{"source": {"url": {}}}]}, ".content[0].source.url must be a string", id="url"),
+        pytest.param("x", " must be an object, not a string", id="text"),
+        pytest.param(None, " must be an object, not null", id="null"),
+        pytest.param({"role": 5}, ".role must be a string, not a number", id="role"),
+        pytest.param({"content": 5}, ".content must be a string or a list of blocks, not a number", id="content is a number"),
+        pytest.param(
+            {"content": {}}, ".content must be a string or a list of blocks, not an object", id="content is an object"
+        ),
+        pytest.param({"content": ["x"]}, ".content[0] must be an object, not a string", id="block is text"),
+        pytest.param({"content": [{}, {"type": 5}]}, ".content[1].type must be a string, not a number", id="type"),
+        pytest.param({"content": [{"text": 5}]}, ".content[0].text must be a string, not a number", id="text of a block"),
+        pytest.param({"content": [{"thinking": []}]}, ".content[0].thinking must be a string, not an array", id="thinking"),
+        pytest.param({"content": [{"id": 5}]}, ".content[0].id must be a string, not a number", id="id"),
+        pytest.param({"content": [{"name": 5}]}, ".content[0].name must be a string, not a number", id="name"),
+        pytest.param(
+            {"content": [{"tool_use_id": 5}]}, ".content[0].tool_use_id must be a string, not a number", id="tool_use_id"
+        ),
+        pytest.param({"content": [{"source": "x"}]}, ".content[0].source must be an object, not a string", id="source"),
+        pytest.param(
+            {"content": [{"source": {"data": 5}}]}, ".content[0].source.data must be a string, not a number", id="data"
+        ),
+        pytest.param(
+            {"content": [{"source": {"url": {}}}]}, ".content[0].source.url must be a string, not an object", id="url"
+        ),
         pytest.param(
             {"content": [{"type": "tool_result", "content": 5}]},
-            ".content[0].content must be a string or a list of blocks",
+            ".content[0].content must be a string or a list of blocks, not a number",
             id="tool result is a number",
         ),
         pytest.param(
             {"content": [{"type": "tool_result", "content": [{"text": 5}]}]},
-            ".content[0].content[0].text must be a string",
+            ".content[0].content[0].text must be a string, not a number",
             id="text in a tool result",
         ),
     ],
@@ -112,16 +120,16 @@ def test_wrong_messages(message: object, problem: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("messages", "x", "messages must be a list"),
-        ("messages", {}, "messages must be a list"),
-        ("system", 5, "system must be a string or a list of blocks"),
-        ("system", ["x"], "system[0] must be an object"),
-        ("system", [{"text": 5}], "system[0].text must be a string"),
-        ("tools", {}, "tools must be a list"),
-        ("tools", ["x"], "tools[0] must be an object"),
-        ("tools", [{}, {"name": 5}], "tools[1].name must be a string"),
-        ("tools", [{"description": []}], "tools[0].description must be a string"),
-        ("cache_salt", 5, "cache_salt must be a string"),
+        ("messages", "x", "messages must be a list of messages, not a string"),
+        ("messages", {}, "messages must be a list of messages, not an object"),
+        ("system", 5, "system must be a string or a list of blocks, not a number"),
+        ("system", ["x"], "system[0] must be an object, not a string"),
+        ("system", [{"text": 5}], "system[0].text must be a string, not a number"),
+        ("tools", {}, "tools must be a list of tools, not an object"),
+        ("tools", ["x"], "tools[0] must be an object, not a string"),
+        ("tools", [{}, {"name": 5}], "tools[1].name must be a string, not a number"),
+        ("tools", [{"description": []}], "tools[0].description must be a string, not an array"),
+        ("cache_salt", 5, "cache_salt must be a string, not a number"),
     ],
 )
 def test_members_of_a_wrong_type(name: str, value: object, problem: str) -> None:

@@ -99,6 +99,28 @@ def test_what_is_no_json(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        pytest.param(b'\xef\xbb\xbf{"a":1}', "the body begins with a byte order mark; send UTF-8 without one", id="UTF-8 mark"),
+        pytest.param('{"a":1}'.encode("utf-16"), "the body is UTF-16; send UTF-8", id="UTF-16"),
+        pytest.param(b"\x1f\x8b\x08\0", "the body is compressed with gzip; say so in content-encoding", id="gzip"),
+        pytest.param(b"\x28\xb5\x2f\xfd\0", "the body is compressed with zstd; say so in content-encoding", id="zstd"),
+        pytest.param(b'{"a":NaN}', "NaN at character 5 is no JSON; leave the member out or send null", id="NaN"),
+        pytest.param(
+            b'{"a":[1,-Infinity]}', "-Infinity at character 9 is no JSON; leave the member out or send null", id="Infinity"
+        ),
+        pytest.param(
+            b'{"a":"\xff","b":NaN}', "NaN at character 13 is no JSON; leave the member out or send null", id="NaN and no UTF-8"
+        ),
+    ],
+)
+def test_a_reason_that_can_be_named_is_named(body: bytes, text: str) -> None:
+    with pytest.raises(RequestError) as caught:
+        decoded(body)
+    assert caught.value.message == f"bad body: {text}"
+
+
+@pytest.mark.parametrize(
     ("document", "model"),
     [({"model": "m"}, "m"), ({"model": ""}, ""), ({}, ""), ({"model": None}, ""), ({"model": 5}, ""), ({"Model": "m"}, "")],
 )

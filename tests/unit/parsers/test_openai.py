@@ -84,56 +84,140 @@ def test_what_is_no_object(path: str, body: bytes) -> None:
     assert refused(parser, path, body).startswith("error unmarshaling request bodyMap: "), "C45: no JSON; C47: an empty body"
 
 
+MISSING = {CHAT: "messages", COMPLETIONS: "prompt or prompt_embeds", EMBEDDINGS: "input or messages", RESPONSES: "input"}
+MISSING |= {CONVERSATIONS: "items", IMAGES: "prompt"}
+
+
+def problem(path: str, body: dict[str, object]) -> str:
+    """What is said behind the words that name the API."""
+    text = refused(parser, path, body)
+    assert text.startswith(f"{FAILURES[path]}: "), "C48: messages; C49: prompts"
+    return text.removeprefix(f"{FAILURES[path]}: ")
+
+
 @pytest.mark.parametrize("path", FAILURES)
-@pytest.mark.parametrize(
-    "value",
-    [None, "", [], {}, 5, False, [1, "a"], [1.5], [-1], [[1]], [None], [2**32]],
-    ids=repr,
-)
-def test_required_members(path: str, value: object) -> None:
+@pytest.mark.parametrize("value", [None, "", []], ids=repr)
+def test_required_members_that_are_empty(path: str, value: object) -> None:
     name = next(iter(MINIMAL[path]))
     if path == RESPONSES and value is not None:
         assert parse(parser, path, {name: value}).api is Api.RESPONSES, "anything but null"
         return
-    assert refused(parser, path, {name: value}) == FAILURES[path], "C48: messages; C49: prompts"
+    assert problem(path, {name: value}) == f"{MISSING[path]} is missing or empty"
+    assert problem(path, {"model": "m"}) == f"{MISSING[path]} is missing or empty"
 
 
-@pytest.mark.parametrize("path", FAILURES)
-def test_a_missing_member(path: str) -> None:
-    assert refused(parser, path, {"model": "m"}) == FAILURES[path]
+PROMPTS = "a string, a list of strings, a list of token ids or a list of such lists"
+NO_ID = f"a token id, a whole number from 0 to {2**32 - 1}"
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, EMBEDDINGS])
-@pytest.mark.parametrize("value", ["text", ["a", "b"], [""], [1, 2, 3], [1.0, 2], [0, 2**32 - 1]], ids=repr)
+@pytest.mark.parametrize(
+    ("value", "wrong"),
+    [
+        ({}, f" must be {PROMPTS}, not an object"),
+        (5, f" must be {PROMPTS}, not a number"),
+        (False, f" must be {PROMPTS}, not a boolean"),
+        ([1, "a"], f"[1] must be {NO_ID}"),
+        ([1.5], f"[0] must be {NO_ID}"),
+        ([0, -1], f"[1] must be {NO_ID}"),
+        ([2**32], f"[0] must be {NO_ID}"),
+        ([1, True], f"[1] must be {NO_ID}"),
+        (["a", 1], "[1] must be a string, not a number"),
+        ([None], "[0] must be a string, a token id or a list of token ids, not null"),
+        ([True], "[0] must be a string, a token id or a list of token ids, not a boolean"),
+        ([[1], "a"], "[1] must be a list of token ids, not a string"),
+        ([[1], [2, "a"]], f"[1][1] must be {NO_ID}"),
+        ([[1], []], "[1] must not be empty"),
+        ([[[1]]], f"[0][0] must be {NO_ID}"),
+    ],
+    ids=repr,
+)
+def test_prompts_that_no_engine_takes(path: str, value: object, wrong: str) -> None:
+    name = next(iter(MINIMAL[path]))
+    assert problem(path, {name: value}) == f"{name}{wrong}"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "wrong"),
+    [
+        (CHAT, "x", "messages must be a list of messages, not a string"),
+        (CHAT, {}, "messages must be a list of messages, not an object"),
+        (CONVERSATIONS, "x", "items must be a list of items, not a string"),
+        (IMAGES, ["x"], "prompt must be a string, not an array"),
+        (IMAGES, 5, "prompt must be a string, not a number"),
+    ],
+)
+def test_required_members_of_a_wrong_type(path: str, value: object, wrong: str) -> None:
+    assert problem(path, {next(iter(MINIMAL[path])): value}) == wrong
+
+
+@pytest.mark.parametrize("path", [COMPLETIONS, EMBEDDINGS])
+@pytest.mark.parametrize("value", ["text", ["a", "b"], [""], [1, 2, 3], [1.0, 2], [0, 2**32 - 1], [[1, 2], [3]]], ids=repr)
 def test_text_or_tokens(path: str, value: object) -> None:
     name = next(iter(MINIMAL[path]))
     assert parse(parser, path, {name: value}).document[name] == value
 
 
 @pytest.mark.parametrize(
-    ("path", "name", "value"),
+    ("path", "name", "value", "wrong"),
     [
-        (CHAT, "tools", {}),
-        (CHAT, "documents", "x"),
-        (CHAT, "chat_template", 1),
-        (CHAT, "return_assistant_tokens_mask", "true"),
-        (CHAT, "continue_final_message", 1),
-        (CHAT, "add_generation_prompt", []),
-        (CHAT, "chat_template_kwargs", []),
-        (CHAT, "cache_salt", 5),
-        (COMPLETIONS, "cache_salt", 5),
-        (EMBEDDINGS, "cache_salt", ["x"]),
-        (RESPONSES, "cache_salt", False),
-        (CONVERSATIONS, "cache_salt", 0),
-        (CONVERSATIONS, "metadata", []),
-        (IMAGES, "n", "2"),
-        (IMAGES, "size", 1024),
-        (IMAGES, "num_inference_steps", 1.5),
+        (CHAT, "tools", {}, "a list, not an object"),
+        (CHAT, "tools", "x", "a list, not a string"),
+        (CHAT, "documents", "x", "a list, not a string"),
+        (CHAT, "chat_template", 1, "a string, not a number"),
+        (CHAT, "return_assistant_tokens_mask", "maybe", "true or false, not another string"),
+        (CHAT, "continue_final_message", 2, "true or false, not another number"),
+        (CHAT, "add_generation_prompt", [], "true or false, not an array"),
+        (CHAT, "chat_template_kwargs", [], "an object, not an array"),
+        (CHAT, "cache_salt", 5, "a string or a list of strings, not a number"),
+        (COMPLETIONS, "cache_salt", 5, "a string or a list of strings, not a number"),
+        (EMBEDDINGS, "cache_salt", {}, "a string or a list of strings, not an object"),
+        (RESPONSES, "cache_salt", False, "a string or a list of strings, not a boolean"),
+        (CONVERSATIONS, "cache_salt", 0, "a string or a list of strings, not a number"),
+        (CONVERSATIONS, "metadata", [], "an object, not an array"),
+        (IMAGES, "n", "two", "a whole number, not another string"),
+        (IMAGES, "size", 1024, "a string, not a number"),
+        (IMAGES, "num_inference_steps", 1.5, "a whole number"),
     ],
 )
-def test_read_members_of_a_wrong_type(path: str, name: str, value: object) -> None:
-    assert refused(parser, path, {**MINIMAL[path], name: value}) == FAILURES[path]
+def test_read_members_of_a_wrong_type(path: str, name: str, value: object, wrong: str) -> None:
+    assert problem(path, {**MINIMAL[path], name: value}) == f"{name} must be {wrong}"
     assert parse(parser, path, {**MINIMAL[path], name: None}).document[name] is None, "null is the same as missing"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        pytest.param(CHAT, {"messages": HELLO, "continue_final_message": 1}, id="a flag as a number"),
+        pytest.param(CHAT, {"messages": HELLO, "add_generation_prompt": "False"}, id="a flag as a word"),
+        pytest.param(CHAT, {"messages": HELLO, "cache_salt": "x"}, id="a salt"),
+        pytest.param(COMPLETIONS, {"prompt": ["a", "b"], "cache_salt": ["x", "y"]}, id="a salt for each prompt"),
+        pytest.param(COMPLETIONS, {"prompt_embeds": "UEs="}, id="prompt embeddings alone"),
+        pytest.param(COMPLETIONS, {"prompt": None, "prompt_embeds": ["UEs=", "UEs="]}, id="several prompt embeddings"),
+        pytest.param(COMPLETIONS, {"prompt": "", "prompt_embeds": "UEs="}, id="prompt embeddings and no text"),
+        pytest.param(EMBEDDINGS, {"messages": HELLO}, id="embeddings of a chat"),
+        pytest.param(EMBEDDINGS, {"input": [{"text": "a", "image": "data:"}, {"image": "x"}]}, id="embeddings of images"),
+        pytest.param(IMAGES, {"prompt": "x", "n": "2", "num_inference_steps": 4.0}, id="numbers as texts and floats"),
+        pytest.param(RESPONSES, {"input": "x", "previous_response_id": "resp_1"}, id="a response that goes on"),
+        pytest.param(RESPONSES, {"input": [{"type": "function_call_output", "call_id": "1", "output": "x"}]}, id="tool output"),
+        pytest.param(RESPONSES, {"input": [{"type": "item_reference", "id": "1"}, {"type": "reasoning"}]}, id="other items"),
+    ],
+)
+def test_what_some_engine_takes(path: str, body: dict[str, object]) -> None:
+    assert parse(parser, path, body).document == body
+
+
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        ({"messages": [{"content": 5}]}, "messages[0].content must be a string or a list of content parts, not a number"),
+        ({"input": [{"text": 5}]}, "input[0].text must be a string, not a number"),
+        ({"input": [{}, "x"]}, "input[1] must be an object, not a string"),
+    ],
+    ids=repr,
+)
+def test_embeddings_of_chats_and_images_are_checked_too(body: dict[str, object], wrong: str) -> None:
+    assert problem(EMBEDDINGS, body) == wrong
 
 
 @pytest.mark.parametrize(
@@ -150,9 +234,20 @@ def test_members_that_nobody_reads_may_be_anything(path: str, more: dict[str, ob
     assert parse(parser, path, {**MINIMAL[path], **more}).document
 
 
-@pytest.mark.parametrize("item", ["text", 5, None, [], {"type": 5}, {"role": []}], ids=repr)
-def test_wrong_conversation_items(item: object) -> None:
-    assert refused(parser, CONVERSATIONS, {"items": [{}, item]}) == FAILURES[CONVERSATIONS]
+@pytest.mark.parametrize(
+    ("item", "wrong"),
+    [
+        ("text", " must be an object, not a string"),
+        (5, " must be an object, not a number"),
+        (None, " must be an object, not null"),
+        ([], " must be an object, not an array"),
+        ({"type": 5}, ".type must be a string, not a number"),
+        ({"role": []}, ".role must be a string, not an array"),
+    ],
+    ids=repr,
+)
+def test_wrong_conversation_items(item: object, wrong: str) -> None:
+    assert problem(CONVERSATIONS, {"items": [{}, item]}) == f"items[1]{wrong}"
 
 
 @pytest.mark.parametrize(
@@ -170,35 +265,67 @@ def test_wrong_conversation_items(item: object) -> None:
         pytest.param({"content": [{"type": "video_url", "video_url": {"url": "https://x"}}]}, id="video"),
         pytest.param({"content": [{"type": "refusal", "refusal": 5}]}, id="other block"),
         pytest.param({"content": [{"type": "image_url", "image_url": None}]}, id="null image"),
+        pytest.param({"content": [{"type": "image_url", "image_url": "https://x"}]}, id="image by a bare URL"),
+        pytest.param({"content": [{"image_url": "https://x"}, {"video_url": "https://x"}]}, id="bare URLs without a type"),
+        pytest.param({"content": [{"type": "audio_url", "audio_url": {"url": "https://x"}}]}, id="audio by URL"),
+        pytest.param({"content": [{"type": "image_embeds", "image_embeds": {"a": "UEs="}}]}, id="image embeddings"),
+        pytest.param({"content": [{"type": "file", "file": {"file_id": "1"}}]}, id="file"),
+        pytest.param({"content": ["text", {"type": "text", "text": "x"}]}, id="a bare text among blocks"),
+        pytest.param({"role": "developer", "content": "x"}, id="developer"),
+        pytest.param({"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "x"}]}, id="tool"),
+        pytest.param({"role": "assistant", "content": None, "tool_calls": None, "reasoning": "x"}, id="null tool calls"),
     ],
 )
 def test_chat_messages(message: dict[str, object]) -> None:
     assert parse(parser, CHAT, {"messages": [message]}).document["messages"] == [message]
 
 
+MEDIA = "a URL or an object with a url"
+
+
 @pytest.mark.parametrize(
-    "message",
+    ("message", "wrong"),
     [
-        pytest.param("x", id="text"),
-        pytest.param(None, id="null"),
-        pytest.param({"role": 5, "content": "x"}, id="role"),
-        pytest.param({"content": 5}, id="content is a number"),
-        pytest.param({"content": True}, id="content is a boolean"),
-        pytest.param({"content": {"type": "text"}}, id="content is an object"),
-        pytest.param({"content": ["x"]}, id="block is text"),
-        pytest.param({"content": [None]}, id="block is null"),
-        pytest.param({"content": [{"type": 5}]}, id="type of a block"),
-        pytest.param({"content": [{"type": "text", "text": 5}]}, id="text of a block"),
-        pytest.param({"content": [{"type": "image_url", "image_url": "https://x"}]}, id="image is text"),
-        pytest.param({"content": [{"type": "image_url", "image_url": {"url": 5}}]}, id="url of an image"),
-        pytest.param({"content": [{"type": "video_url", "video_url": {"url": []}}]}, id="url of a video"),
-        pytest.param({"content": [{"type": "input_audio", "input_audio": {"data": 5}}]}, id="data of audio"),
-        pytest.param({"content": [{"type": "input_audio", "input_audio": {"format": {}}}]}, id="format of audio"),
-        pytest.param({"content": "x", "tool_calls": {}}, id="tool calls"),
+        pytest.param("x", " must be an object, not a string", id="text"),
+        pytest.param(None, " must be an object, not null", id="null"),
+        pytest.param({"role": 5, "content": "x"}, ".role must be a string, not a number", id="role"),
+        pytest.param({"content": 5}, ".content must be a string or a list of content parts, not a number", id="number"),
+        pytest.param({"content": True}, ".content must be a string or a list of content parts, not a boolean", id="boolean"),
+        pytest.param({"content": {}}, ".content must be a string or a list of content parts, not an object", id="object"),
+        pytest.param({"content": [[]]}, ".content[0] must be a string or an object, not an array", id="part is a list"),
+        pytest.param({"content": ["", None]}, ".content[1] must be a string or an object, not null", id="part is null"),
+        pytest.param({"content": [{"type": 5}]}, ".content[0].type must be a string, not a number", id="type of a part"),
+        pytest.param({"content": [{"text": 5}]}, ".content[0].text must be a string, not a number", id="text of a part"),
+        pytest.param({"content": [{"image_url": 5}]}, f".content[0].image_url must be {MEDIA}, not a number", id="image"),
+        pytest.param(
+            {"content": ["", {"type": "image_url", "image_url": {"url": 5}}]},
+            ".content[1].image_url.url must be a string, not a number",
+            id="url of an image",
+        ),
+        pytest.param(
+            {"content": [{"video_url": {"url": []}}]},
+            ".content[0].video_url.url must be a string, not an array",
+            id="url of a video",
+        ),
+        pytest.param({"content": [{"audio_url": []}]}, f".content[0].audio_url must be {MEDIA}, not an array", id="audio"),
+        pytest.param(
+            {"content": [{"input_audio": "UEs="}]}, ".content[0].input_audio must be an object, not a string", id="sound"
+        ),
+        pytest.param(
+            {"content": [{"input_audio": {"data": 5}}]},
+            ".content[0].input_audio.data must be a string, not a number",
+            id="data of a sound",
+        ),
+        pytest.param(
+            {"content": [{"input_audio": {"format": {}}}]},
+            ".content[0].input_audio.format must be a string, not an object",
+            id="format of a sound",
+        ),
+        pytest.param({"content": "x", "tool_calls": {}}, ".tool_calls must be a list, not an object", id="tool calls"),
     ],
 )
-def test_wrong_chat_messages(message: object) -> None:
-    assert refused(parser, CHAT, {"messages": [*HELLO, message]}) == FAILURES[CHAT]
+def test_wrong_chat_messages(message: object, wrong: str) -> None:
+    assert problem(CHAT, {"messages": [*HELLO, message]}) == f"messages[1]{wrong}"
 
 
 def test_bytes_that_are_no_character_are_replaced() -> None:
@@ -210,4 +337,4 @@ def test_paths_that_clients_choose_are_not_kept_for_ever() -> None:
     own = make_plugin(openai.PLUGIN)
     for number in range(2_000):
         assert parse(own, f"/{number}/chat/completions", MINIMAL[CHAT]).api is Api.CHAT
-    assert len(own._formats) <= 256
+    assert len(own._forms) <= 256

@@ -61,13 +61,14 @@ def test_a_message_in_two_parts() -> None:
         pytest.param(
             "ChatCompletions",
             call({"messages": []}),
-            "parsing ChatCompletionsRequest: invalid chat completions request: must have valid messages field",
+            "parsing ChatCompletionsRequest: invalid chat completions request: must have valid messages field: "
+            "messages is missing or empty",
             id="refused JSON",
         ),
         pytest.param(
             "StreamRawPredict",
             call({}),
-            "parsing StreamRawPredictRequest: invalid responses request: must have input field",
+            "parsing StreamRawPredictRequest: invalid responses request: must have input field: input is missing or empty",
             id="no input",
         ),
     ],

@@ -33,18 +33,41 @@ def test_all_that_is_read() -> None:
     assert (read.model, read.streams, read.output_cap, read.document) == ("m", True, 7, body)
 
 
-@pytest.mark.parametrize("ids", [None, [], "1", {}, 5, [1, "a"], [-1], [1.5], [2**32], [[1]], [True], [None]], ids=repr)
-def test_token_ids_that_are_none(ids: object) -> None:
-    assert refused(parser, PATH, {"token_ids": ids}) == NO_TOKENS
+NO_ID = f"a token id, a whole number from 0 to {2**32 - 1}"
+
+
+@pytest.mark.parametrize(
+    ("ids", "wrong"),
+    [
+        (None, " must be a list of token ids, not null"),
+        ("1", " must be a list of token ids, not a string"),
+        ({}, " must be a list of token ids, not an object"),
+        (5, " must be a list of token ids, not a number"),
+        ([], " must not be empty"),
+        ([1, "a"], f"[1] must be {NO_ID}"),
+        ([-1], f"[0] must be {NO_ID}"),
+        ([1.5], f"[0] must be {NO_ID}"),
+        ([2**32], f"[0] must be {NO_ID}"),
+        ([[1]], f"[0] must be {NO_ID}"),
+        ([True], f"[0] must be {NO_ID}"),
+        ([None], f"[0] must be {NO_ID}"),
+    ],
+    ids=repr,
+)
+def test_token_ids_that_are_none(ids: object, wrong: str) -> None:
+    assert refused(parser, PATH, {"token_ids": ids}) == f"{NO_TOKENS}: token_ids{wrong}"
 
 
 def test_without_token_ids() -> None:
-    assert refused(parser, PATH, {"prompt": "x"}) == NO_TOKENS
+    assert refused(parser, PATH, {"prompt": "x"}).startswith(NO_TOKENS)
 
 
-@pytest.mark.parametrize("name", ["features", "sampling_params", "cache_salt"])
-def test_members_of_a_wrong_type(name: str) -> None:
-    assert refused(parser, PATH, {"token_ids": [1], name: 5}) == f"invalid generate request: {name} has the wrong type"
+@pytest.mark.parametrize(
+    ("name", "what"), [("features", "an object"), ("sampling_params", "an object"), ("cache_salt", "a string")]
+)
+def test_members_of_a_wrong_type(name: str, what: str) -> None:
+    body = {"token_ids": [1], name: 5}
+    assert refused(parser, PATH, body) == f"invalid generate request: {name} must be {what}, not a number"
     assert parse(parser, PATH, {"token_ids": [1], name: None}).output_cap is None
 
 

@@ -61,6 +61,11 @@ def media_tokens(block: dict[str, Any], parameters: dict[str, Any] | None = None
             id="responses: instructions, tools, input",
         ),
         pytest.param(ParsedBody(Api.EMBEDDINGS, {"input": ["a", "b"]}), '["a","b"]', id="embeddings"),
+        pytest.param(
+            ParsedBody(Api.EMBEDDINGS, {"messages": [{"role": "user", "content": "hi"}]}), "userhi", id="embeddings of a chat",
+        ),
+        pytest.param(ParsedBody(Api.GENERATE, {"text": "hello"}), "hello", id="SGLang's generate"),
+        pytest.param(chat(["hel", {"type": "text", "text": "lo"}]), "userhello", id="bare texts among the parts"),
         pytest.param(ParsedBody(Api.CONVERSATIONS, {"items": [{"a": 1}]}), '[{"a":1}]', id="conversations"),
         pytest.param(
             anthropic({"role": "user", "content": "hi"}, system=[
@@ -264,3 +269,16 @@ def test_sizes_that_clients_make_up_cost_little() -> None:
     assert found is not None
     assert len(found.media) == 51
     assert MOST_MEDIA_TOKENS <= found.count < MOST_MEDIA_TOKENS + 100
+
+
+@pytest.mark.parametrize(
+    "bare",
+    [
+        {"image_url": "http://x/y.png"},
+        {"type": "image_url", "image_url": "http://x/y.png"},
+        {"image_url": {"url": "http://x/y.png"}},
+    ],
+    ids=repr,
+)
+def test_media_are_the_same_however_they_are_written(bare: dict[str, Any]) -> None:
+    assert estimate(chat([bare])) == estimate(chat([image()]))

@@ -60,6 +60,15 @@ def recording(body: str, seen: list[tuple[str, Any]]) -> Respond:
             ParsedBody(Api.EMBEDDINGS, {"input": ["a", "b"], "dimensions": 3}), "/v1/completions/render",
             {"model": "base", "prompt": ["a", "b"]}, id="embeddings as completions",
         ),
+        pytest.param(
+            ParsedBody(Api.EMBEDDINGS, {"messages": [{"role": "user", "content": "hi"}]}), "/v1/chat/completions/render",
+            {"model": "base", "messages": [{"role": "user", "content": "hi"}], "add_generation_prompt": False},
+            id="embeddings of a chat",
+        ),
+        pytest.param(
+            ParsedBody(Api.GENERATE, {"text": ["a", "b"], "stream": True}), "/v1/completions/render",
+            {"model": "base", "prompt": ["a", "b"]}, id="SGLang's texts as completions",
+        ),
     ],
 )  # fmt: skip
 async def test_what_is_sent(body: ParsedBody, path: str, document: dict[str, Any]) -> None:

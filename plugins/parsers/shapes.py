@@ -1,0 +1,143 @@
+"""What JSON values may be, as tables; and of a value that is wrong, where it is and what it may be.
+
+A shape is looked up by the JSON type of a value, so that a valid document costs one look-up for each member that is read;
+members that no table names may be anything. ``Shape.problem`` returns what is wrong behind the place of its value, such as
+``[2].role must be a string, not a number``, or "".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from plugins.parsers.json_body import MAX_TOKEN_ID, all_token_ids, json_type
+
+Check = Callable[[Any], str]
+"""Looks into a value of one JSON type; returns the problem, or ""."""
+
+
+class Shape:
+    """What a value may be.
+
+    Args:
+        what: the same in words, with its article: ``a string or a list of parts``.
+        checks: the types that it may have, and what is checked in a value of each.
+    """
+
+    __slots__ = ("checks", "what")
+
+    def __init__(self, what: str, checks: Mapping[type, Check | None]) -> None:
+        self.what = what
+        self.checks = checks
+
+    def problem(self, value: object) -> str:
+        """What is wrong with ``value``, "" if nothing is."""
+        kind = type(value)
+        if kind not in self.checks:
+            return self.refusal(value)
+        check = self.checks[kind]
+        return check(value) if check is not None else ""
+
+    def refusal(self, value: object) -> str:
+        """The words for a value of another type."""
+        return f" must be {self.what}, not {json_type(value)}"
+
+
+def either(what: str, *shapes: Shape) -> Shape:
+    """One of several shapes, which differ in their JSON types."""
+    return Shape(what, {kind: check for shape in shapes for kind, check in shape.checks.items()})
+
+
+def members(shapes: Mapping[str, Shape]) -> Shape:
+    """An object; each named member is missing, null, or of its shape."""
+
+    def check(value: Mapping[str, object]) -> str:
+        for name, member in value.items():
+            shape = shapes.get(name)
+            if shape is not None and member is not None and (problem := shape.problem(member)):
+                return f".{name}{problem}"
+        return ""
+
+    return Shape("an object", {dict: check})
+
+
+def list_of(item: Shape, what: str) -> Shape:
+    """A list whose items all have one shape."""
+
+    def check(values: list[object]) -> str:
+        for index, value in enumerate(values):
+            if problem := item.problem(value):
+                return f"[{index}]{problem}"
+        return ""
+
+    return Shape(what, {list: check})
+
+
+TEXT = Shape("a string", {str: None})
+OBJECT = Shape("an object", {dict: None})
+LIST = Shape("a list", {list: None})
+_FLAG_WORDS = frozenset({"true", "false", "1", "0", "yes", "no", "on", "off", "t", "f", "y", "n"})
+
+
+def _flag_number(value: float) -> str:
+    return "" if value in (0, 1) else " must be true or false, not another number"
+
+
+def _flag_word(value: str) -> str:
+    return "" if value.lower() in _FLAG_WORDS else " must be true or false, not another string"
+
+
+FLAG = Shape("true or false", {bool: None, int: _flag_number, float: _flag_number, str: _flag_word})
+"""A boolean, or what engines read as one. Source: pydantic, conversion table of its lax mode."""
+
+
+def _whole_number(value: float) -> str:
+    return "" if value.is_integer() else " must be a whole number"
+
+
+def _digits(value: str) -> str:
+    return "" if value.strip().removeprefix("-").isdecimal() else " must be a whole number, not another string"
+
+
+INTEGER = Shape("a whole number", {int: None, float: _whole_number, str: _digits})
+"""An integer, or what engines read as one. Source: as for ``FLAG``."""
+
+
+def _token_ids(values: list[object]) -> str:
+    if not values:
+        return " must not be empty"
+    if all_token_ids(values):
+        return ""
+    index = next(index for index, value in enumerate(values) if not all_token_ids([value]))
+    return f"[{index}] must be a token id, a whole number from 0 to {MAX_TOKEN_ID}"
+
+
+TOKEN_IDS = Shape("a list of token ids", {list: _token_ids})
+
+
+def _prompts(values: list[object]) -> str:
+    """Texts, token ids, or lists of token ids; the first item says which."""
+    kinds = set(map(type, values))
+    if kinds <= {str} or all_token_ids(values):
+        return ""
+    if type(values[0]) is list:
+        return _each(values, TOKEN_IDS)
+    if type(values[0]) is str:
+        return _each(values, TEXT)
+    if type(values[0]) in (int, float):
+        return _token_ids(values)
+    return f"[0] must be a string, a token id or a list of token ids, not {json_type(values[0])}"
+
+
+def _each(values: list[object], shape: Shape) -> str:
+    for index, value in enumerate(values):
+        if problem := shape.problem(value):
+            return f"[{index}]{problem}"
+    return ""
+
+
+PROMPTS = Shape(
+    "a string, a list of strings, a list of token ids or a list of such lists",
+    {str: None, list: _prompts},
+)
+"""One prompt or several."""
