@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import json
 import os
@@ -132,6 +133,26 @@ async def test_bad_bodies(client: aiohttp.ClientSession, body: bytes, content_ty
         assert response.status == status
         assert text in await response.text()
         assert response.headers["content-type"].startswith("application/json")
+
+
+@pytest.mark.parametrize("target", ["", DEFAULT_MODEL], ids=["as it came", "with another model"])
+async def test_a_compressed_body(client: aiohttp.ClientSession, target: str) -> None:
+    """The server undoes the coding, or gets a body that has none any more and says so nowhere."""
+    body = gzip.compress(json.dumps(chat("word " * 10_000, model=DEFAULT_MODEL if not target else "another")).encode())
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    if target:
+        headers["x-llm-d-model-name-rewrite"] = target
+    async with client.post("/v1/chat/completions", data=body, headers=headers) as response:
+        assert response.status == 200, await response.text()
+        assert (await response.json())["usage"]["prompt_tokens"] >= 10_000
+
+
+async def test_a_body_in_a_coding_that_is_not_read(client: aiohttp.ClientSession) -> None:
+    headers = {"content-encoding": "br", "content-type": "application/json"}
+    async with client.post("/v1/chat/completions", data=b"\x0b\x02\x80", headers=headers) as response:
+        assert response.status == 415
+        assert response.headers["accept-encoding"] == "gzip, deflate, zstd"
+        assert "content-encoding 'br' is not supported" in (await response.json())["error"]["message"]
 
 
 async def test_a_chunked_body_that_is_empty(client: aiohttp.ClientSession) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 from collections.abc import Callable
 from typing import Any
@@ -93,6 +94,13 @@ async def test_a_plugin_answers(does: Callable[[DirectRequest], Any], state: Bod
     assert bytes(seen.body) == (b"no JSON" if state is BodyState.COMPLETE else b"")
     assert rig.director.finished(stream, outcome()) is None
     assert rig.count("request_total") is None, "nothing was scheduled"
+
+
+async def test_a_plugin_is_shown_what_a_content_coding_hid() -> None:
+    plugin = Responder(lambda _: REPLY)
+    sent = request(gzip.compress(b"its own"), path="/v1/mine", headers={"content-encoding": "gzip"})
+    await Rig(responding(plugin)).sent(sent)
+    assert bytes(plugin.seen[0].body) == b"its own"
 
 
 @pytest.mark.parametrize("does", [lambda _: None, lambda _: later(None)], ids=["at once", "later"])
