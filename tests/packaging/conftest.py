@@ -22,8 +22,7 @@ from tests.packaging.sandbox import Sandbox, why_impossible
 
 CHECKOUT = Path(__file__).parents[2]
 NATIVE = CHECKOUT / "native"
-MATURIN = (sys.executable, "-m", "maturin")
-NATIVE_BUILD = (*MATURIN, "build", "--release", "--strip", "--locked", "--offline", "--interpreter", sys.executable)
+NATIVE_BUILD = ("maturin", "build", "--release", "--strip", "--locked", "--offline", "--interpreter", sys.executable)
 SITE = Path(sysconfig.get_path("purelib"))
 
 
@@ -68,7 +67,8 @@ def native_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
     built = [path for path in (CHECKOUT / "dist" / "native").glob("*.whl") if path.stat().st_mtime >= changed_s]
     if not built and shutil.which("cargo") and (NATIVE / "Cargo.lock").exists():
         folder = tmp_path_factory.mktemp("native")
-        subprocess.run([*NATIVE_BUILD, "--out", folder], cwd=NATIVE, check=True, capture_output=True, timeout=100)
+        command = [sys.executable, "-m", *NATIVE_BUILD, "--out", folder]
+        subprocess.run(command, cwd=NATIVE, check=True, capture_output=True, timeout=100)
         built = list(folder.glob("*.whl"))
     return built[0] if built else None
 

@@ -92,6 +92,18 @@ def test_our_subset_says_what_the_public_package_says(name: str, module: Any) ->
     assert compared > 1
 
 
+@pytest.mark.parametrize(("name", "module"), PAIRS)
+def test_our_services_have_the_public_methods(name: str, module: Any) -> None:
+    (file,) = [file for file in generate["descriptors"](name).file if file.name == name]
+    (service,) = file.service
+    methods = module.DESCRIPTOR.services_by_name[service.name].methods_by_name
+    for method in service.method:
+        theirs = methods[method.name]
+        assert method.input_type.removeprefix(".") == theirs.input_type.full_name
+        assert method.output_type.removeprefix(".") == theirs.output_type.full_name
+        assert (method.client_streaming, method.server_streaming) == (theirs.client_streaming, theirs.server_streaming)
+
+
 def test_envoys_messages_are_not_generated_a_second_time() -> None:
     """Two descriptions of a message in one process break whoever loads the second."""
     for path in (CHECKOUT / "epp").rglob("*_pb2.py"):

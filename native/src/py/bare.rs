@@ -18,6 +18,7 @@ use crate::bodies::rename::Renamer as RenamerTwin;
 use crate::machine::Machine as MachineTwin;
 use crate::machine::effects::{Effect, Effects};
 use crate::wire::codec::{decode, encode};
+use crate::wire::fields::{header_map, header_value};
 use crate::wire::headers::HeaderBlock;
 use crate::wire::messages::{Lost, Outgoing};
 use crate::wire::proto::{put_bytes, put_message};
@@ -216,9 +217,9 @@ fn header_block(headers: &Bound<'_, PyDict>) -> PyResult<HeaderBlock> {
     let mut map = Vec::new();
     for (name, value) in headers {
         let (name, value): (String, String) = (name.extract()?, value.extract()?);
-        put_message(&mut map, 1, |header| {
-            put_bytes(header, 1, name.as_bytes());
-            put_bytes(header, 3, value.as_bytes());
+        put_message(&mut map, header_map::HEADERS, |header| {
+            put_bytes(header, header_value::KEY, name.as_bytes());
+            put_bytes(header, header_value::RAW_VALUE, value.as_bytes());
         });
     }
     HeaderBlock::parse(&map).map_err(|_| PyValueError::new_err("not headers"))

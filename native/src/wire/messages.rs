@@ -22,7 +22,8 @@ pub enum Mode {
 impl Mode {
     /// Modes that do not exist yet are taken for the one that needs the most answers.
     pub fn from_number(number: u64) -> Self {
-        match number {
+        // Of an enum decoders keep 32 bits.
+        match number & u64::from(u32::MAX) {
             body_send_mode::NONE => Self::None,
             body_send_mode::STREAMED => Self::Streamed,
             body_send_mode::BUFFERED => Self::Buffered,
