@@ -63,9 +63,8 @@ def _token_count(value: Json) -> int:
     """Of a list of token ids, or of a list of such lists; 0 for anything else."""
     if not isinstance(value, list) or not value:
         return 0
-    if isinstance(value[0], list):
-        return sum([_token_count(item) for item in value])
-    return len(value) if isinstance(value[0], (int, float)) else 0
+    lists = value if isinstance(value[0], list) else [value]
+    return sum([len(ids) for ids in lists if isinstance(ids, list) and ids and isinstance(ids[0], (int, float))])
 
 
 _POOLED = ("query", "queries", "documents", "items", "text_1", "text_2", "data_1", "data_2", "input", "prompt", "tokens")

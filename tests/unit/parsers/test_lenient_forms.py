@@ -70,6 +70,13 @@ def test_odd_values_are_no_text(document: dict[str, object], tokens: int) -> Non
     assert token_estimate(parse(parser, "/pooling", {"model": "m", **document})) == tokens
 
 
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('[{"content":', "}]")], ids=["lists", "objects"])
+def test_values_nested_as_deep_as_json_may_be_are_no_text(opening: str, closing: str) -> None:
+    levels = 1000 // len(closing)
+    body = '{"model":"m","documents":' + opening * levels + "1" + closing * levels + "}"
+    assert token_estimate(parse(parser, "/v1/rerank", body)) == 0
+
+
 def form(**fields: str) -> bytes:
     parts = [f'--XX\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n' for name, value in fields.items()]
     sound = '--XX\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\nRIFF\r\n'
