@@ -193,13 +193,21 @@ class ThresholdDecider:
 
 
 def prompt_bytes(request: InferenceRequest) -> int:
-    """Length of a prompt: of a text as it is, of messages and other lists as JSON, else of the whole body."""
+    """Length of a prompt: of a text as it is, of messages and other lists as JSON, else of the whole body.
+
+    The whole body stands also for what is nested deeper than can be written, 254 levels.
+    """
     prompt: Json = request.body.document.get(_PROMPTS.get(request.body.api, ""))
     if isinstance(prompt, list) and all(isinstance(text, str) for text in prompt):
         prompt = " ".join(prompt)
     if isinstance(prompt, str):
         return len(prompt) if prompt.isascii() else len(prompt.encode("utf-8", "surrogatepass"))
-    return request.size_bytes if prompt is None else len(orjson.dumps(prompt))
+    if prompt is None:
+        return request.size_bytes
+    try:
+        return len(orjson.dumps(prompt))
+    except orjson.JSONEncodeError:
+        return request.size_bytes
 
 
 def _create(context: PluginContext, params: PdProfileHandlerParams) -> ProfileHandler:

@@ -46,11 +46,11 @@ class Estimate:
             case Api.COMPLETIONS:
                 return _of_texts(document.get("prompt"))
             case Api.EMBEDDINGS if document.get("input") is not None:
-                return _of_bytes(orjson.dumps(document["input"]))
+                return _of_bytes(_json(document["input"]))
             case Api.CONVERSATIONS if document.get("items") is not None:
-                return _of_bytes(orjson.dumps(document["items"]))
+                return _of_bytes(_json(document["items"]))
             case Api.RESPONSES:
-                return _of_bytes(orjson.dumps(_responses(document)))
+                return _of_bytes(_json(_responses(document)))
             case Api.GENERATE:
                 return _of_texts(document.get("text"))
             case Api.CHAT | Api.MESSAGES | Api.EMBEDDINGS:
@@ -64,7 +64,7 @@ class Estimate:
     def _pieces(self, body: ParsedBody, video: VideoFacts) -> Iterator[bytes | _Asset]:
         document = body.document
         if tools := document.get("tools"):
-            yield orjson.dumps(tools)
+            yield _json(tools)
         if body.api is Api.MESSAGES:
             yield _encoded(system_text(document.get("system")))
         for message in _dicts(document.get("messages")):
@@ -106,7 +106,7 @@ class Estimate:
             case "image":
                 yield from self._image(image_url(block.get("source")))
             case "tool_use":
-                yield _encoded(block.get("id")) + _encoded(block.get("name")) + orjson.dumps(block.get("input"))
+                yield _encoded(block.get("id")) + _encoded(block.get("name")) + _json(block.get("input"))
             case "tool_result":
                 text, images = tool_result(block)
                 yield _encoded(text)
@@ -192,6 +192,14 @@ def _url(block: Mapping[str, Json], name: str) -> str:
 
 def _encoded(text: Json) -> bytes:
     return text.encode("utf-8", "replace") if isinstance(text, str) else b""
+
+
+def _json(value: Json) -> bytes:
+    """JSON of a part of a body; nothing for one that is nested deeper than can be written, 254 levels: no prompt is."""
+    try:
+        return orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        return b""
 
 
 def _dicts(items: Json) -> Iterator[Mapping[str, Json]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -71,6 +72,9 @@ def test_the_block_size_of_the_match_wins_over_the_parameter(block_size_tokens: 
     assert run.order == (["decode", "prefill"] if prefills else ["decode"])
 
 
+NESTED: list[Any] = json.loads("[" * 900 + "]" * 900)
+
+
 @pytest.mark.parametrize(
     ("api", "document", "size"),
     [
@@ -81,6 +85,7 @@ def test_the_block_size_of_the_match_wins_over_the_parameter(block_size_tokens: 
         pytest.param(Api.RESPONSES, {"input": "abc"}, 3, id="a text as input"),
         pytest.param(Api.RESPONSES, {"input": [{}]}, len("[{}]"), id="items as input"),
         pytest.param(Api.RAW, {}, 77, id="a body that nobody read"),
+        pytest.param(Api.CHAT, {"messages": [{"x": NESTED}]}, 77, id="deeper than JSON is written"),
     ],
 )
 def test_length_of_prompts(api: Api, document: dict[str, Any], size: int) -> None:

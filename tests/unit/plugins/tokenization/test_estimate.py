@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import struct
 from base64 import b64encode
 from typing import Any
@@ -282,3 +283,24 @@ def test_sizes_that_clients_make_up_cost_little() -> None:
 )
 def test_media_are_the_same_however_they_are_written(bare: dict[str, Any]) -> None:
     assert estimate(chat([bare])) == estimate(chat([image()]))
+
+
+NESTED: list[Any] = json.loads("[" * 900 + "]" * 900)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(ParsedBody(Api.CHAT, {"messages": [{"role": "user", "content": "hi"}], "tools": NESTED}), id="tools"),
+        pytest.param(
+            anthropic({"role": "user", "content": ["hi", {"type": "tool_use", "input": NESTED}]}), id="a tool's input"
+        ),
+    ],
+)
+def test_what_is_nested_deeper_than_json_is_written_does_not_count(body: ParsedBody) -> None:
+    assert text_of(estimate(body)) == "userhi"
+
+
+@pytest.mark.parametrize(("api", "member"), [(Api.EMBEDDINGS, "input"), (Api.CONVERSATIONS, "items"), (Api.RESPONSES, "input")])
+def test_prompts_nested_deeper_than_json_is_written_are_none(api: Api, member: str) -> None:
+    assert estimate(ParsedBody(api, {member: NESTED})) is None
