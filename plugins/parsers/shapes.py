@@ -24,22 +24,20 @@ class Shape:
         checks: the types that it may have, and what is checked in a value of each.
     """
 
-    __slots__ = ("checks", "what")
+    __slots__ = ("checks", "refuse", "what")
 
     def __init__(self, what: str, checks: Mapping[type, Check | None]) -> None:
         self.what = what
         self.checks = checks
+        self.refuse: Check = self._refuse
+        """The check of values of all other types; a bound method that is made once."""
 
     def problem(self, value: object) -> str:
         """What is wrong with ``value``, "" if nothing is."""
-        kind = type(value)
-        if kind not in self.checks:
-            return self.refusal(value)
-        check = self.checks[kind]
-        return check(value) if check is not None else ""
+        check = self.checks.get(type(value), self.refuse)
+        return "" if check is None else check(value)
 
-    def refusal(self, value: object) -> str:
-        """The words for a value of another type."""
+    def _refuse(self, value: object) -> str:
         return f" must be {self.what}, not {json_type(value)}"
 
 
@@ -51,26 +49,23 @@ def either(what: str, *shapes: Shape) -> Shape:
 def members(shapes: Mapping[str, Shape]) -> Shape:
     """An object; each named member is missing, null, or of its shape."""
 
-    def check(value: Mapping[str, object]) -> str:
+    def look(value: Mapping[str, object]) -> str:
         for name, member in value.items():
             shape = shapes.get(name)
-            if shape is not None and member is not None and (problem := shape.problem(member)):
+            if shape is None or member is None:
+                continue
+            check = shape.checks.get(type(member), shape.refuse)  # as ``problem``, without a call for each member
+            if check is not None and (problem := check(member)):
                 return f".{name}{problem}"
         return ""
 
-    return Shape("an object", {dict: check})
+    return Shape("an object", {dict: look})
 
 
 def list_of(item: Shape, what: str) -> Shape:
     """A list whose items all have one shape."""
 
-    def check(values: list[object]) -> str:
-        for index, value in enumerate(values):
-            if problem := item.problem(value):
-                return f"[{index}]{problem}"
-        return ""
-
-    return Shape(what, {list: check})
+    return Shape(what, {list: lambda values: _each(values, item)})
 
 
 TEXT = Shape("a string", {str: None})
@@ -130,8 +125,10 @@ def _prompts(values: list[object]) -> str:
 
 
 def _each(values: list[object], shape: Shape) -> str:
+    checks, refuse = shape.checks, shape.refuse
     for index, value in enumerate(values):
-        if problem := shape.problem(value):
+        check = checks.get(type(value), refuse)
+        if check is not None and (problem := check(value)):
             return f"[{index}]{problem}"
     return ""
 
