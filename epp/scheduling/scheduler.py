@@ -150,7 +150,8 @@ def _checked_pick(
     plugin: ProfileHandler,
 ) -> Callable[[InferenceRequest, Mapping[str, Profile], ProfileResults], Sequence[str]]:
     def picked(request: InferenceRequest, profiles: Mapping[str, Profile], results: ProfileResults) -> Sequence[str]:
-        return tuple(dict.fromkeys(plugin.pick(request, profiles, results) or ()))
+        names = plugin.pick(request, profiles, results)
+        return tuple(dict.fromkeys(names)) if names else ()
 
     return picked
 
