@@ -163,7 +163,8 @@ class Director:
             self._responses.defect("decision", error)
             answer = self._refuse(flight, RequestError(ErrorCode.INTERNAL, "internal error"))
         self._metrics.request_processing(self._clock() - flight.received_s)
-        self._write_down(flight, answer)
+        if flight.record is not None:
+            self._write_down(flight, answer)
         stream.answer(answer)
 
     async def _decide(self, pipeline: Pipeline, flight: Flight, request: Request) -> Route | Reply:
@@ -185,14 +186,14 @@ class Director:
             await self._rewrite(pipeline, flight, request)
         candidates = self._finder.find(request.metadata)
         if pipeline.admission is not None:
-            candidates = await self._admit(pipeline, flight, request, candidates)
+            candidates = await self._admit(pipeline, inference, flight, request, candidates)
         if slots.screeners:
             candidates = self._screen(pipeline, flight, candidates)
         if slots.producers:
             await hooks.produce(inference, candidates, progress, record)
         if slots.admitters:
             await hooks.admit(inference, candidates, progress, record)
-        result = self._schedule(pipeline, flight, candidates)
+        result = self._schedule(pipeline, inference, flight, candidates)
         if slots.pre_request:
             await hooks.pre_request(inference, result, edits, progress, record)
         scores = pipeline.scheduler.totals(result) if self._options.emit_scores else None
@@ -228,12 +229,14 @@ class Director:
         inference.body = replace(body, document=edits.document)
         inference.size_bytes = flight.forwarded_bytes(request)
 
-    async def _admit(self, pipeline: Pipeline, flight: Flight, request: Request, candidates: Candidates) -> Candidates:
+    async def _admit(
+        self, pipeline: Pipeline, inference: InferenceRequest, flight: Flight, request: Request, candidates: Candidates
+    ) -> Candidates:
         """The candidates, those of now if the request was held."""
         assert pipeline.admission is not None
         held_s = 0.0
         try:
-            hold = pipeline.admission.admit(flight.inference, candidates)
+            hold = pipeline.admission.admit(inference, candidates)
             if hold is not None:
                 held_s = await flight.progress.hold(hold)
                 candidates = self._finder.find(request.metadata)
@@ -251,9 +254,10 @@ class Director:
             raise RequestError(ErrorCode.SERVICE_UNAVAILABLE, SCREENED_OUT, DropReason.NO_ENDPOINTS)
         return candidates
 
-    def _schedule(self, pipeline: Pipeline, flight: Flight, candidates: Candidates) -> SchedulingResult:
+    def _schedule(
+        self, pipeline: Pipeline, inference: InferenceRequest, flight: Flight, candidates: Candidates
+    ) -> SchedulingResult:
         """Pick; from here on the request must be completed exactly once."""
-        inference = flight.inference
         begun = time.perf_counter()
         try:
             result = pipeline.scheduler.schedule(inference, candidates, flight.record)

@@ -20,6 +20,7 @@ DECISION_DEADLINE_S = 5.0
 """Longest time from the complete request to its decision, where a plugin waits (protocol decision D15); holds do not count."""
 
 Work = Coroutine[Any, Any, None]
+_ENDED = object()
 
 
 class Progress:
@@ -109,9 +110,7 @@ class Progress:
     def _go_on(self) -> None:
         work = self._work
         assert work is not None
-        try:
-            work.send(None)
-        except StopIteration:
+        if next(work.__await__(), _ENDED) is _ENDED:  # unlike ``send``, this ends without an exception
             self._work = None
             return
         if self._is_in_task:

@@ -66,20 +66,22 @@ class RequestReader:
         objective = lookup(headers, *OBJECTIVE)
         request_id = headers.get(REQUEST_ID)
         flight.adds_request_id = not request_id
-        flight.request = inference = InferenceRequest(
-            request_id=request_id or str(uuid4()),
-            path=flight.path,
-            headers=headers,
-            body=body,
-            model=body.model,
-            target_model=target,
-            priority=self._objects.priority(objective) if objective else 0,
-            fairness_id=lookup(headers, *FAIRNESS_ID) or DEFAULT_FLOW,
-            size_bytes=flight.forwarded_bytes(request),
-            received_s=request.at_s,
-            data=RequestData(),
+        flight.request = inference = InferenceRequest(  # by position, in their order: by name it takes twice as long
+            request_id or str(uuid4()),
+            flight.path,
+            headers,
+            body,
+            body.model,
+            target,
+            self._objects.priority(objective) if objective else 0,
+            lookup(headers, *FAIRNESS_ID) or DEFAULT_FLOW,
+            flight.forwarded_bytes(request) if flight.splices or flight.decoded else len(request.body),
+            request.at_s,
+            RequestData(),
         )
-        if len(request.read) == len(pipeline.readings):  # settings and pipeline are exchanged one after the other
+        if request.read and len(request.read) == len(
+            pipeline.readings
+        ):  # settings and pipeline are exchanged one after the other
             for key, known in zip(pipeline.readings, request.read, strict=True):
                 inference.data.set(key, known)
         return inference

@@ -100,17 +100,18 @@ class ResponseObserver:
             return None
         self._ledger.leave(labels)
         head = outcome.head
-        completion = Completion(
-            cause=_CAUSES[outcome.end],
-            status=head.status if head is not None else 0,
-            served=self._served(flight, head),
-            usage=_usage(outcome.read),
-            length_known=outcome.complete,
-            ttft_s=outcome.first_s - flight.received_s if outcome.first_s is not None else None,
-            duration_s=outcome.end_s - flight.received_s,
-            response_bytes=outcome.size_bytes,
-            streaming=outcome.streaming,
-            document=_document(outcome),
+        completion = Completion(  # by position, in their order: by name it takes twice as long
+            _CAUSES[outcome.end],
+            head.status if head is not None else 0,
+            self._served(flight, head),
+            _usage(outcome.read),
+            outcome.complete,
+            outcome.first_s - flight.received_s if outcome.first_s is not None else None,
+            outcome.end_s - flight.received_s,
+            outcome.size_bytes,
+            outcome.streaming,
+            {},
+            _document(outcome),
         )
         if flight.hooks.hooks.complete:
             flight.tail = flight.hooks.complete(flight.inference, result, completion, flight.tail)
@@ -124,17 +125,17 @@ class ResponseObserver:
         usage = completion.usage
         metrics.request_finished(
             labels,
-            RequestFacts(
-                duration_s=completion.duration_s if outcome.end is End.NATURAL else None,
-                ttft_s=completion.ttft_s,
-                streaming=outcome.streaming,
-                request_bytes=flight.inference.size_bytes,
-                response_bytes=outcome.size_bytes if outcome.head is not None else None,
-                input_tokens=usage.prompt_tokens,
-                output_tokens=usage.completion_tokens,
-                cached_tokens=usage.cached_tokens or 0,
-                gaps=outcome.gaps,
-                gaps_s=outcome.gaps_s,
+            RequestFacts(  # by position as well
+                completion.duration_s if outcome.end is End.NATURAL else None,
+                completion.ttft_s,
+                outcome.streaming,
+                flight.inference.size_bytes,
+                outcome.size_bytes if outcome.head is not None else None,
+                usage.prompt_tokens,
+                usage.completion_tokens,
+                usage.cached_tokens or 0,
+                outcome.gaps,
+                outcome.gaps_s,
             ),
         )
         metrics.response_processing(outcome.busy_s)

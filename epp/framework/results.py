@@ -31,7 +31,6 @@ class ProfileResults(dict[str, ProfileRunResult | None]):
     __slots__ = ("published",)
 
     def __init__(self) -> None:
-        super().__init__()
         self.published: dict[DataKey[Any], object] = {}
 
     def publish(self, key: DataKey[T], value: T) -> None:

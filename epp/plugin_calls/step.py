@@ -94,7 +94,7 @@ class CallWatch:
         clock: seconds, for durations.
     """
 
-    __slots__ = ("_clock", "_defects", "_observe", "_point", "_refusals", "guard", "name", "role", "type")
+    __slots__ = ("_defects", "_point", "_refusals", "clock", "guard", "name", "observe", "role", "type")
 
     def __init__(
         self,
@@ -113,36 +113,18 @@ class CallWatch:
         self.name = name
         self.guard = guard
         self._defects = defects
-        self._observe = observe
+        self.observe = observe
         self._point = point or EXTENSION_POINTS.get(role, str(role))
         self._refusals = REFUSALS.get(role, ())
-        self._clock = clock
+        self.clock = clock
 
     def plain(self, function: Callable[P, R]) -> Callable[Concatenate[Record, P], R]:
         """``function``, watched; its first argument becomes the record of the request.
 
         It raises what ``function`` raises, after that was reported; INTERNAL in its place where no request can do without it.
         """
-        clock, observe, guard = self._clock, self._observe, self.guard
-
-        def call(record: Record, *args: Any) -> Any:
-            begun = clock()
-            try:
-                result = function(*args)  # type: ignore[call-arg]  # the signature below is what callers see
-            except Exception as error:
-                if self._failed(clock() - begun, record, error):
-                    raise RequestError(ErrorCode.INTERNAL, "internal error") from error
-                raise
-            elapsed = clock() - begun
-            guard.calls += 1
-            observe(elapsed)
-            if elapsed > guard.limit_s:
-                guard.exceeded(elapsed)
-            if record is not None:
-                record.called(self._point, self.type, self.name, elapsed)
-            return result
-
-        return cast("Callable[Concatenate[Record, P], R]", call)
+        watched = _WATCHED.get(len(inspect.signature(function).parameters), _watched_any)
+        return cast("Callable[Concatenate[Record, P], R]", watched(self, function))
 
     def waiting(
         self, function: Callable[P, Awaitable[R] | R], *, has_deadline: bool = True
@@ -157,19 +139,19 @@ class CallWatch:
         async def call(record: Record, request: MayWait, *args: Any) -> Any:
             if waits:
                 await request.enter()
-            begun = self._clock()
+            begun = self.clock()
             try:
                 result = function(*args)  # type: ignore[call-arg]  # as above
                 if result is not None and inspect.isawaitable(result):
                     result = await _settled(result, request, has_deadline)
                     request.check()
             except Exception as error:
-                refuses = self._failed(self._clock() - begun, record, error)
+                refuses = self._failed(self.clock() - begun, record, error)
                 request.check()
                 if refuses:
                     raise RequestError(ErrorCode.INTERNAL, "internal error") from error
                 raise
-            self._ended(self._clock() - begun, record, "")
+            self._ended(self.clock() - begun, record, "")
             return result
 
         return cast("Callable[Concatenate[Record, MayWait, P], Coroutine[Any, Any, R]]", call)
@@ -177,6 +159,19 @@ class CallWatch:
     def failed(self, problem: str | Exception) -> None:
         """Report a defect that no exception tells of."""
         self._defects.plugin_failed(self.role, self.type, self.name, problem)
+
+    def raised(self, elapsed_s: float, record: Record, error: Exception) -> None:
+        """A plain call raised.
+
+        Raises:
+            RequestError: INTERNAL, if no request can do without the plugin; else the caller raises ``error`` again.
+        """
+        if self._failed(elapsed_s, record, error):
+            raise RequestError(ErrorCode.INTERNAL, "internal error") from error
+
+    def ended(self, elapsed_s: float, record: DecisionRecord) -> None:
+        """A plain call that somebody wants a record of is over."""
+        record.called(self._point, self.type, self.name, elapsed_s)
 
     def _failed(self, elapsed_s: float, record: Record, error: Exception) -> bool:
         """Whether the defect refuses the request."""
@@ -188,10 +183,67 @@ class CallWatch:
 
     def _ended(self, elapsed_s: float, record: Record, error: str) -> None:
         self.guard.calls += 1
-        self._observe(elapsed_s)
+        self.observe(elapsed_s)
         self.guard.check(elapsed_s)
         if record is not None:
             record.called(self._point, self.type, self.name, elapsed_s, error)
+
+
+# A plain call is made several times for each request. With its arguments named it takes 0.3 of a microsecond less than with
+# arguments that are packed and unpacked, and more than half of that goes if what is the same below becomes a function.
+
+
+def _watched_two(watch: CallWatch, function: Callable[..., Any]) -> Callable[..., Any]:
+    clock, observe, guard = watch.clock, watch.observe, watch.guard
+
+    def call(record: Record, first: Any, second: Any) -> Any:
+        begun = clock()
+        try:
+            result = function(first, second)
+        except Exception as error:
+            watch.raised(clock() - begun, record, error)
+            raise
+        elapsed = clock() - begun
+        guard.calls += 1
+        observe(elapsed)
+        if elapsed > guard.limit_s:
+            guard.exceeded(elapsed)
+        if record is not None:
+            watch.ended(elapsed, record)
+        return result
+
+    return call
+
+
+def _watched_three(watch: CallWatch, function: Callable[..., Any]) -> Callable[..., Any]:
+    clock, observe, guard = watch.clock, watch.observe, watch.guard
+
+    def call(record: Record, first: Any, second: Any, third: Any) -> Any:
+        begun = clock()
+        try:
+            result = function(first, second, third)
+        except Exception as error:
+            watch.raised(clock() - begun, record, error)
+            raise
+        elapsed = clock() - begun
+        guard.calls += 1
+        observe(elapsed)
+        if elapsed > guard.limit_s:
+            guard.exceeded(elapsed)
+        if record is not None:
+            watch.ended(elapsed, record)
+        return result
+
+    return call
+
+
+def _watched_any(watch: CallWatch, function: Callable[..., Any]) -> Callable[..., Any]:
+    as_two = _watched_two(watch, lambda args, _: function(*args))
+    return lambda record, *args: as_two(record, args, None)
+
+
+_WATCHED = {2: _watched_two, 3: _watched_three}
+"""By number of arguments."""
 
 
 async def _settled(result: Awaitable[R], request: MayWait, has_deadline: bool) -> R:

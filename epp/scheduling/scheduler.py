@@ -54,11 +54,11 @@ class Scheduler:
             RequestError: the profile handler refuses the request.
         """
         if record is None:
-            return _Cycle(self, request, candidates, None).run()
+            return self._cycle(request, candidates, None)
         record.request_id, record.model, record.target_model = request.request_id, request.model, request.target_model
         record.candidates = [e.host_port for e in candidates]
         try:
-            result = _Cycle(self, request, candidates, record).run()
+            result = self._cycle(request, candidates, record)
         except (SchedulingError, RequestError) as error:
             record.error = str(error)
             raise
@@ -74,76 +74,67 @@ class Scheduler:
             return {}
         return {endpoint.host_port: total for endpoint, total in zip(run.candidates, run.totals, strict=True)}
 
-
-class _Cycle:
-    """One scheduling cycle, with all that is written while it runs."""
-
-    __slots__ = ("_candidates", "_failures", "_handler", "_profiles", "_record", "_request", "_results")
-
-    def __init__(self, scheduler: Scheduler, request: InferenceRequest, candidates: Candidates, record: Record) -> None:
-        self._handler = scheduler.handler
-        self._profiles = scheduler.profiles
-        self._request = request
-        self._candidates = candidates
-        self._record = record
-        self._results = ProfileResults()
-        self._failures: dict[str, SchedulingError] = {}
-
-    def run(self) -> SchedulingResult:
-        results = self._results
-        while names := self._names():
+    def _cycle(self, request: InferenceRequest, candidates: Candidates, record: Record) -> SchedulingResult:
+        results = ProfileResults()
+        failures: dict[str, SchedulingError] = {}
+        while names := self._names(request, results, record):
             todo = [name for name in names if name not in results]
             if not todo:
                 raise self._defect(f"asked again for profiles that had run: {', '.join(names)}")
             if results.published:
-                self._request = self._request.with_data(results.take_published())
+                request = request.with_data(results.take_published())
             for name in todo:
-                self._run(name)
+                results[name] = self._run(name, request, candidates, failures, record)
         if not results:
-            raise SchedulingError(f"failed to run any scheduler profile for request {self._request.request_id}")
-        return self._result()
-
-    def _names(self) -> Sequence[str]:
-        """The profiles to run next, each once."""
+            raise SchedulingError(f"failed to run any scheduler profile for request {request.request_id}")
         try:
-            return self._handler.pick(self._record, self._request, self._profiles, self._results)
-        except (SchedulingError, RequestError):
-            raise
-        except Exception as error:
-            raise self._failed() from error
-
-    def _run(self, name: str) -> None:
-        profile = self._profiles.get(name)
-        if profile is None:
-            raise self._defect(f"asked for the profile '{name}', which does not exist")
-        written = None
-        if self._record is not None:
-            written = ProfileRecord(name)
-            self._record.profiles.append(written)
-        try:
-            self._results[name] = profile.run(self._request, self._candidates, written, self._record)
+            return self.handler.process(record, request, results)
         except SchedulingError as error:
-            self._results[name] = None
-            self._failures[name] = error
-            if written is not None:
-                written.error = str(error)
-
-    def _result(self) -> SchedulingResult:
-        try:
-            return self._handler.process(self._record, self._request, self._results)
-        except SchedulingError as error:
-            raise _with_causes(error, self._failures) from error
+            raise _with_causes(error, failures) from error
         except RequestError:
             raise
         except Exception as error:
             raise self._failed() from error
 
+    def _run(
+        self,
+        name: str,
+        request: InferenceRequest,
+        candidates: Candidates,
+        failures: dict[str, SchedulingError],
+        record: Record,
+    ) -> ProfileRunResult | None:
+        """What a profile picked; None if it failed, with the reason in ``failures``."""
+        profile = self.profiles.get(name)
+        if profile is None:
+            raise self._defect(f"asked for the profile '{name}', which does not exist")
+        written = None
+        if record is not None:
+            written = ProfileRecord(name)
+            record.profiles.append(written)
+        try:
+            return profile.run(request, candidates, written, record)
+        except SchedulingError as error:
+            failures[name] = error
+            if written is not None:
+                written.error = str(error)
+            return None
+
+    def _names(self, request: InferenceRequest, results: ProfileResults, record: Record) -> Sequence[str]:
+        """The profiles to run next, each once."""
+        try:
+            return self.handler.pick(record, request, self.profiles, results)
+        except (SchedulingError, RequestError):
+            raise
+        except Exception as error:
+            raise self._failed() from error
+
     def _defect(self, problem: str) -> SchedulingError:
-        self._handler.watch.failed(problem)
+        self.handler.watch.failed(problem)
         return self._failed()
 
     def _failed(self) -> SchedulingError:
-        return SchedulingError(f"profile handler '{self._handler.watch.name}' failed")
+        return SchedulingError(f"profile handler '{self.handler.watch.name}' failed")
 
 
 def _checked_pick(
@@ -151,6 +142,8 @@ def _checked_pick(
 ) -> Callable[[InferenceRequest, Mapping[str, Profile], ProfileResults], Sequence[str]]:
     def picked(request: InferenceRequest, profiles: Mapping[str, Profile], results: ProfileResults) -> Sequence[str]:
         names = plugin.pick(request, profiles, results)
+        if type(names) is tuple and len(names) <= 1:
+            return names
         return tuple(dict.fromkeys(names)) if names else ()
 
     return picked

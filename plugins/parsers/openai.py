@@ -51,16 +51,18 @@ class OpenAIParser:
         document = decode_object(body, _UNDECODABLE)
         if problem := form.problem(document):
             raise bad_request(f"{form.failure}: {problem}")
-        return ParsedBody(
-            api=form.api,
-            document=document,
-            model=model_of(document),
-            streams=document.get("stream") is True,
-            output_cap=output_cap(document, form.caps),
-            rewritable=True,
-            usage_reader=form.usage_reader,
-            document_reader=form.document_reader,
-            error_shape=ErrorShape.OPENAI,
+        return ParsedBody(  # by position, in their order: by name it takes twice as long
+            form.api,
+            document,
+            model_of(document),
+            document.get("stream") is True,
+            output_cap(document, form.caps),
+            True,
+            None,
+            form.usage_reader,
+            form.document_reader,
+            False,
+            ErrorShape.OPENAI,
         )
 
     def _form(self, path: str) -> Form | LenientForm:

@@ -44,12 +44,11 @@ class Form(NamedTuple):
     def problem(self, document: Mapping[str, object]) -> str:
         """What is wrong with a body and where, "" if nothing is."""
         for name in self.required:  # a loop, because a generator costs more than all of it
-            if self._is_given(document.get(name)):
-                return self.shape.problem(document).removeprefix(".")
+            value = document.get(name)
+            if value or (value is not None and (self.may_be_empty or type(value) not in (str, list))):
+                problem = self.shape.problem(document)
+                return problem.removeprefix(".") if problem else problem
         return f"{' or '.join(self.required)} is missing or empty"
-
-    def _is_given(self, value: object) -> bool:
-        return value is not None and (self.may_be_empty or value not in ("", []))
 
 
 SALT = either("a string or a list of strings", TEXT, list_of(TEXT, "a list of strings"))

@@ -48,14 +48,16 @@ def either(what: str, *shapes: Shape) -> Shape:
 
 def members(shapes: Mapping[str, Shape]) -> Shape:
     """An object; each named member is missing, null, or of its shape."""
+    checks_of = {name: {type(None): None, **shape.checks} for name, shape in shapes.items()}.get
+    """As ``problem`` of each, without a call for each member."""
 
     def look(value: Mapping[str, object]) -> str:
         for name, member in value.items():
-            shape = shapes.get(name)
-            if shape is None or member is None:
+            checks = checks_of(name)
+            if checks is None:
                 continue
-            check = shape.checks.get(type(member), shape.refuse)  # as ``problem``, without a call for each member
-            if check is not None and (problem := check(member)):
+            check = checks.get(type(member), _refused)
+            if check is not None and (problem := shapes[name].refuse(member) if check is _refused else check(member)):
                 return f".{name}{problem}"
         return ""
 
@@ -64,8 +66,21 @@ def members(shapes: Mapping[str, Shape]) -> Shape:
 
 def list_of(item: Shape, what: str) -> Shape:
     """A list whose items all have one shape."""
+    checks, refuse = item.checks, item.refuse
 
-    return Shape(what, {list: lambda values: _each(values, item)})
+    def look(values: list[object]) -> str:
+        for index, value in enumerate(values):
+            check = checks.get(type(value), refuse)
+            if check is not None and (problem := check(value)):
+                return f"[{index}]{problem}"
+        return ""
+
+    return Shape(what, {list: look})
+
+
+def _refused(value: object) -> str:
+    """Stands for a type that is not among those of a shape."""
+    raise AssertionError(value)
 
 
 TEXT = Shape("a string", {str: None})

@@ -43,7 +43,7 @@ class SingleProfileHandler:
         ((name, result),) = results.items()
         if result is None:
             raise SchedulingError(f"failed to run scheduler profile '{name}'")
-        return SchedulingResult(primary=name, profiles=dict(results), targets=result.targets)
+        return SchedulingResult(name, dict(results), result.targets)
 
 
 def _create(context: PluginContext, params: NoParams) -> ProfileHandler:
