@@ -56,7 +56,8 @@ def test_the_wheel_holds_nothing_else(names: set[str]) -> None:
 def test_the_metadata_is_right(about: Message) -> None:
     fields = ("Name", "Version", "License-Expression", "Requires-Python", "Description-Content-Type")
     assert [about[field] for field in fields] == ["endpoint-picker", VERSION, "Apache-2.0", ">=3.11", "text/markdown"]
-    assert set(about.get_all("Provides-Extra", [])) == {"demo", "latency", "mongodb", "redis", "test", "tokenizer"}
+    extras = {"demo", "kubernetes", "kv-events", "latency", "mongodb", "plot", "redis", "test", "tokenizer", "tracing"}
+    assert set(about.get_all("Provides-Extra", [])) == extras
 
 
 def test_the_extension_is_one_wheel_for_all_pythons(native_wheel: Path | None) -> None:
