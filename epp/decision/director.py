@@ -226,6 +226,9 @@ class Director:
         edits = BodyEditList(request.body, body.document)
         await pipeline.hooks.rewrite(inference, edits, flight.progress, flight.record)
         flight.splices = edits.splices(inference.target_model if flight.splices else None)
+        if edits.has_changes:
+            for key in pipeline.readings:  # they are of the body as it came
+                inference.data.discard(key)
         inference.body = replace(body, document=edits.document)
         inference.size_bytes = flight.forwarded_bytes(request)
 

@@ -1,7 +1,7 @@
 """The hashes of the blocks of a request's prompts.
 
-A block is hashed by itself, while nobody knows the model yet; model and chain are applied once that is decided, where the blocks
-of a prompt become the keys of its prefixes.
+A block is hashed by itself, while nobody knows the model yet; model and chain are applied once that is decided, where the
+blocks of a prompt become the keys of its prefixes.
 
 Packed form, little endian: ``u64`` hash of the template's members, ``u32`` number of prompts; then for each prompt ``u8``
 basis (0 text, 1 token ids), ``u32`` length of the whole prompt in bytes or tokens, ``u32`` number of blocks, as many ``u64``.
