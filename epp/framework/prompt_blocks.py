@@ -59,10 +59,10 @@ def prompt_blocks(document: Mapping[str, Json], block_bytes: int, max_blocks: in
     """
     try:
         prompts = list(prompts_of(document))
-        template = template_of(document)
+        template = hash_template(template_of(document))
     except (TypeError, UnicodeEncodeError):  # of orjson.dumps: too deep, or a lone surrogate; of str.encode: the latter
         return b""
-    return pack(xxh3_64_intdigest(template) if template else 0, prompts, block_bytes, max_blocks)
+    return pack(template, prompts, block_bytes, max_blocks)
 
 
 def body_blocks(body: Buffer, block_bytes: int, max_blocks: int = 0) -> bytes:
@@ -72,6 +72,11 @@ def body_blocks(body: Buffer, block_bytes: int, max_blocks: int = 0) -> bytes:
     except orjson.JSONDecodeError:
         return b""
     return prompt_blocks(document, block_bytes, max_blocks) if isinstance(document, dict) else b""
+
+
+def hash_template(members: bytes) -> int:
+    """The hash of what ``template_of`` gives; 0 for nothing."""
+    return xxh3_64_intdigest(members) if members else 0
 
 
 def pack(template_hash: int, prompts: Sequence[Prompt], block_bytes: int, max_blocks: int = 0) -> bytes:

@@ -32,7 +32,7 @@ TOKEN_KEYS = [12444283658290689846, 34311551674094811, 15367817194222936542]
     ("model", "salt", "value"),
     [("m", "", 7423791507670902645), ("ab", "c", 7881155913711968751), ("a", "bc", 6382347316900652626)],
 )
-def test_case_13_seeds(model: str, salt: str, value: int) -> None:
+def test_prefix_13_seeds(model: str, salt: str, value: int) -> None:
     """Seeds of the specification; case 7: model and salt never run into each other."""
     assert seed(model, salt) == value
 
@@ -64,7 +64,7 @@ def test_whole_blocks_up_to_the_cap(hashes: Hashes, size: int, cap: int, count: 
 
 
 @each_chain
-def test_case_13_keys(chain: Chain) -> None:
+def test_prefix_13_keys(chain: Chain) -> None:
     """The contents of blocks are hashed before the model is known, so these are not the values of the specification."""
     assert unpack(chain(seed("m"), pack(*A_BLOCKS))) == [M_1, M_2]
     assert unpack(chain(seed("m", "t"), pack(*A_BLOCKS))) == [T_1, T_2]
@@ -82,7 +82,7 @@ def test_a_key_is_of_all_blocks_so_far(chain: Chain) -> None:
     assert chain(1, b"") == b""
 
 
-def test_case_13_other_processes_have_the_same_keys() -> None:
+def test_prefix_13_other_processes_have_the_same_keys() -> None:
     code = "from plugins.prefix.keys import *; print(chain(seed('m', 't'), content_hashes(b'a' * 130, 64)).hex())"
     printed = {
         subprocess.run(

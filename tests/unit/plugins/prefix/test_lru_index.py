@@ -49,7 +49,7 @@ def test_nothing_is_held_at_first(make: Make) -> None:
 
 
 @each_twin
-def test_case_14_the_head_of_a_prompt_beyond_the_capacity_is_kept(make: Make) -> None:
+def test_prefix_14_the_head_of_a_prompt_beyond_the_capacity_is_kept(make: Make) -> None:
     index = make()
     index.add(0, pack(*range(10)), 4)
     assert index.match(pack(*range(10))) == [(0, 4)]
@@ -57,7 +57,7 @@ def test_case_14_the_head_of_a_prompt_beyond_the_capacity_is_kept(make: Make) ->
 
 
 @each_twin
-def test_case_15_tails_go_first(make: Make) -> None:
+def test_prefix_15_tails_go_first(make: Make) -> None:
     index = make()
     index.add(0, pack(*range(6)), 10)
     index.add(0, pack(*range(10, 16)), 10)
@@ -66,7 +66,7 @@ def test_case_15_tails_go_first(make: Make) -> None:
 
 
 @each_twin
-def test_case_16_only_leading_keys_count(make: Make) -> None:
+def test_prefix_16_only_leading_keys_count(make: Make) -> None:
     index = make()
     index.add(0, pack(0, 1, 2), 10)
     index.add(0, pack(4, 5), 10)
@@ -119,7 +119,7 @@ def test_a_smaller_capacity_applies_at_once(make: Make) -> None:
 
 
 @each_twin
-def test_case_20_a_cleared_slot_holds_nothing(make: Make) -> None:
+def test_prefix_20_a_cleared_slot_holds_nothing(make: Make) -> None:
     index = make()
     index.add(0, pack(1, 2), 10)
     index.add(1, pack(1, 2, 3), 10)
@@ -132,7 +132,7 @@ def test_case_20_a_cleared_slot_holds_nothing(make: Make) -> None:
 
 
 @each_twin
-def test_case_21_nothing_is_left_of_slots_that_come_and_go(make: Make) -> None:
+def test_prefix_21_nothing_is_left_of_slots_that_come_and_go(make: Make) -> None:
     index = make()
     for round_ in range(100):
         for slot in range(200):
@@ -144,7 +144,7 @@ def test_case_21_nothing_is_left_of_slots_that_come_and_go(make: Make) -> None:
 
 
 @each_twin
-def test_case_32_long_prompts_and_many_slots(make: Make) -> None:
+def test_prefix_32_long_prompts_and_many_slots(make: Make) -> None:
     """6,000 keys and 1,000 slots of random depths; what it takes is measured in ``bench/micro/prefix.py``."""
     rng = random.Random(1)
     keys = [rng.getrandbits(64) for _ in range(6000)]
