@@ -471,6 +471,14 @@ class HasState(Protocol):
 
 
 @runtime_checkable
+class SetsDeadline(Protocol):
+    """A plugin whose coroutine hooks wait on purpose: they have a deadline of their own, within that of the whole decision."""
+
+    @property
+    def deadline_s(self) -> float: ...
+
+
+@runtime_checkable
 class HasReadiness(Protocol):
     """A plugin that must be ready before the process is."""
 
