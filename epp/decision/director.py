@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from epp.decision import direct_reply
+from epp.decision.cached import predictions
 from epp.decision.candidates import CandidateFinder
 from epp.decision.decoding import decoded
 from epp.decision.flight import Flight
@@ -278,6 +279,8 @@ class Director:
         if prefers_available(inference.headers) and not has_cached_prefix(inference, result, pipeline.match_keys):
             raise RequestError(ErrorCode.PRECONDITION_FAILED, NOT_CACHED)
         flight.scheduled(result, self._ledger, self._metrics)
+        if flight.record is not None:
+            flight.record.prefixes = predictions(inference, result, pipeline.match_keys)
         return result
 
     # ── answers ──

@@ -10,6 +10,7 @@ from epp.datalayer.collector import Collector
 from epp.datalayer.store import EndpointStore
 from epp.framework.interfaces import HasState
 from epp.framework.types import Endpoint
+from epp.telemetry.cache_truth import CacheTruth
 from epp.telemetry.pool import EndpointSample, PoolSnapshot
 
 
@@ -35,7 +36,7 @@ def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float) 
     return PoolSnapshot(name, samples)
 
 
-def endpoints(store: EndpointStore, collector: Collector) -> object:
+def endpoints(store: EndpointStore, collector: Collector, truth: CacheTruth | None = None) -> object:
     """``/debug/endpoints``."""
     snapshot = store.snapshot()
     now = time.monotonic()
@@ -56,6 +57,7 @@ def endpoints(store: EndpointStore, collector: Collector) -> object:
                 "ageSeconds": round(now - updated_s, 3) if updated_s is not None else None,
                 "attributes": dict(metrics.attributes),
                 "scraping": _scraping(collector, endpoint, now),
+                "cachedPrefixes": truth.page(endpoint.id) if truth is not None else [],
             }
             for endpoint, metrics, updated_s in zip(snapshot.endpoints, snapshot.metrics, snapshot.updated_s, strict=True)
         ]

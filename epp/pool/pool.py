@@ -34,6 +34,7 @@ from epp.pool.build import data_sources, followers
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
 from epp.pool.settings import PoolSettings
+from epp.telemetry.cache_truth import CacheTruth
 from epp.telemetry.decision_log import LoggedDecisions
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.pool import PoolSnapshot
@@ -79,6 +80,12 @@ class Pool:
         self._services = PluginServices(metrics, runtime, spawn, PluginDefects(metrics), numbers, settings.metrics_flags, seeds)
         self._given_discovery = discovery
         self.generation = Generation(config, self._services)
+        self.cache_truth = CacheTruth(
+            metrics,
+            lambda name: self.generation.instances.by_name.get(name),  # noqa: PLW0108 — the generation in use then
+            self.store.cache_block_tokens,
+        )
+        self.store.subscribe(self.cache_truth)
         self.discovery = self._discovery_of(self.generation)
         self.collector = self._collector_of(self.generation)
         self.director = self._director(seeds, on_defect)
@@ -163,7 +170,7 @@ class Pool:
 
     def endpoints_page(self) -> object:
         """``/debug/endpoints``."""
-        return pages.endpoints(self.store, self.collector)
+        return pages.endpoints(self.store, self.collector, self.cache_truth)
 
     def config_page(self) -> object:
         """``/debug/config``."""
@@ -213,7 +220,7 @@ class Pool:
             finder,
             self.objects,
             self._metrics,
-            ResponseObserver(self.store, self.ledger, self._metrics, on_defect),
+            ResponseObserver(self.store, self.ledger, self._metrics, on_defect, self.cache_truth),
             LoggedDecisions(),
             DirectorOptions(settings.emit_scores, settings.max_body_bytes),
             ledger=self.ledger,

@@ -86,6 +86,23 @@ class ProfileRecord:
 
 
 @dataclass(slots=True)
+class PrefixRecord:
+    """What one producer of prefix matches held to be cached where the request went."""
+
+    plugin: str
+    endpoint: str
+    """``host:port``."""
+    matched_blocks: int = 0
+    total_blocks: int = 0
+    """Of the prompt, or of what was looked up; 0 if the endpoint holds nothing."""
+    block_size_tokens: int = 0
+    predicted_tokens: int | None = None
+    """Of the prompt's tokens, for the endpoint that answered; None until a response has reported its cached tokens."""
+    reported_tokens: int | None = None
+    """What that response reported."""
+
+
+@dataclass(slots=True)
 class DecisionRecord:
     """One decision, from the whole request to its answer."""
 
@@ -109,6 +126,8 @@ class DecisionRecord:
     """Profile whose targets the request goes to."""
     picked: list[str] = field(default_factory=list)
     """``host:port`` as it was sent to the data plane, best first."""
+    prefixes: list[PrefixRecord] = field(default_factory=list)
+    """One for each producer of prefix matches that looked the prompt up; completed by the response."""
     calls: list[CallRecord] = field(default_factory=list)
     """Every call of a plugin: data producers and admitters among them."""
     status: int = 0

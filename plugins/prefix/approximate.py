@@ -12,7 +12,7 @@ from epp.framework import log
 from epp.framework.candidates import Candidates
 from epp.framework.data import DataKey
 from epp.framework.handle import PluginContext
-from epp.framework.interfaces import HeaderEdits
+from epp.framework.interfaces import CacheMismatch, HeaderEdits
 from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch, TokenizedPrompt
 from epp.framework.prompt import BYTES_PER_TOKEN
 from epp.framework.results import SchedulingResult
@@ -100,6 +100,21 @@ class ApproximatePrefixes:
                 for size, endpoint_id in held[:SHOWN_ENDPOINTS]
             },
         }
+
+    def explain_mismatch(self, endpoint_id: EndpointId, mismatch: CacheMismatch) -> str:
+        """What such an index is often wrong about."""
+        capacity = self._sizes.capacity(endpoint_id)
+        if mismatch is CacheMismatch.TOO_MANY:
+            return (
+                f"smaller cache: the server has forgotten what is remembered here, up to {capacity} blocks; lower "
+                "lruCapacityPerServer, or let autoTune read the server's metrics"
+            )
+        if mismatch in (CacheMismatch.UNFORESEEN, CacheMismatch.TOO_FEW):
+            return (
+                "requests that this picker did not send, or before it was started: other replicas of it, other clients; or a "
+                f"larger cache than {capacity} blocks"
+            )
+        return ""
 
     # ── parts ──
 
