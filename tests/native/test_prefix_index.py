@@ -64,3 +64,12 @@ def test_a_long_life() -> None:
     for slot in SLOTS:
         native.clear(slot)
     assert (len(native), native.keys(), [native.match(pack(talk)) for talk in talks]) == (0, 0, [[]] * len(talks))
+
+
+def test_a_set_of_slots_in_the_place_of_one_that_is_gone() -> None:
+    index = LruIndex()
+    for key, slots in ((1, (0, 1, 5)), (2, (2, 3, 5))):
+        for slot in slots:
+            index.add(slot, pack([key]), 9)
+    assert index.match(pack([1])) == [(0, 1), (1, 1), (5, 1)]
+    assert index.match(pack([2])) == [(2, 1), (3, 1), (5, 1)]

@@ -203,4 +203,15 @@ mod tests {
         assert_eq!(sets.len(), 0);
         assert!(sets.sets.len() <= 2);
     }
+
+    #[test]
+    fn a_number_that_is_given_again_is_another_set() {
+        let mut sets = SlotSets::default();
+        let first = sets.pair(0, 1);
+        let more = sets.with(first, 5);
+        let second = sets.pair(2, 3);
+        assert_eq!(second, first, "the number of a set that is gone");
+        let changed = sets.with(second, 5);
+        assert_eq!((members(&sets, more), members(&sets, changed)), (vec![0, 1, 5], vec![2, 3, 5]));
+    }
 }
