@@ -10,17 +10,23 @@ from typing import Any
 import pytest
 
 from epp.config.instantiate import instantiate
+from epp.demo.data_files import data_path
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import HOOK_ROLES, Role
+from epp.framework.keys import reading
 from epp.framework.registry import Reads
 from epp.framework.types import InferenceRequest
 from epp.pool.build import PipelineBuilder
 from epp.process.runtime import TaskRuntime
 from epp.replay import run as run_module
-from epp.replay.run import ReplayError, Run
+from epp.replay.bound import bound
+from epp.replay.figures import figures
+from epp.replay.run import ReplayError, Run, replay
+from epp.replay.trace import read_trace
 from epp.scheduling.scheduler import Scheduler
 from epp.simulate.driver import EngineDriver
 from epp.telemetry.metrics import Metrics
+from plugins.prefix import twins
 from tests.config.doubles import plugin_type
 from tests.replay.building import LOAD, RANDOM, chat_record, config, options, run, steady, tokens_record
 from tests.replay.plugin_doubles import Call, Diary, registry_with
@@ -257,3 +263,66 @@ def test_plugins_get_the_clock_and_the_chance_of_the_replay() -> None:
     assert len(set(ids)) == 5
     replayed = drawn[-1]
     assert drawn.count(replayed) >= 2, "plugins draw the same again"
+
+
+# ── decisions that depend on prompts ──
+
+PREFIX = """
+plugins: [{type: prefix-cache-scorer, parameters: {blockSizeTokens: 16}}, {type: queue-scorer}, {type: max-score-picker}]
+schedulingProfiles:
+- name: default
+  plugins: [{pluginRef: prefix-cache-scorer, weight: 3}, {pluginRef: queue-scorer}, {pluginRef: max-score-picker}]
+"""
+
+
+def test_a_conversation_goes_where_its_beginning_is() -> None:
+    """The plugin sees real prompts by the transport's reader: tokens of a trace, and texts of recorded requests."""
+    conversations = [[i, 100 + i] for i in range(12)]
+    first = [tokens_record(100 * i, ids) for i, ids in enumerate(conversations)]
+    second = [tokens_record(5000 + 100 * i, [*ids, 200 + i]) for i, ids in enumerate(reversed(conversations))]
+    outcomes = run([*first, *second], PREFIX).outcomes
+    where = {outcome.line: outcome.server for outcome in outcomes}
+    assert [where[13 + i] for i in range(12)] == [where[12 - i] for i in range(12)]
+    assert len(set(where.values())) == 3
+    assert all(outcome.cached_tokens == 1024 for outcome in outcomes[12:])
+    chats = [chat_record(i / 10, f"{i} tells a long story " * 40) for i in range(6)]
+    again = [chat_record(3 + i / 10, f"{i} tells a long story " * 40 + "with an end") for i in range(6)]
+    outcomes = run([*chats, *again], PREFIX).outcomes
+    assert [outcome.server for outcome in outcomes[6:]] == [outcome.server for outcome in outcomes[:6]]
+    assert all(outcome.cached_tokens for outcome in outcomes[6:])
+
+
+def test_plugins_read_what_the_transport_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The results of the readers that they want are data of the request, as those of a real transport."""
+    seen: list[object] = []
+    schedule = Scheduler.schedule
+
+    def watched(self: Scheduler, request: InferenceRequest, candidates: Candidates, record: Any = None) -> Any:
+        seen.append(request.data.get(reading("prompt-blocks/64/256")))
+        return schedule(self, request, candidates, record)
+
+    records = steady(40)
+    monkeypatch.setattr(twins, "READS_BODIES", False)
+    at_the_decision = run(records, PREFIX)
+    monkeypatch.setattr(twins, "READS_BODIES", True)
+    monkeypatch.setattr(Scheduler, "schedule", watched)
+    assert told(run(records, PREFIX)) == told(at_the_decision)
+    assert len(seen) == 40
+    for packed, record in zip(seen, records, strict=True):
+        assert isinstance(packed, bytes)
+        assert len(packed) == 8 + 4 + 1 + 4 + 4 + 8 * (record["input_length"] // 16), "whole blocks of 16 tokens"
+
+
+@pytest.mark.parametrize("document", [PREFIX, LOAD], ids=["prefix", "load"])
+def test_prefix_and_load_find_more_in_caches_than_chance_does(document: str) -> None:
+    """On the load that is shipped. Load alone finds what chance finds."""
+    with data_path("traces", "conversations.jsonl.gz").open("rb") as file:
+        shipped = read_trace(file, "shipped", 600)
+    around = options(servers=4)
+    by_chance = figures(replay("random", config(RANDOM), shipped, around)).hit_rate
+    found = figures(replay("other", config(document), shipped, around)).hit_rate
+    if document is PREFIX:
+        assert found > 1.25 * by_chance
+        assert found > 0.85 * bound(shipped, around).hit_rate
+    else:
+        assert found < 1.2 * by_chance
