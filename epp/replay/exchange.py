@@ -6,24 +6,22 @@ It calls the picker as every transport does (``epp.seam``): same calls, same ord
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Many
 
 import orjson
 
-from epp.extproc.readers import REQUEST_READERS
 from epp.extproc.response import Head
 from epp.framework.types import Usage
 from epp.replay.load import RecordedRequest
 from epp.replay.outcome import Outcome
+from epp.replay.request import PlainHeaders, ReplayedRequest
 from epp.replay.servers import ReplayServer
 from epp.request.headers import CONTENT_LENGTH, DESTINATION, ENCODERS, METHOD, MIF_ENCODE, MIF_PREFILL, PATH, PREFILLER
 from epp.request.rewrite import spliced
 from epp.seam import (
-    BodyState,
     Chunk,
     End,
-    Metadata,
     Observe,
     Plan,
     Reply,
@@ -39,48 +37,6 @@ from epp.simulate.sequence import Sequence
 _SPLITS = frozenset({PREFILLER, ENCODERS, MIF_PREFILL, MIF_ENCODE})
 _OK, _BAD_REQUEST, _NO_SUCH_SERVER = 200, 400, 503
 _EVENT = b'data: {"choices":[{"index":0,"text":"%b"}]}\n\n'
-
-
-class PlainHeaders:
-    """Headers of pairs whose names are lower-case. Implements ``Headers``."""
-
-    __slots__ = ("_last", "_pairs")
-
-    def __init__(self, pairs: Many[tuple[str, str]]) -> None:
-        self._pairs = pairs
-        self._last = dict(pairs)
-
-    def get(self, name: str) -> str | None:
-        """The last value of ``name``."""
-        return self._last.get(name)
-
-    def items(self) -> Iterator[tuple[str, str]]:
-        """All pairs."""
-        return iter(self._pairs)
-
-
-class ReplayedRequest:
-    """What the picker is shown. Implements ``seam.Request``.
-
-    Args:
-        headers: with the pseudo-headers.
-        body: empty for a request without one.
-        at_s: now.
-        readers: names of the readers that plugins want.
-    """
-
-    __slots__ = ("at_s", "body", "body_state", "headers", "metadata", "read")
-
-    def __init__(self, headers: PlainHeaders, body: bytes, at_s: float, readers: Many[str]) -> None:
-        self.headers = headers
-        self.metadata: Metadata = {}
-        self.at_s = at_s
-        self.body = memoryview(body)
-        self.body_state = BodyState.COMPLETE if body else BodyState.ABSENT
-        self.read: tuple[object, ...] = ()
-        if readers:
-            head = Head(headers, None, at_s)
-            self.read = tuple([_read(name, head, body) for name in readers])
 
 
 class Exchange:
@@ -121,6 +77,7 @@ class Exchange:
         self._streams = False
         self._sent = 0
         """Tokens that the picker was told of."""
+        self._is_answered = False
         self._is_called = False
         self._is_over = False
 
@@ -142,10 +99,11 @@ class Exchange:
 
     def answer(self, answer: Route | Reply) -> None:
         """The picker has decided; what comes too late is dropped."""
-        if self._is_over or self._server is not None:
-            if isinstance(answer, Reply) and not self._is_over:
+        if self._is_answered:
+            if isinstance(answer, Reply):
                 self._loop.call_soon(self._cut, answer)
             return
+        self._is_answered = True
         self._outcome.held_s = self._loop.time() - self._at_s
         self._on_decision(self._outcome)
         if isinstance(answer, Reply):
@@ -158,9 +116,11 @@ class Exchange:
         self._finish(End.REPLIED)
 
     def _cut(self, reply: Reply) -> None:
-        """The picker ends a request that it has let go: eviction."""
-        assert self._server is not None
-        self._server.driver.abort(self._sequences)
+        """The picker ends a request that it has let go, if that is not over: eviction."""
+        if self._is_over:
+            return
+        if self._server is not None:
+            self._server.driver.abort(self._sequences)
         self._refused(reply)
 
     def _go(self, route: Route) -> None:
@@ -302,12 +262,6 @@ class Exchange:
             found=True,
         )
         return tuple([usage if name.endswith("usage") else None for name in self._plan.readers])
-
-
-def _read(name: str, head: ResponseHead, body: bytes) -> object:
-    reader = REQUEST_READERS[name](head)
-    reader.feed(body)
-    return reader.result()
 
 
 def _message(body: bytes) -> str:
