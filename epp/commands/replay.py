@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from io import BufferedReader
 
     from epp.config.loaded import ConfigSource, LoadedConfig
+    from epp.replay.comparison import Begin, Comparison
     from epp.replay.load import Trace
     from epp.replay.options import ReplayOptions
 
@@ -56,47 +56,42 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from epp.replay import document, report
-    from epp.replay.bound import bound
-    from epp.replay.disagreement import disagreement
-    from epp.replay.figures import figures
-    from epp.replay.plot import plot
-    from epp.replay.run import replay
-    from epp.simulate.standalone import write_atomically
+    from epp.replay.comparison import compare
+    from epp.replay.report import report
 
     options = replay_options(arguments)
     _check_files(arguments)
     configs = _configurations(arguments, options)
     trace = _trace(arguments)
-    texts: list[str] = []
     with _logging(arguments.verbosity), _progress(len(trace.requests)) as begin:
-        wall_s, runs = [], []
-        for name, config in configs:
-            begun_s = time.perf_counter()
-            run = replay(name, config, trace, options, explain=len(configs) > 1, on_progress=begin(name))
-            wall_s.append(time.perf_counter() - begun_s)
-            runs.append((run, figures(run)))
-        yardstick = bound(trace, options, begin("bound")) if arguments.bound else None
-    disagreements = [disagreement(runs[0][0], run) for run, _ in runs[1:]]
-    named = [(run.name, found) for run, found in runs]
-    title = report.heading(trace, options)
+        found = compare(trace, options, configs, begin, with_bound=arguments.bound)
+    _write(arguments, found)
+    if arguments.json != "-":
+        print(report(found))
+    _complain([f"{run.name}: {problem}" for run in found.runs for problem in run.defects[:3]])
+    return FAILED if any(run.defects for run in found.runs) else DONE
+
+
+def _write(arguments: argparse.Namespace, found: Comparison) -> None:
+    """The files that were asked for.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    from epp.replay.document import document
+    from epp.replay.plot import plot
+    from epp.replay.report import heading
+    from epp.simulate.standalone import write_atomically
+
     if arguments.json:
-        whole = document.document(trace, options, runs, disagreements, yardstick)
-        data = orjson.dumps(whole, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        data = orjson.dumps(document(found), option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
         if arguments.json == "-":
             sys.stdout.buffer.write(data)
         else:
             write_atomically(Path(arguments.json), data)
     if arguments.plot:
-        write_atomically(arguments.plot, plot(named, title, arguments.plot.suffix[1:].lower()))
-    if arguments.json != "-":
-        texts += [title, report.table(named, wall_s)]
-        texts += [text for name, found in named if (text := report.remarks(name, found))]
-        texts += [report.bound(yardstick)] if yardstick is not None else []
-        texts += map(report.disagreement, disagreements)
-        print("\n\n".join(texts))
-    _complain([f"{run.name}: {problem}" for run, _ in runs for problem in run.defects[:3]])
-    return FAILED if any(run.defects for run, _ in runs) else DONE
+        picture = plot(found.named, heading(found.trace, found.options), arguments.plot.suffix[1:].lower())
+        write_atomically(arguments.plot, picture)
 
 
 def _check_files(arguments: argparse.Namespace) -> None:
@@ -199,10 +194,6 @@ def _logging(verbosity: int) -> Iterator[None]:
     finally:
         sink.close()
         log.set_verbosity(before)
-
-
-Begin = Callable[[str], Callable[[int], None]]
-"""Name of a piece of work → what is told how much of it is done."""
 
 
 @contextlib.contextmanager

@@ -24,7 +24,7 @@ TRACE is a file of JSON Lines, plain or gzip, - for standard input, or the name 
 body, output_tokens, headers).
 
 examples:
-  epp replay conversations --config random --config load
+  epp replay conversations --config random --config prefix-load
   epp replay trace.jsonl.gz --config mine.yaml --servers 8 --kv-blocks 48000 --bound --plot course.svg
   epp replay - --config old.yaml --config new.yaml --limit 1000 --json result.json < requests.jsonl
 

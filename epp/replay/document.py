@@ -5,14 +5,12 @@ There is nothing in it that is not the same at the next run: no wall time, no pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict
 
 from epp.replay.bound import Bound
+from epp.replay.comparison import Comparison
 from epp.replay.disagreement import Disagreement
 from epp.replay.figures import Figures, Interval, ServerFigures, Spread, rate
-from epp.replay.load import Trace
-from epp.replay.options import ReplayOptions
 from epp.replay.run import Run
 
 SCHEMA = 1
@@ -22,14 +20,9 @@ _DIGITS = 6
 Json = dict[str, object]
 
 
-def document(
-    trace: Trace,
-    options: ReplayOptions,
-    runs: Sequence[tuple[Run, Figures]],
-    disagreements: Sequence[Disagreement],
-    yardstick: Bound | None,
-) -> Json:
+def document(found: Comparison) -> Json:
     """Everything that is known of these runs."""
+    trace, options = found.trace, found.options
     return {
         "schema": SCHEMA,
         "trace": {"name": trace.name, "requests": len(trace.requests), "duration_s": _rounded(trace.duration_s)},
@@ -41,9 +34,9 @@ def document(
             "refresh_interval_s": options.refresh_interval_s,
             "seed": options.seed,
         },
-        "bound": _bound(yardstick) if yardstick is not None else None,
-        "configurations": [_configuration(run, found) for run, found in runs],
-        "disagreements": [_disagreement(each) for each in disagreements],
+        "bound": _bound(found.bound) if found.bound is not None else None,
+        "configurations": [_configuration(run, each) for run, each in zip(found.runs, found.figures, strict=True)],
+        "disagreements": [_disagreement(each) for each in found.disagreements],
     }
 
 

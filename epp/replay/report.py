@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from epp.replay.bound import Bound
+from epp.replay.comparison import Comparison
 from epp.replay.disagreement import Disagreement, Example, Reasons
 from epp.replay.figures import Figures, Spread
 from epp.replay.load import Trace
@@ -40,6 +41,16 @@ ROWS: Sequence[Row] = (
     ("balance of requests, max/mean", lambda found: f"{found.requests_balance:.3f}"),
     ("of computed tokens", lambda found: f"{found.work_balance:.3f}"),
 )
+
+
+def report(found: Comparison) -> str:
+    """All of it."""
+    parts = [heading(found.trace, found.options), table(found.named, found.wall_s)]
+    parts += [text for name, each in found.named if (text := remarks(name, each))]
+    if found.bound is not None:
+        parts.append(bound(found.bound))
+    parts += map(disagreement, found.disagreements)
+    return "\n\n".join(parts)
 
 
 def heading(trace: Trace, options: ReplayOptions) -> str:

@@ -17,7 +17,7 @@ import pytest
 from bench import conversations
 from epp.__main__ import main
 from epp.demo.data_files import data_path
-from epp.replay import run as run_module
+from epp.replay import comparison
 from tests.config.doubles import HEADER
 from tests.replay.building import LOAD, RANDOM, chat_record, jsonl, steady
 
@@ -197,7 +197,7 @@ def test_it_ends_at_control_c(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(run_module, "replay", interrupted)
+    monkeypatch.setattr(comparison, "replay", interrupted)
     assert replay("trace.jsonl") == 130
 
 
