@@ -148,8 +148,10 @@ class Exchange:
             self._server.driver.submit(self._sequences)
         except ApiError as error:
             self._loop.call_soon(self._failed, error.status, error.message)
-        except ValueError as error:
-            self._loop.call_soon(self._failed, _BAD_REQUEST, str(error))
+        except ValueError:
+            room = self._server.engine.options.max_model_len
+            problem = f"prompt and answer are longer than the {room} tokens that a server has room for"
+            self._loop.call_soon(self._failed, _BAD_REQUEST, problem)
 
     def _watch(self, is_watched: bool) -> None:
         """Whether each step counts, or only the end."""
