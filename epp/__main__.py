@@ -11,6 +11,7 @@ COMMANDS = {
     "check": "check configuration files",
     "demo": "model servers, picker and Envoy on this machine, with a live view",
     "simulate": "simulated model servers",
+    "replay": "what configurations would do with a recorded load",
     "plugins": "list plugin types, or describe one",
 }
 

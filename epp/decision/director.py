@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
+from uuid import uuid4
 
 from epp.decision import direct_reply
 from epp.decision.cached import predictions
@@ -87,12 +88,13 @@ class Director:
         choose: Callable[[Sequence[Endpoint]], Endpoint],
         spawn: Spawn,
         clock: Callable[[], float] = time.monotonic,
+        new_request_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         self._used = used
         self._ledger = ledger
         self._finder = finder
-        self._reader = RequestReader(objects, metrics)
-        self._router = Router(finder, responses, choose)
+        self._reader = RequestReader(objects, metrics, new_request_id)
+        self._router = Router(finder, responses, choose, new_request_id)
         self._metrics = metrics
         self._responses = responses
         self._decisions = decisions

@@ -19,7 +19,6 @@ from epp.framework.types import Json
 
 TOKEN_BYTES = 4
 """A token id is 32 bits, unsigned."""
-MAX_TOKEN_ID = 2**32 - 1
 
 _END = b"\x1e"
 _FIELD = b"\x1f"
@@ -100,12 +99,14 @@ def _plain(value: Json) -> Iterator[Prompt]:
         return
     if not isinstance(value, list) or not value:
         return
-    kinds = set(map(type, value))
-    if kinds == {str}:
-        yield from [Prompt(False, text.encode()) for text in value]
-    elif kinds == {int}:
+    kind = type(value[0])
+    if kind is int:
         yield from _tokens([value])
-    elif kinds == {list}:
+    elif set(map(type, value)) != {kind}:
+        return
+    elif kind is str:
+        yield from [Prompt(False, text.encode()) for text in value]
+    elif kind is list:
         yield from _tokens(value)
 
 
@@ -113,9 +114,12 @@ def _tokens(lists: Sequence[Sequence[Any]]) -> list[Prompt]:
     """A prompt of each list; none at all if an item of one is no token id."""
     prompts = []
     for ids in lists:
-        if ids and (set(map(type, ids)) != {int} or min(ids) < 0 or max(ids) > MAX_TOKEN_ID):
+        if ids and set(map(type, ids)) != {int}:
             return []
-        prompts.append(Prompt(True, token_bytes(ids)))
+        try:
+            prompts.append(Prompt(True, token_bytes(array("I", ids))))
+        except OverflowError:
+            return []
     return prompts
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin, LoadedProfile
@@ -59,6 +61,8 @@ class PipelineBuilder:
         metrics: where plugin durations are observed.
         defects: told of plugins that misbehave.
         spawn: starts background tasks for coroutine hooks.
+        clock: seconds, monotonic.
+        stopwatch: seconds; of how long plugins take.
     """
 
     def __init__(
@@ -67,13 +71,16 @@ class PipelineBuilder:
         metrics: Metrics,
         defects: Defects,
         spawn: Spawn,
+        clock: Callable[[], float] = time.monotonic,
+        stopwatch: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._instances = instances
         self._config = instances.config
         self._metrics = metrics
         self._defects = defects
         self._spawn = spawn
-        self._watch = PluginWatch(metrics)
+        self._watch = PluginWatch(metrics, clock)
+        self._stopwatch = stopwatch
 
     def build(self) -> Pipeline:
         """The pipeline."""
@@ -180,7 +187,7 @@ class PipelineBuilder:
             PluginLabels(EXTENSION_POINTS[role], kind, name), may_skip=may_skip(plugin, role), budget_s=budget_s
         )
         observe = self._metrics.plugin_duration(PluginLabels(point or EXTENSION_POINTS[role], kind, name)).observe
-        return CallWatch(role, kind, name, self._defects, observe, guard, point=point)
+        return CallWatch(role, kind, name, self._defects, observe, guard, point=point, clock=self._stopwatch)
 
 
 def followers(instances: Instances) -> list[Follower]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from epp.config.instantiate import instantiate
@@ -31,6 +31,10 @@ class PluginServices(NamedTuple):
     flags: MetricsFlags
     seeds: random.Random
     """Where the randomness of each plugin comes from."""
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+    stopwatch: Callable[[], float]
+    """Seconds; of how long plugins take."""
 
 
 class Generation:
@@ -47,7 +51,10 @@ class Generation:
     def __init__(self, config: LoadedConfig, services: PluginServices) -> None:
         self.config = config
         self.instances: Instances = instantiate(config, _Contexts(config, services))
-        pipeline = PipelineBuilder(self.instances, services.metrics, services.defects, services.spawn).build()
+        builder = PipelineBuilder(
+            self.instances, services.metrics, services.defects, services.spawn, services.clock, services.stopwatch
+        )
+        pipeline = builder.build()
         self.in_use = PipelineInUse(pipeline)
         self._gates = {name: p for name, p in self.instances.by_name.items() if isinstance(p, HasReadiness)}
 
@@ -93,6 +100,7 @@ class _Contexts:
         return PluginContext(
             name=plugin.name,
             type=plugin.type.type,
+            clock=services.clock,
             rng=random.Random(services.seeds.getrandbits(64)),
             plugins=references,
             profiles=self._profiles,

@@ -45,7 +45,7 @@ def names() -> set[str]:
 
 def test_there_is_one_for_each_common_need() -> None:
     needs = {"load", "prefix-load", "precise", "prefill-decode", "lora", "sessions", "long-contexts", "slo"}
-    assert names() == needs | {"demo"}
+    assert names() == needs | {"demo", "random"}
 
 
 @each_preset
