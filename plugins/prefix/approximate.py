@@ -5,8 +5,7 @@ Shared by the plugin types that keep such an index. It needs no word of the engi
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator, Sequence
 
 from epp.framework import log
 from epp.framework.candidates import Candidates
@@ -18,9 +17,11 @@ from epp.framework.prompt import BYTES_PER_TOKEN
 from epp.framework.results import SchedulingResult
 from epp.framework.types import EndpointChange, EndpointId, InferenceRequest
 from plugins.prefix import twins
+from plugins.prefix.keys import KEY_BYTES
 from plugins.prefix.request_keys import RequestKeyReader, RequestKeys, Steps
 from plugins.prefix.settings import IndexSettings
 from plugins.prefix.sizes import Sizes
+from plugins.prefix.turns import Turn, finish, slices
 
 _logger = log.get(__name__)
 
@@ -66,17 +67,19 @@ class ApproximatePrefixes:
             return None
         return self._go_on(request, steps)
 
-    def pre_request(self, request: InferenceRequest, result: SchedulingResult, edits: HeaderEdits) -> None:
+    def pre_request(self, request: InferenceRequest, result: SchedulingResult, edits: HeaderEdits) -> Awaitable[None] | None:
         """Remember the prompts for the endpoint that serves the request, and for the one that prefills it."""
         keys = request.data.get(self._keys_key)
+        request.data.discard(self._keys_key)  # some 50 KB of a long prompt, while its answer takes minutes
         if keys is None or not keys.total_blocks or keys.block_tokens != self._sizes.block_tokens:
-            return
+            return None
         targets = (*result.targets_of(result.primary)[:1], *result.targets_of(result.prefill)[:1])
-        for endpoint_id in dict.fromkeys(target.id for target in targets):
-            if endpoint_id in self._sizes:  # it may have left the pool while a plugin waited
-                self._remember(endpoint_id, keys)
-        self._keep_bound()
-        self._size.set(len(self._index))
+        steps = self._remember(list(dict.fromkeys(target.id for target in targets)), keys)
+        try:
+            next(steps)
+        except StopIteration:
+            return None
+        return finish(steps)
 
     def endpoints_changed(self, change: EndpointChange) -> None:
         """Forget what endpoints held that are gone or have moved."""
@@ -145,13 +148,7 @@ class ApproximatePrefixes:
             )
 
     async def _go_on(self, request: InferenceRequest, steps: Steps) -> None:
-        while True:
-            await asyncio.sleep(0)
-            try:
-                next(steps)
-            except StopIteration as done:
-                self._look_up(request, done.value)
-                return
+        self._look_up(request, await finish(steps))
 
     def _look_up(self, request: InferenceRequest, keys: RequestKeys) -> None:
         found = self._held_by_slot(keys)
@@ -179,13 +176,26 @@ class ApproximatePrefixes:
                 held[slot] = held.get(slot, 0) + blocks
         return list(held.items())
 
-    def _remember(self, endpoint_id: EndpointId, keys: RequestKeys) -> None:
+    def _remember(self, ids: Sequence[EndpointId], keys: RequestKeys) -> Generator[None]:
+        """Put the keys in, of each prompt the last ones first, in steps."""
+        turn = Turn()
+        for endpoint_id in ids:
+            for prompt in keys.prompts:
+                kept = memoryview(prompt)[: self._sizes.capacity(endpoint_id) * KEY_BYTES]
+                for part in reversed(list(slices(kept, KEY_BYTES))):
+                    if endpoint_id not in self._sizes or keys.block_tokens != self._sizes.block_tokens:
+                        break  # it left the pool, or the block size changed, while something waited
+                    self._index.add(self._slot_of(endpoint_id), part, self._sizes.capacity(endpoint_id))
+                    self._keep_bound()
+                    if turn.is_over(len(part) // KEY_BYTES):
+                        yield
+        self._size.set(len(self._index))
+
+    def _slot_of(self, endpoint_id: EndpointId) -> int:
         slot = self._slots.get(endpoint_id)
         if slot is None:
             slot = self._slots[endpoint_id] = self._take_slot(endpoint_id)
-        capacity = self._sizes.capacity(endpoint_id)
-        for prompt in keys.prompts:
-            self._index.add(slot, prompt, capacity)
+        return slot
 
     def _take_slot(self, endpoint_id: EndpointId) -> int:
         if not self._free:

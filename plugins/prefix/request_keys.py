@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 
 from epp.framework.canonical_prompt import Prompt, prompts_of, template_of, token_bytes
 from epp.framework.data import DataKey
 from epp.framework.keys import TokenizedPrompt, reading
 from epp.framework.prompt import BYTES_PER_TOKEN
-from epp.framework.prompt_blocks import Buffer, HashedPrompt, PromptBlocks, hash_template, unpack
+from epp.framework.prompt_blocks import HashedPrompt, PromptBlocks, hash_template, unpack
 from epp.framework.types import Api, InferenceRequest
 from plugins.prefix import twins
 from plugins.prefix.keys import KEY_BYTES, seed
 from plugins.prefix.settings import IndexSettings
+from plugins.prefix.turns import Turn, slices
 
 _WITH_PROMPTS = frozenset(
     {Api.CHAT, Api.COMPLETIONS, Api.EMBEDDINGS, Api.RESPONSES, Api.CONVERSATIONS, Api.MESSAGES, Api.GENERATE}
@@ -88,21 +89,21 @@ def _of_tokens(tokenized: TokenizedPrompt) -> list[Prompt]:
 
 
 def _hashed(prompts: list[Prompt], block_bytes: int, cap: int) -> Generator[None, None, tuple[HashedPrompt, ...]]:
-    hashed = []
+    hashed, turn = [], Turn()
     for prompt in prompts:
         limit = cap * block_bytes if cap else len(prompt.data)
         contents: list[bytes] = []
-        for part in _slices(memoryview(prompt.data)[:limit], block_bytes):
-            if contents:
-                yield
+        for part in slices(memoryview(prompt.data)[:limit], block_bytes):
             contents.append(twins.content_hashes(part, block_bytes, 0))
+            if turn.is_over(len(part) // block_bytes):
+                yield
         hashed.append(HashedPrompt(prompt.is_tokens, prompt.length, b"".join(contents)))
     return tuple(hashed)
 
 
 def _chained(request: InferenceRequest, blocks: PromptBlocks, block_tokens: int) -> Steps:
     salt = request.body.document.get("cache_salt")
-    prompts = []
+    prompts, turn = [], Turn()
     for prompt in blocks.prompts:
         if not len(prompt.contents):
             continue
@@ -113,24 +114,10 @@ def _chained(request: InferenceRequest, blocks: PromptBlocks, block_tokens: int)
             template_hash=blocks.template_hash,
         )
         keys: list[bytes] = []
-        for part in _slices(prompt.contents, KEY_BYTES):
-            if keys:
-                yield
-                key = int.from_bytes(keys[-1][-KEY_BYTES:], "little")
+        for part in slices(prompt.contents, KEY_BYTES):
             keys.append(twins.chain(key, part))
+            key = int.from_bytes(keys[-1][-KEY_BYTES:], "little")
+            if turn.is_over(len(part) // KEY_BYTES):
+                yield
         prompts.append(keys[0] if len(keys) == 1 else b"".join(keys))
     return RequestKeys(tuple(prompts), sum(map(len, prompts)) // KEY_BYTES, block_tokens)
-
-
-def _slices(data: Buffer, unit: int) -> Iterator[Buffer]:
-    """``data`` in pieces that are worked on in one go.
-
-    Args:
-        unit: bytes that belong together.
-    """
-    if twins.SLICE_BLOCKS is None or len(data) <= twins.SLICE_BLOCKS * unit:
-        yield data
-        return
-    view = memoryview(data)
-    for start in range(0, len(data), twins.SLICE_BLOCKS * unit):
-        yield view[start : start + twins.SLICE_BLOCKS * unit]

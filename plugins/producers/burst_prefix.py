@@ -19,6 +19,7 @@ from plugins.prefix import twins
 from plugins.prefix.burst import BurstRules, Held, assign
 from plugins.prefix.request_keys import RequestKeyReader, RequestKeys
 from plugins.prefix.settings import IndexSettings
+from plugins.prefix.turns import finish
 
 TYPE = "burst-prefix-cache-producer"
 MARGIN_S = 0.3
@@ -122,13 +123,12 @@ class BurstPrefixCacheProducer:
 
     async def _keys(self, request: InferenceRequest) -> RequestKeys:
         steps = self._reader.steps(request, self._block_tokens)
-        while True:
-            try:
-                next(steps)
-            except StopIteration as done:
-                keys: RequestKeys = done.value
-                return keys
-            await asyncio.sleep(0)
+        try:
+            next(steps)
+        except StopIteration as done:
+            keys: RequestKeys = done.value
+            return keys
+        return await finish(steps)
 
     def _open(self) -> _Batch:
         batch = self._batch = _Batch()

@@ -158,8 +158,9 @@ class IndexingPrefixCacheScorer(ApproximatePrefixes):
     of 16.
 
     With `autoTune`, block size and room are those that the engines report. If `blockSizeTokens` is that block size, prompts are
-    hashed off the event loop while they arrive; else at the decision, and the log says so. The end of a prompt is forgotten
-    before its beginning, and what an endpoint held once it leaves the pool. A replica knows only what it has sent itself.
+    hashed off the event loop while they arrive; else, and without the native extension, at the decision. The end of a prompt is
+    forgotten before its beginning, and what an endpoint held once it leaves the pool. A replica knows only what it has sent
+    itself.
 
     Parameters: matchLengthWeight, matchLengthScaleTokens; prefixMatchInfoProducerName for the index of another plugin; all
         others are of the index.

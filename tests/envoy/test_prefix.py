@@ -93,7 +93,8 @@ async def test_what_was_predicted_is_what_the_servers_report(chain: Chain) -> No
     [shown] = [e for e in (await chain.debug("endpoints"))["endpoints"] if e["cachedPrefixes"]]
     assert shown["address"] == answer.server
     [truth] = shown["cachedPrefixes"]
-    assert (truth["producer"], truth["responses"], truth["mismatch"]) == ("prefix-cache-scorer", 24, None)
+    assert (truth["producer"], truth["mismatch"]) == ("prefix-cache-scorer", None)
+    assert truth["responses"] in (23, 24), "all but the first; a client has its answer before the picker hears of the end"
     assert truth["predictedTokens"] == pytest.approx(truth["reportedTokens"], rel=0.3)
 
 

@@ -32,8 +32,8 @@ DOCUMENT = Document(
         PRECISE_PREFIX_CACHE: "34-80 82-88 91 93-96 99-102",
     },
     changed={
-        "prefix 13": "the contents of blocks are hashed before model and chain are known, as the corrections of the specification "
-        "allow: seeds are those of 8.4, keys are not",
+        "prefix 13": "the contents of blocks are hashed before model and chain are known, as the corrections of the "
+        "specification allow: seeds are those of 8.4, keys are not",
         "prefix 32": "what it takes is measured by bench/micro/prefix.py, not asserted on a machine that others use too",
         "prefix 90": "a back end in memory beside Redis is an error too, as X30 of config-and-ops.md has it",
         "prefix 98": "that tokens equal an engine's is shown by the order and the text; no engine runs in tests",

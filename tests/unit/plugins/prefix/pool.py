@@ -85,7 +85,7 @@ class Pool:
             request.data.set(reading(reader), prompt_blocks(document, int(size), int(cap)))
         waiting = self.plugin.produce(request, self.candidates)
         if inspect.isawaitable(waiting):
-            asyncio.run(_all_of(waiting))
+            asyncio.run(settled(waiting))
         return request
 
     def ask(self, document: Document, **more: Any) -> dict[str, tuple[int, int]]:
@@ -115,11 +115,14 @@ class Pool:
         }
         run = profiles["decode"]
         targets = tuple(target.at_port(1) for target in run.targets)
-        self.plugin.pre_request(request, SchedulingResult("decode", {**profiles}, targets, prefill=name), RecordedEdits())
+        result = SchedulingResult("decode", {**profiles}, targets, prefill=name)
+        waiting = self.plugin.pre_request(request, result, RecordedEdits())
+        if inspect.isawaitable(waiting):
+            asyncio.run(settled(waiting))
 
     def scores(self, document: Document, **more: Any) -> list[float]:
         return list(self.plugin.score(self.request(document, **more), self.candidates))
 
 
-async def _all_of(waiting: Any) -> None:
+async def settled(waiting: Any) -> None:
     await waiting

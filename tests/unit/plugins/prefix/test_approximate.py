@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import Any
 
@@ -12,13 +13,14 @@ from hypothesis import strategies as st
 from epp.framework.keys import PREFIX_CACHE_MATCH
 from epp.framework.params import Params
 from epp.framework.registry import PluginType
-from epp.framework.testing import make_candidates, make_context, make_plugin, make_request
+from epp.framework.results import ProfileRunResult, SchedulingResult
+from epp.framework.testing import RecordedEdits, make_candidates, make_context, make_plugin, make_request
 from epp.framework.types import Api, Endpoint, EndpointMetrics
 from plugins.prefix import twins
 from plugins.prefix.settings import IndexSettings
 from plugins.producers import approximate_prefix
 from plugins.scorers import prefix_cache
-from tests.unit.plugins.prefix.pool import NAME, Pool, chat, prompt, text
+from tests.unit.plugins.prefix.pool import NAME, Pool, chat, prompt, settled, text
 
 each_source = pytest.mark.parametrize("is_read", [False, True], ids=["from the document", "read by the transport"])
 
@@ -209,7 +211,7 @@ def test_what_was_read_in_other_blocks_is_not_used() -> None:
 @pytest.mark.parametrize("parts", [None, 8])
 def test_long_prompts_are_hashed_in_turns(monkeypatch: pytest.MonkeyPatch, parts: int | None) -> None:
     """Also the keys are those of one go."""
-    pool, whole = Pool({"maxPrefixBlocksToMatch": 4000}), prompt([text(6400), text(64, 5), list(range(3))][:2])
+    pool, whole = Pool({"maxPrefixBlocksToMatch": 4000, "lruCapacityPerServer": 90}), prompt([text(6400), text(64, 105)])
     monkeypatch.setattr(twins, "SLICE_BLOCKS", None)
     pool.send(whole, "a")
     monkeypatch.setattr(twins, "SLICE_BLOCKS", parts)
@@ -218,7 +220,28 @@ def test_long_prompts_are_hashed_in_turns(monkeypatch: pytest.MonkeyPatch, parts
     assert (waiting is None) == (parts is None)
     if waiting is not None:
         waiting.close()
-    assert pool.ask(whole) == {"a": (101, 101)}
+    pool.send(whole, "b")
+    assert pool.ask(whole) == {"a": (90, 101), "b": (90, 101)}, "of the first prompt one had to go for the second"
+
+
+def test_many_short_prompts_are_long_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twins, "SLICE_BLOCKS", 8)
+    pool = Pool()
+    waiting = pool.plugin.produce(make_request(document=prompt([text(64, n) for n in range(20)])), pool.candidates)
+    assert waiting is not None
+    waiting.close()
+
+
+def test_an_endpoint_that_leaves_while_a_long_prompt_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(twins, "SLICE_BLOCKS", 4)
+    pool = Pool()
+    request = pool.request(prompt(text(1280)))
+    run = ProfileRunResult((pool.at("a"),), pool.candidates, ())
+    waiting = pool.plugin.pre_request(request, SchedulingResult("d", {"d": run}, run.targets), RecordedEdits())
+    assert pool.plugin.debug_state()["entries"] == 4, "the first turn"
+    pool.change(removed=["a"])
+    asyncio.run(settled(waiting))
+    assert pool.plugin.debug_state()["entries"] == 0
 
 
 # ── who holds what ──
