@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from epp.simulate.server import ServerState
+from epp.simulate.state import ServerState
 
 _REFRESH_S = 0.25
 _PLAIN_EVERY_S = 5.0
