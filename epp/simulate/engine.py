@@ -86,6 +86,11 @@ class Engine:
         return self._pool.usage_ratio
 
     @property
+    def cached_blocks(self) -> int:
+        """Blocks whose content can be found again, held or not."""
+        return self._pool.cached
+
+    @property
     def running_adapters(self) -> list[str]:
         """Adapters of the batch, sorted."""
         return sorted({s.adapter for s in self._running if s.adapter})

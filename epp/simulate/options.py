@@ -168,10 +168,8 @@ def require_kv_events() -> None:
     """
     missing = [name for name in _EVENTS_NEED if find_spec(name) is None]
     if missing:
-        names = ", ".join(missing)
-        raise UsageError(
-            [f"--kv-events needs the extra 'kv-events' (missing: {names}): pip install 'endpoint-picker[kv-events]'"]
-        )
+        fix = "pip install 'endpoint-picker[kv-events]'"
+        raise UsageError([f"--kv-events needs the extra 'kv-events', of which {', '.join(missing)} is missing: {fix}"])
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Self
 
@@ -62,6 +63,7 @@ class SimulatedServer:
         self._http: web.Server | None = None
         self._driver: EngineDriver | None = None
         self._open = AsyncExitStack()
+        self._kv_options = options.kv_events
         self.kv_events: KvPublisher | None = None
         """Where it tells what its prefix cache holds; None without `ServerOptions.kv_events` or while it is down."""
 
@@ -166,7 +168,7 @@ class SimulatedServer:
             await self._listen()
 
     async def _open_kv_events(self) -> CacheObserver | None:
-        options = self.options.kv_events
+        options = self._kv_options
         if options is None:
             return None
         require_kv_events()
@@ -178,6 +180,7 @@ class SimulatedServer:
         await publisher.open()
         self._open.push_async_callback(publisher.close)
         self.kv_events = publisher
+        self._kv_options = replace(options, port=publisher.port, replay_port=publisher.replay_port)
         return KvEventLog(options, self.options.engine.block_size, publisher.publish)
 
     async def _listen(self) -> None:
