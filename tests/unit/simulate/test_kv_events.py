@@ -150,7 +150,9 @@ def test_an_evicted_block_is_announced_before_what_takes_its_place() -> None:
     assert batch["events"][2]["type"] == "BlockStored"
 
 
-@pytest.mark.parametrize(("layout", "event"), [(EventLayout.MAP, {"type": "AllBlocksCleared"}), (EventLayout.ARRAY, ["AllBlocksCleared"])])
+@pytest.mark.parametrize(
+    ("layout", "event"), [(EventLayout.MAP, {"type": "AllBlocksCleared"}), (EventLayout.ARRAY, ["AllBlocksCleared"])]
+)
 def test_a_forgotten_cache_is_told_at_once_unless_it_is_in_use(layout: EventLayout, event: object) -> None:
     recorder = Recorder(layout=layout)
     recorder.run(Sequence(prompt(T), kept=True))
@@ -184,9 +186,7 @@ def test_who_follows_the_events_knows_what_the_cache_holds(requests: list[Any], 
     known: dict[int, tuple[int | None, tuple[int, ...]]] = {}
     now_s = 0.0
     for size, answer, text, adapter, watched, together in requests:
-        recorder.engine.submit(
-            Sequence(prompt([text] * size), prompt([9] * answer), adapter=adapter, watched=watched), now_s
-        )
+        recorder.engine.submit(Sequence(prompt([text] * size), prompt([9] * answer), adapter=adapter, watched=watched), now_s)
         while not together and recorder.engine.due_s is not None:
             now_s = recorder.engine.due_s
             recorder.engine.advance(now_s)
