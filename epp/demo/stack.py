@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
-from epp.demo.data_files import data_path
+from epp.demo.data_files import DEFAULT_PRESET, data_path
 from epp.demo.envoy import EnvoyProcess, render
 from epp.demo.picker import PickerProcess
 from epp.simulate.options import ServerOptions
@@ -56,7 +56,7 @@ class Stack:
         options = self._options
         async with AsyncExitStack() as exits:
             await exits.enter_async_context(self.pool)
-            config = options.config or str(data_path("presets", "demo.yaml"))
+            config = options.config or str(data_path("presets", f"{DEFAULT_PRESET}.yaml"))
             endpoints = [_endpoint_flag(server) for server in self.pool.servers]
             flags = [
                 f"--config-file={config}",

@@ -90,7 +90,7 @@ class SimulatedServer:
     def state(self) -> ServerState:
         """How it is right now."""
         if self._driver is None:
-            return ServerState(self.name, self.address, False, 0, 0, 0.0, 0.0, 0.0, self.served)
+            return ServerState(self.name, self.address, False, 0, 0, 0.0, 0.0, 0, 0.0, self.served)
         self._driver.settle()
         engine = self._driver.engine
         return ServerState(
@@ -101,6 +101,7 @@ class SimulatedServer:
             running=engine.running,
             kv_usage_ratio=engine.kv_usage_ratio,
             prefix_hit_ratio=engine.statistics.prefix_hit_ratio,
+            prompt_tokens=engine.statistics.prompt_tokens,
             ttft_s=engine.statistics.mean_ttft_s,
             served=self.served,
         )

@@ -17,6 +17,9 @@ class ServerState:
     running: int
     kv_usage_ratio: float
     prefix_hit_ratio: float
+    """Of the prompt tokens so far, 0 to 1."""
+    prompt_tokens: int
+    """So far, cached ones included."""
     ttft_s: float
     """Mean time to the first token, from the arrival at this server; 0 before the first."""
     served: int
