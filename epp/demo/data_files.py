@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-DEFAULT_PRESET = "demo"
+DEFAULT_PRESET = "prefix-load"
 """What routes in the demo where nobody says otherwise."""
 
 _PACKAGE = Path(__file__).resolve().parents[1]

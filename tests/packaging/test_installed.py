@@ -110,7 +110,7 @@ def test_the_script_tells_its_version(user_tree: Tree, tmp_path: Path) -> None:
 
 
 def test_an_installed_preset_is_valid(user_tree: Tree, tmp_path: Path) -> None:
-    done = user_tree.run(["epp", "check", user_tree.site / "epp" / "data" / "presets" / "demo.yaml"], tmp_path)
+    done = user_tree.run(["epp", "check", user_tree.site / "epp" / "data" / "presets" / "prefix-load.yaml"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
