@@ -198,3 +198,60 @@ async def test_media_are_encoded_before_the_prompt_is_computed(start: StartStack
     role, _ = await servers.ask(CHAT)
     assert role == "decode"
     assert await servers.sums("vllm:request_success_total") == {"encode": 3, "prefill": 2, "decode": 2}
+
+
+THRESHOLD = 64
+"""Tokens that must be missing for a prompt to be computed elsewhere: four blocks."""
+DECIDERS: Mapping[str, list[dict[str, Any]]] = {
+    "disagg-profile-handler": [
+        {"type": "disagg-profile-handler", "parameters": {"deciders": {"prefill": "prefix-based-pd-decider"}}},
+        {"type": "prefix-based-pd-decider", "parameters": {"nonCachedTokens": THRESHOLD}},
+    ],
+    "pd-profile-handler": [{"type": "pd-profile-handler", "parameters": {"threshold": THRESHOLD * 4}}],
+}
+"""By handler; the older one counts bytes, of which a token has four here."""
+
+
+def by_prefix(folder: Path, handler: str) -> Path:
+    """Prompts of which much is not cached where they are decoded are computed elsewhere."""
+    scored = [{"pluginRef": "prefix-cache-scorer"}, {"pluginRef": "max-score-picker"}]
+    document = {
+        "apiVersion": "inference.networking.x-k8s.io/v1alpha1",
+        "kind": "EndpointPickerConfig",
+        "plugins": [
+            *DECIDERS[handler],
+            *[{"type": name} for name in ("prefix-cache-scorer", "disagg-headers-handler", "prefill-filter", "decode-filter")],
+            {"type": "max-score-picker"},
+        ],
+        "schedulingProfiles": [
+            {"name": stage, "plugins": [{"pluginRef": f"{stage}-filter"}, *scored]} for stage in ("prefill", "decode")
+        ],
+    }
+    path = folder / f"{handler}.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("handler", DECIDERS)
+async def test_only_what_is_not_cached_where_it_is_decoded_is_computed_elsewhere(
+    start: StartStack, tmp_path: Path, handler: str, transport: str
+) -> None:
+    servers = await start(by_prefix(tmp_path, handler), ("prefill", "prefill", "decode", "decode"), transport)
+
+    async def ask(text: str) -> tuple[float, float]:
+        """Prompt tokens that the two roles compute for a request."""
+        before = await servers.computed()
+        body = {"model": DEFAULT_MODEL, "prompt": text, "max_tokens": 1}
+        role, _ = await servers.ask(body, "/v1/completions")
+        assert role == "decode"
+        after = await servers.computed()
+        return after["prefill"] - before["prefill"], after["decode"] - before["decode"]
+
+    begin, rest = "a" * 4 * 320, "b" * 4 * 160
+    assert await ask(begin) == (320, 0), "nobody has anything: computed elsewhere, fetched"
+    assert await ask(begin) == (0, 16), "the server that decodes has fetched it: only its last block is computed again"
+    assert await ask(begin + "c" * 4 * 48) == (0, 48), "too little is missing to ask another server"
+    # The prefill server that computed the beginning is asked again, and computes what it has not.
+    assert await ask(begin + rest) == (160, 0)
+    assert await ask("short") == (0, 2)
