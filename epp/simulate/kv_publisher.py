@@ -99,10 +99,13 @@ class KvPublisher:
         """Close the sockets; what subscribers have not taken is lost."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ends = await asyncio.gather(*self._tasks, return_exceptions=True)
         for each in self._sockets:
             each.close(linger=0)
         self._tasks, self._sockets, self._publisher = [], [], None
+        for end in ends:
+            if isinstance(end, Exception):  # it ended before, by itself
+                raise end
 
     def publish(self, payload: bytes) -> None:
         """Send a batch; without an open socket it is dropped, as by a process that has ended."""
@@ -121,9 +124,9 @@ class KvPublisher:
 
     async def _count_subscribers(self, publisher: zmq.asyncio.Socket) -> None:
         while True:
-            (message,) = await publisher.recv_multipart()
-            async with self._changed:
-                self._subscribers += 1 if message[:1] == b"\x01" else -1
+            message, *_ = await publisher.recv_multipart()
+            async with self._changed:  # what is neither of both is no subscription
+                self._subscribers += {b"\x01": 1, b"\x00": -1}.get(message[:1], 0)
                 self._changed.notify_all()
 
     async def _answer(self, replay: zmq.asyncio.Socket) -> None:

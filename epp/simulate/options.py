@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from importlib.util import find_spec
+from importlib import import_module
 
 from epp.errors import UsageError
 from epp.simulate.faults import Fault
@@ -15,7 +15,7 @@ from epp.simulate.ports import join_address
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 ROLE_LABEL = "llm-d.ai/role"
 _ROLE_LABELS = ("mif.moreh.io/role", ROLE_LABEL)
-_EVENTS_NEED = ("zmq", "msgspec", "cbor2")
+_EVENTS_NEED = ("zmq.asyncio", "msgspec", "cbor2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +161,23 @@ class KvEventOptions:
 
 
 def require_kv_events() -> None:
-    """Check that KV events can be published.
+    """Load what publishes KV events. It takes a while: call it before the event loop runs.
 
     Raises:
         UsageError: a package is not installed.
     """
-    missing = [name for name in _EVENTS_NEED if find_spec(name) is None]
+    missing = [name for name in _EVENTS_NEED if not _can_be_imported(name)]
     if missing:
         fix = "pip install 'endpoint-picker[kv-events]'"
         raise UsageError([f"--kv-events needs the extra 'kv-events', of which {', '.join(missing)} is missing: {fix}"])
+
+
+def _can_be_imported(name: str) -> bool:
+    try:
+        import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

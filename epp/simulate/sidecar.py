@@ -110,7 +110,8 @@ def media_of(body: Json) -> list[Json]:
     """The media of a chat: each URL once, inline data as often as they come."""
     seen: set[str] = set()
     media = []
-    for message in body.get("messages") or ():
+    messages = body.get("messages")
+    for message in messages if isinstance(messages, list) else ():
         content = message.get("content") if isinstance(message, dict) else None
         for part in content if isinstance(content, list) else ():
             if not isinstance(part, dict) or part.get("type") not in _MEDIA:

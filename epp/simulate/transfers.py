@@ -107,9 +107,9 @@ async def fetch(session: aiohttp.ClientSession, remote: RemotePrefill) -> str | 
 
 
 def prompts_digest(prompts: Many[bytes]) -> str:
-    """What tells the prompts of one request from others."""
+    """What tells the prompts of one request from others; one that is there for several answers counts once."""
     digest = blake2b(digest_size=16)
-    for prompt in prompts:
+    for prompt in dict.fromkeys(prompts):
         digest.update(len(prompt).to_bytes(8, "little") + prompt)
     return digest.hexdigest()
 

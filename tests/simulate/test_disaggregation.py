@@ -123,6 +123,26 @@ async def test_both_families_may_say_the_same_and_a_list_means_its_first(servers
     assert await servers.metric("prefill", "vllm:request_success_total") == 1
 
 
+@pytest.mark.parametrize("more", [{"n": 2}, {"prompt": ["one " * 40, "two " * 40]}, {"prompt": list(range(100))}], ids=str)
+async def test_several_prompts_and_answers_are_one_transfer(servers: Servers, more: Json) -> None:
+    body = BODIES["/v1/completions"] | more | {"max_tokens": 2}
+    _, alone = await servers.post("plain", body, "/v1/completions")
+    status, answer = await servers.post("decode", body, "/v1/completions", **{LLM_D: servers.address("prefill")})
+    assert status == 200, answer
+    assert [choice["index"] for choice in answer["choices"]] == [choice["index"] for choice in alone["choices"]]
+    fetched = await servers.metric("decode", "vllm:external_prefix_cache_hits_total")
+    assert fetched >= answer["usage"]["prompt_tokens"] == alone["usage"]["prompt_tokens"]
+    assert servers.pool["prefill"].state().kv_usage_ratio == 0
+
+
+@pytest.mark.parametrize("messages", [None, 1, "text", [1], [{"role": "user", "content": 1}]], ids=str)
+async def test_nonsense_in_a_body_is_refused_as_ever(servers: Servers, messages: object) -> None:
+    headers = {LLM_D: servers.address("prefill"), "x-encoder-hosts-ports": servers.address("encode")}
+    status, answer = await servers.post("decode", {"model": MODEL, "messages": messages}, **headers)
+    assert status == 400
+    assert "messages" in answer["error"]["message"]
+
+
 async def test_a_stream_comes_from_the_server_that_decodes(servers: Servers, client: aiohttp.ClientSession) -> None:
     url = f"http://{servers.address('decode')}/v1/chat/completions"
     body = {**CHAT, "stream": True, "stream_options": {"include_usage": True}, "max_tokens": 5}

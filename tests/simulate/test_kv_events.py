@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -177,8 +178,8 @@ async def test_a_taken_port_is_an_error_and_leaves_nothing_open() -> None:
 
 
 async def test_without_the_extra_it_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("epp.simulate.options.find_spec", lambda name: None if name == "zmq" else name)
+    monkeypatch.setitem(sys.modules, "cbor2", None)  # as if it were not installed
     server = SimulatedServer("s", replace(OPTIONS, kv_events=KvEventOptions()))
-    with pytest.raises(UsageError, match=r"extra 'kv-events', of which zmq is missing: pip install"):
+    with pytest.raises(UsageError, match=r"extra 'kv-events', of which cbor2 is missing: pip install"):
         await server.start()
     assert not server.is_up
