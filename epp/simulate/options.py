@@ -170,6 +170,8 @@ def require_kv_events() -> None:
     if missing:
         fix = "pip install 'endpoint-picker[kv-events]'"
         raise UsageError([f"--kv-events needs the extra 'kv-events', of which {', '.join(missing)} is missing: {fix}"])
+    for module in ("epp.simulate.kv_events", "epp.simulate.kv_publisher"):
+        import_module(module)
 
 
 def _can_be_imported(name: str) -> bool:

@@ -149,4 +149,6 @@ async def test_events_are_announced_where_they_are_published(tmp_path: Path) -> 
         assert topic.decode() == f"kv@{endpoint['address']}:{endpoint['port']}@{MODEL}"
     process.send_signal(signal.SIGINT)
     _, stderr = await process.communicate()
-    assert (process.returncode, stderr) == (0, b"")
+    # In asyncio's debug mode a machine that is busy is told of each step of more than 100 ms.
+    assert [line for line in stderr.splitlines() if not line.startswith(b"Executing <Task")] == []
+    assert process.returncode == 0
