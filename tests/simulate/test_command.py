@@ -33,6 +33,11 @@ async def start(*flags: str) -> asyncio.subprocess.Process:
     raise AssertionError(await process.communicate())
 
 
+def complaints(stderr: bytes) -> list[bytes]:
+    """What it wrote, without what asyncio's debug mode says on a busy machine: that a step took more than 100 ms."""
+    return [line for line in stderr.splitlines() if not line.startswith(b"Executing <Task")]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 async def test_it_serves_announces_itself_and_ends_cleanly(
     tmp_path: Path, client: aiohttp.ClientSession, number: signal.Signals
@@ -61,7 +66,7 @@ async def test_it_serves_announces_itself_and_ends_cleanly(
     assert statuses[1] >= 500
     process.send_signal(number)
     _, stderr = await process.communicate()
-    assert (process.returncode, stderr) == (0, b"")
+    assert (process.returncode, complaints(stderr)) == (0, [])
     assert sorted(os.listdir(tmp_path)) == ["endpoints.yaml", "ready.json"]
 
 
@@ -74,7 +79,7 @@ async def test_a_second_signal_does_not_wait_for_running_requests(client: aiohtt
         process.send_signal(signal.SIGTERM)
         process.send_signal(signal.SIGINT)
         _, stderr = await process.communicate()
-    assert (process.returncode, stderr) == (0, b"")
+    assert (process.returncode, complaints(stderr)) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -149,6 +154,4 @@ async def test_events_are_announced_where_they_are_published(tmp_path: Path) -> 
         assert topic.decode() == f"kv@{endpoint['address']}:{endpoint['port']}@{MODEL}"
     process.send_signal(signal.SIGINT)
     _, stderr = await process.communicate()
-    # In asyncio's debug mode a machine that is busy is told of each step of more than 100 ms.
-    assert [line for line in stderr.splitlines() if not line.startswith(b"Executing <Task")] == []
-    assert process.returncode == 0
+    assert (process.returncode, complaints(stderr)) == (0, [])
