@@ -24,8 +24,6 @@ class StackOptions:
     servers: int = 4
     server: ServerOptions | Callable[[int], ServerOptions] = field(default_factory=ServerOptions)
     """Of each server, or of each by its index; their labels are those of the endpoints."""
-    hosts: Sequence[str] = ()
-    """Addresses of the first servers; the others are on 127.0.0.1."""
     config: str = ""
     """EndpointPickerConfig file; the demo's preset if empty."""
     envoy: str = "full-duplex"
@@ -45,7 +43,7 @@ class Stack:
     def __init__(self, options: StackOptions) -> None:
         self._options = options
         self._exits = AsyncExitStack()
-        self.pool = SimulatedPool(options.servers, options.server, hosts=options.hosts)
+        self.pool = SimulatedPool(options.servers, options.server)
         self.picker: PickerProcess
         self.envoy: EnvoyProcess
 
