@@ -9,7 +9,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from epp.demo.load import Load
-    from epp.demo.stack import Stack
-
-    Started = tuple[AsyncExitStack, Sequence[Stack]]
+    from epp.demo.stack import Stack, StackOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,48 +112,57 @@ async def _run(arguments: argparse.Namespace) -> int:
     from rich.console import Console
 
     from epp.demo.load import Load
-    from epp.demo.result import comparison
-    from epp.demo.stack import Stack, StackOptions
+    from epp.demo.stack import Stack
     from epp.demo.view import Shown, show
-    from epp.simulate.options import EngineOptions, ServerOptions
 
     console = Console()
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopped.set)
-    first = StackOptions(
-        servers=arguments.servers,
-        server=ServerOptions(engine=EngineOptions(kv_blocks=_KV_BLOCKS)),
-        config=arguments.config.path,
-        envoy=arguments.envoy,
-        port=arguments.port,
-    )
     configurations: list[Configuration] = [arguments.config, arguments.compare] if arguments.compare else [arguments.config]
-    options = [first, *(replace(first, config=each.path, port=0) for each in configurations[1:])]
-    starting = asyncio.create_task(_started([Stack(each) for each in options]))
-    started = await _unless(starting, stopped)
-    if started is None:
+    stacks = [Stack(options) for options in _options(arguments, configurations)]
+    exits = await _unless(asyncio.create_task(_started(stacks)), stopped)
+    if exits is None:
         return 0
-    exits, stacks = started
     names = _names(configurations)
     async with exits:
         _introduce(console, names, stacks)
         load = Load([stack.url for stack in stacks], arguments.concurrency)
         shown = [Shown(name, stack.pool.states) for name, stack in zip(names, stacks, strict=True)]
         view = asyncio.create_task(show(shown, console))
-        work = _work(load, arguments)
-        await _until_done(work, stopped, arguments.duration)
+        await _until_done(_work(load, arguments), stopped, arguments.duration)
         view.cancel()
         await asyncio.gather(view, return_exceptions=True)
-    if arguments.requests is None and not arguments.compare:
-        return 0
+    return _conclude(console, names, load, arguments.requests)
+
+
+def _options(arguments: argparse.Namespace, configurations: Sequence[Configuration]) -> list[StackOptions]:
+    from epp.demo.stack import StackOptions
+    from epp.simulate.options import EngineOptions, ServerOptions
+
+    return [
+        StackOptions(
+            servers=arguments.servers,
+            server=ServerOptions(engine=EngineOptions(kv_blocks=_KV_BLOCKS)),
+            config=configuration.path,
+            envoy=arguments.envoy,
+            port=0 if index else arguments.port,
+        )
+        for index, configuration in enumerate(configurations)
+    ]
+
+
+def _conclude(console: Console, names: Sequence[str], load: Load, requests: int | None) -> int:
+    """Say what became of the requests; the exit status."""
+    from epp.demo.result import comparison
+
     results = load.results
-    text = comparison([*zip(names, results, strict=True)]) if len(results) > 1 else results[0].summary()
-    console.print(text, highlight=False, markup=False, soft_wrap=True)
-    if arguments.requests is None:
-        return 0
-    return 0 if all(result.succeeded == arguments.requests for result in results) else 1
+    if len(results) > 1:
+        console.print(comparison([*zip(names, results, strict=True)]), highlight=False, markup=False, soft_wrap=True)
+    elif requests is not None:
+        console.print(results[0].summary(), highlight=False, markup=False, soft_wrap=True)
+    return 0 if requests is None or all(result.succeeded == requests for result in results) else 1
 
 
 def _names(configurations: Sequence[Configuration]) -> list[str]:
@@ -166,15 +173,15 @@ def _names(configurations: Sequence[Configuration]) -> list[str]:
     return names if len(set(names)) == len(names) else [each.path for each in configurations]
 
 
-async def _started(stacks: Sequence[Stack]) -> tuple[AsyncExitStack, Sequence[Stack]]:
-    """Start all; what is returned first ends them."""
+async def _started(stacks: Sequence[Stack]) -> AsyncExitStack:
+    """Start all; what is returned ends them."""
     async with AsyncExitStack() as exits:
         for stack in stacks:
             await exits.enter_async_context(stack)
-        return exits.pop_all(), stacks
+        return exits.pop_all()
 
 
-async def _unless(task: asyncio.Task[Started], stopped: asyncio.Event) -> Started | None:
+async def _unless(task: asyncio.Task[AsyncExitStack], stopped: asyncio.Event) -> AsyncExitStack | None:
     """The result of ``task``, or None if a signal came first."""
     signalled = asyncio.create_task(stopped.wait())
     await asyncio.wait([task, signalled], return_when=asyncio.FIRST_COMPLETED)

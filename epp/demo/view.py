@@ -55,8 +55,8 @@ def table(name: str, states: Sequence[ServerState]) -> Table:
     """One row for each server."""
     view = Table(title=line(name, totals(states)), title_justify="left")
     view.add_column("server")
-    view.add_column("address")
-    for column in ("served", "running", "waiting", "KV cache", "prefix hits", "TTFT"):
+    view.add_column("address", no_wrap=True)
+    for column in ("served", "running", "waiting", "KV", "hits", "TTFT"):  # all of it fits into 80 columns
         view.add_column(column, justify="right")
     for state in states:
         view.add_row(

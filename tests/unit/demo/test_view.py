@@ -14,7 +14,7 @@ from epp.simulate.state import ServerState
 
 def state(name: str = "sim-0", *, served: int = 0, hits: float = 0.0, tokens: int = 0, ttft_s: float = 0.0) -> ServerState:
     return ServerState(
-        name=name, address="127.0.0.1:1", is_up=True, waiting=0, running=1, kv_usage_ratio=0.5, prefix_hit_ratio=hits,
+        name=name, address="127.0.0.1:65535", is_up=True, waiting=0, running=1, kv_usage_ratio=0.5, prefix_hit_ratio=hits,
         prompt_tokens=tokens, ttft_s=ttft_s, served=served,
     )  # fmt: skip
 
@@ -29,7 +29,7 @@ def test_totals_weigh_servers_by_what_they_did() -> None:
 @pytest.mark.parametrize("is_terminal", [True, False], ids=["terminal", "plain"])
 async def test_hits_and_ttft_of_both_configurations_are_shown(is_terminal: bool) -> None:
     text = io.StringIO()
-    console = Console(file=text, force_terminal=is_terminal, width=120, color_system=None)
+    console = Console(file=text, force_terminal=is_terminal, width=80, color_system=None)
     reads = asyncio.Semaphore(0)
 
     def states() -> list[ServerState]:
@@ -45,3 +45,5 @@ async def test_hits_and_ttft_of_both_configurations_are_shown(is_terminal: bool)
     await asyncio.gather(task, return_exceptions=True)
     assert "prefix-load: 4 requests served, prefix hits 75%, TTFT 50 ms" in text.getvalue()
     assert "random: 4 requests served, prefix hits 25%, TTFT 90 ms" in text.getvalue()
+    if is_terminal:
+        assert text.getvalue().count("127.0.0.1:65535") >= 2, "nothing is cut at 80 columns"
