@@ -116,11 +116,14 @@ class SimulatedServer:
         self._socket = bound_socket(self.host, self.port)
         self.port = self._socket.getsockname()[1]
         try:
-            observer = await self._open_kv_events()
+            await self._start_on_port()
         except BaseException:
             self._close_listener()
+            await self._close()
             raise
-        self._driver = EngineDriver(Engine(self.options.engine, observer))
+
+    async def _start_on_port(self) -> None:
+        self._driver = EngineDriver(Engine(self.options.engine, await self._open_kv_events()))
         self._service = Service(self.options, self._driver, self.connect_host, self.port)
         self._renderer = MetricsRenderer(self.options, self._driver.engine)
         self._http = web.Server(self._handle, request_factory=self._request, handler_cancellation=True, access_log=None)
