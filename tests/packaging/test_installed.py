@@ -26,7 +26,7 @@ SERVE = [
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
-needs_more = ("epp.demo", "epp.__main__", "epp.transport.native", "plugins.tokenization.template")
+needs_more = ("epp.demo", "epp.__main__", "epp.simulate.kv_", "epp.transport.native", "plugins.tokenization.template")
 for package in sys.argv[1:]:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
         if not module.name.startswith(needs_more):
@@ -110,7 +110,7 @@ def test_the_script_tells_its_version(user_tree: Tree, tmp_path: Path) -> None:
 
 
 def test_an_installed_preset_is_valid(user_tree: Tree, tmp_path: Path) -> None:
-    done = user_tree.run(["epp", "check", user_tree.site / "epp" / "data" / "presets" / "demo.yaml"], tmp_path)
+    done = user_tree.run(["epp", "check", user_tree.site / "epp" / "data" / "presets" / "prefix-load.yaml"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
