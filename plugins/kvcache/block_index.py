@@ -1,7 +1,8 @@
 """Which pods hold a block: a bit mask of pods for each key, bounded by keys or by bytes.
 
 Written by the thread that applies events, read by the event loop without a lock: masks and tuples of masks are replaced, never
-changed, and each look-up of a dict is one step of the interpreter. ``PodTable.names`` tells whether a slot changed hands meanwhile.
+changed, and each look-up of a dict is one step of the interpreter. ``PodTable.names`` tells whether a slot changed hands
+meanwhile.
 """
 
 from __future__ import annotations
@@ -158,6 +159,9 @@ class BlockIndex:
     def find_parent(self, engine_key: int) -> int | None:
         """Nobody else knows more."""
         return None
+
+    def cleared(self, pod_name: str) -> None:
+        """Nobody else wrote anything about a pod."""
 
     def flush(self) -> None:
         """Nothing is held back."""

@@ -1,6 +1,7 @@
 """What an engine's keys of blocks stand for: the index's keys, and where a chain goes on behind them.
 
-One table for each base model: an engine's keys include the adapter but not the model. Bounded; what was learned longest ago goes.
+One table for each base model: an engine's keys include the adapter but not the model. Bounded; what was learned longest ago
+goes.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The index of engines' blocks behind one small interface, which the Python reference and its native twin implement.
 
-``apply``, ``admit``, ``forget``, ``rename`` and ``clear`` are called by the thread that receives events; ``lookup`` and ``assume``
-by the event loop, which never waits for the other for longer than one message takes.
+``apply``, ``admit``, ``forget``, ``rename`` and ``clear`` are called by the thread that receives events; ``lookup`` and
+``assume`` by the event loop, which never waits for the other for longer than one message takes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from plugins.kvcache.assumed import Assumed
-from plugins.kvcache.block_index import BlockIndex, Bounds, Match, PodTable
+from plugins.kvcache.block_index import BlockIndex, Bounds, Match, PodTable, bits
 from plugins.kvcache.event_processor import EventProcessor, Source, Store
 from plugins.kvcache.events import Dialect
 from plugins.kvcache.identities import Identities
@@ -115,7 +115,7 @@ class PythonEventIndex:
         settings: of the index.
         clock: seconds.
         chain: makes keys; default: the fast one.
-        make_store: keeps the index elsewhere than in this process.
+        make_store: keeps the index elsewhere too, given what keeps it in this process.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class PythonEventIndex:
         clock: Callable[[], float] = time.monotonic,
         *,
         chain: KeyChain | None = None,
-        make_store: Callable[[Tiers], Store] | None = None,
+        make_store: Callable[[BlockIndex, Tiers], Store] | None = None,
     ) -> None:
         self._block_size = settings.block_size
         self._chain = chain or FastChain(settings.hash_seed)
@@ -139,7 +139,7 @@ class PythonEventIndex:
             self._identities,
             self.pods,
             self.tiers,
-            make_store(self.tiers) if make_store is not None else self.blocks,
+            make_store(self.blocks, self.tiers) if make_store is not None else self.blocks,
             max_keys=settings.max_engine_keys,
             dialect=settings.dialect,
             clock=clock,
@@ -179,6 +179,11 @@ class PythonEventIndex:
         known = self.pods.by_name.get(pod)
         if known is not None and keys:
             self.assumed.add(keys, known, until_s)
+
+    def assumed_at(self, key: int, now_s: float) -> list[str]:
+        """Names of the pods that are assumed to hold this block."""
+        names = self.pods.names
+        return [names[slot] for slot in bits(self.assumed.mask(key, now_s)) if slot < len(names)]
 
     def counts(self) -> IndexCounts:
         """A copy, as another thread counts on."""

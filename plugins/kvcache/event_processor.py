@@ -66,6 +66,10 @@ class Store(Protocol):
         """The last key that an engine's key stands for, if others told it."""
         ...
 
+    def cleared(self, pod_name: str) -> None:
+        """A pod holds nothing any longer; its entries were removed one by one."""
+        ...
+
     def flush(self) -> None:
         """A message was applied."""
         ...
@@ -438,6 +442,7 @@ class EventProcessor:
         pod.shared = {}
         for model in self._models.values():
             model.orphans.cleared(pod.name)
+        self._store.cleared(pod.name)
         self.counts["clears"] += 1
 
     def _tell_mismatch(self, pod: Pod, engine_block: int) -> None:

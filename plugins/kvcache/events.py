@@ -167,7 +167,8 @@ def _event(raw: Any, dialect: Dialect) -> Event | None:
         tag = raw[0]
         layout = _LAYOUTS.get(tag) if isinstance(tag, str) else None
         if layout is None:
-            return _unknown(tag)
+            _check_tag(tag)
+            return None
         names, required = layout
         if len(raw) < required:
             raise EventError("event", f"{tag} has {len(raw)} fields, it must have {required}")
@@ -176,7 +177,8 @@ def _event(raw: Any, dialect: Dialect) -> Event | None:
         tag = raw.get("type")
         layout = _LAYOUTS.get(tag) if isinstance(tag, str) else None
         if layout is None:
-            return _unknown(tag)
+            _check_tag(tag)
+            return None
         names, required = layout
         if missing := [name for name in names[:required] if name not in raw]:
             raise EventError("event", f"{tag} has no {', '.join(missing)}")
@@ -190,7 +192,7 @@ def _event(raw: Any, dialect: Dialect) -> Event | None:
     return AllBlocksCleared()
 
 
-def _unknown(tag: object) -> None:
+def _check_tag(tag: object) -> None:
     if not isinstance(tag, str):
         raise EventError("event", "an event has no tag")
 
@@ -256,8 +258,8 @@ def _features(extra_keys: object, lora_name: str) -> list[Features | None]:
 def _of_block(keys: object, lora_name: str) -> Features | None:
     """The features of a block.
 
-    An adapter's name is among an engine's, in front; here it is in the seed of the keys, as no prompt names it otherwise. Digests
-    of embeddings cannot be compared with anything that a prompt has.
+    An adapter's name is among an engine's, in front; here it is in the seed of the keys, as no prompt names it otherwise.
+    Digests of embeddings cannot be compared with anything that a prompt has.
     """
     if keys is None:
         return ()

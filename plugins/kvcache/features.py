@@ -1,8 +1,8 @@
 """Features of blocks, where an engine's blocks and the index's differ in size.
 
-An engine says of each of its blocks what is in it: media that overlap it, and in the first one the salt. A block of the index has
-the features of all the engine's blocks that it overlaps, in order, each once. Both sides are computed here: what events say, and
-what a prompt will have in the engine.
+An engine says of each of its blocks what is in it: media that overlap it, and in the first one the salt. A block of the index
+has the features of all the engine's blocks that it overlaps, in order, each once. Both sides are computed here: what events
+say, and what a prompt will have in the engine.
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ def spread(
     return found
 
 
-def of_prompt(
-    media: Sequence[MediaFeature], salt: str, engine_block: int, block: int, blocks: int
-) -> list[Features]:
+def of_prompt(media: Sequence[MediaFeature], salt: str, engine_block: int, block: int, blocks: int) -> list[Features]:
     """The features that the blocks of a prompt will have; empty if none has any.
 
     Args:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 MAX_COUNT = 8
-"""A block that was announced more often is removed as if it had been announced this often: some engines announce again what they
-reuse, and never take it back."""
+"""A block that was announced more often is removed as if it had been announced this often: some engines announce again what
+they reuse, and never take it back."""
 
 
 class Place(NamedTuple):

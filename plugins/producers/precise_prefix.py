@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from epp.framework.data import Consumes
-from epp.framework.interfaces import Role
+from epp.framework.handle import PluginContext
+from epp.framework.interfaces import DataProducer, Role
 from epp.framework.keys import PREFIX_CACHE_MATCH, TOKENIZED_PROMPT
 from epp.framework.registry import PluginType
+from plugins.kvcache.build import make_parts
 from plugins.kvcache.parameters import PreciseProducerParams, lacks_model
+from plugins.kvcache.precise import PrecisePrefixCache
 
 TYPE = "precise-prefix-cache-producer"
+
+
+def create_producer(context: PluginContext, params: PreciseProducerParams) -> DataProducer:
+    """An index of its own."""
+    return PrecisePrefixCache(context, *make_parts(context, params))
+
 
 PLUGIN = PluginType(
     type=TYPE,
@@ -17,7 +26,7 @@ PLUGIN = PluginType(
     params=PreciseProducerParams,
     produces=(PREFIX_CACHE_MATCH.by(TYPE),),
     consumes=(Consumes(TOKENIZED_PROMPT, undeclared=lacks_model),),
-    wait="precise prefix caching",
+    factory=create_producer,
     example="""
         plugins:
         - type: token-producer

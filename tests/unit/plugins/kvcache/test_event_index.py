@@ -300,7 +300,7 @@ LENIENT: list[Any] = [
     pytest.param(stored([1], range(1, 5), medium="gpu"), id="lower case"),
     pytest.param(stored([1], range(1, 5), lora_name=7), id="an adapter that is no text"),
     pytest.param(stored([1], range(1, 5), group=0, kind=7), id="a kind that is no text"),
-    pytest.param(stored([1], range(1, 5), extra_keys=[[7, None, ["x"], []]])[:8] + [[[7, None]]], id="other extra keys"),
+    pytest.param([*stored([1], range(1, 5), extra_keys=[[7, None, ["x"], []]])[:8], [[7, None]]], id="other extra keys"),
     pytest.param([*stored([1], range(1, 5), kind=None), 128, "more", {"of": "it"}], id="newer fields"),
     pytest.param(["BlockStored", [1], None, [1, 2, 3, 4], 4], id="as few fields as there must be"),
     pytest.param(stored([b"\x01"], range(1, 5)), id="a short digest"),

@@ -32,9 +32,7 @@ GO: list[Any] = [
     pytest.param(
         Xxh64Chain("12345"), "m", (), [15674599934722367146, 15835735509137309566, 7082229716908715938], id="xxh64 seed"
     ),
-    pytest.param(
-        Xxh64Chain(), "m", SALT, [7999908327323246832, 17857158010213802122, 14129888079349768044], id="xxh64 salt"
-    ),
+    pytest.param(Xxh64Chain(), "m", SALT, [7999908327323246832, 17857158010213802122, 14129888079349768044], id="xxh64 salt"),
 ]
 CHAINS: list[KeyChain] = [FastChain(), CborFnvChain(), Xxh64Chain()]
 each_chain = pytest.mark.parametrize("chain", CHAINS, ids=lambda chain: type(chain).__name__)
@@ -75,7 +73,14 @@ def test_what_differs_has_another_key(chain: KeyChain) -> None:
     def first(identity: str, tokens: bytes = T, features: Any = ()) -> int:
         return chain.extend(chain.seed(identity), tokens, 16, features)[0]
 
-    keys = [first("m"), first("n"), first("m", T[4:]), first("m", T, [("a",)]), first("m", T, [("a", "b")]), first("m", T, [("ab",)])]
+    keys = [
+        first("m"),
+        first("n"),
+        first("m", T[4:]),
+        first("m", T, [("a",)]),
+        first("m", T, [("a", "b")]),
+        first("m", T, [("ab",)]),
+    ]
     assert len(set(keys)) == len(keys)
     assert chain.seed("ab") != type(chain)("a").seed("b")
 
