@@ -61,22 +61,12 @@ class Behaviour(NamedTuple):
 
 
 class PrecisePrefixCache:
-    """Know which blocks of a prompt each endpoint holds, from the engines' KV events.
+    """What scorer and producer have in common.
 
-    Engines publish over ZMQ what enters and leaves their caches (vLLM with `--kv-events-config`, SGLang likewise). The picker
-    connects to every endpoint of the pool (`discoverPods`, port `socketPort` plus the rank), or binds `zmqEndpoint` for engines
-    that connect to it, or both; on a pod's own connection any topic will do, on the common one topics are `kv@<pod>@<model>`. A
-    thread of its own receives and applies events. Blocks are known by their tokens, so that neither the engines' hash algorithm
-    nor their seed matters; `blockSize` should be theirs, or a divisor of it. The prompt's tokens are those of a token producer
-    or of the client if they are of the same model, else those of the plugin's own tokenizers: on disk, of a service, or of the
-    Hugging Face hub, in this order. An engine that restarts, a cache that is cleared, messages that were missed: what is no
-    longer known is forgotten, and with `replaySocketPort` it is asked for again. `speculativeIndexing` assumes for
-    `speculativeTTL` that a prompt is cached where it was just sent, until the engine says so itself.
-
-    Writes: PrefixCacheMatchInfo: consecutive blocks from the first one, with the weight of the best tier that has each.
-    Missing data: a prompt that cannot be tokenized, or that the engine will truncate, gets no match; the request goes on.
-    Source: llm-d-router: pkg/epp/framework/plugins/requestcontrol/dataproducer/preciseprefixcache; llm-d-kv-cache: pkg/kvcache,
-        pkg/kvevents
+    Args:
+        context: of the plugin.
+        parts: what it is made of.
+        behaviour: how it answers.
     """
 
     def __init__(self, context: PluginContext, parts: Parts, behaviour: Behaviour) -> None:

@@ -209,7 +209,9 @@ class SharedLookup:
                 await self._client.ping()
         except self._failures as error:
             await self.stop()
-            raise OSError(f"the block index at {self._server.address} cannot be reached: {str(error) or 'no answer'}") from error
+            raise OSError(
+                f"the block index at {self._server.address} cannot be reached: {str(error) or 'no answer'}"
+            ) from error
 
     async def stop(self) -> None:
         """Disconnect."""

@@ -63,6 +63,8 @@ class HostingScorer(PrecisePrefixCache):
     Hugging Face hub, in this order. Conversations are tokenized turn by turn, each turn once. `speculativeIndexing` assumes for
     `speculativeTTL` that a prompt is cached where it was just sent, until the engine says so.
 
+    Parameters: scoreNormalization; the others are the index's.
+    Reads: the prompt's tokens, where another plugin made them.
     Formula: ``ratio``: ``s = match / total``, each block by the weight of the best tier that has it. ``minmax``:
         ``(s - min) / (max - min)`` over all endpoints that the index knows, candidates or not; 1.0 for all when they are equal.
     Missing data: an endpoint that the index does not know scores 0.0; so do all for a prompt that cannot be tokenized.

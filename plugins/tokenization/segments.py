@@ -132,5 +132,5 @@ def cut_marks(added: Sequence[AddedToken]) -> list[str]:
 
 
 def _hides(other: str, mark: str) -> bool:
-    """A match of ``other`` can begin in front of ``mark``, or with it, and cover some of it."""
-    return mark in other or any(other.endswith(mark[:length]) for length in range(1, min(len(mark), len(other)) + 1))
+    """A match of ``other`` can begin in front of ``mark`` and cover some of it, or begin with it and be longer."""
+    return mark in other or any(other.endswith(mark[:length]) for length in range(1, min(len(mark) + 1, len(other))))

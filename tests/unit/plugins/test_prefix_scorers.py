@@ -14,7 +14,7 @@ from epp.framework.types import EndpointId
 from plugins.scorers import precise_prefix_cache, prefix_cache
 
 APPROXIMATE = replace(prefix_cache.PLUGIN, factory=prefix_cache.create_scorer)
-PRECISE = replace(precise_prefix_cache.PLUGIN, factory=precise_prefix_cache.create_scorer)
+PRECISE = precise_prefix_cache.PLUGIN
 POOL = {"indexerConfig": {"tokenizersPoolConfig": {"modelName": "m"}}}
 
 
@@ -92,6 +92,5 @@ def test_another_producer_can_be_named() -> None:
     assert score(scorer, "mine", {"a": of(1, 2)}, make_candidates(1)) == [0.0]
 
 
-@pytest.mark.parametrize("plugin_type", [prefix_cache.PLUGIN, precise_prefix_cache.PLUGIN], ids=lambda t: t.type)
-def test_they_are_not_served_before_their_index_exists(plugin_type: Any) -> None:
-    assert not plugin_type.is_built
+def test_it_is_not_served_before_its_index_exists() -> None:
+    assert not prefix_cache.PLUGIN.is_built
