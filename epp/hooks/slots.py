@@ -94,6 +94,11 @@ def _checked(role: Role, method: Callable[..., Any]) -> Callable[..., Any]:
     return screen
 
 
+def has_hook(plugin: object, role: Role) -> bool:
+    """The plugin has a method for this hook; one whose parameters leave it nothing to do there has none."""
+    return hasattr(plugin, METHODS[role])
+
+
 def is_async(plugin: object, role: Role) -> bool:
     """The plugin's method for this hook is a coroutine function."""
     return inspect.iscoroutinefunction(getattr(plugin, METHODS[role]))

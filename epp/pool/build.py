@@ -25,7 +25,7 @@ from epp.framework.interfaces import (
 )
 from epp.framework.keys import PREFIX_CACHE_MATCH, reading
 from epp.hooks.runner import HookRunner, Spawn
-from epp.hooks.slots import Hook, Hooks, is_async, make_hook
+from epp.hooks.slots import Hook, Hooks, has_hook, is_async, make_hook
 from epp.plugin_calls.defects import EXTENSION_POINTS, Defects
 from epp.plugin_calls.guard import BUDGET_S
 from epp.plugin_calls.step import CallWatch, budget_s
@@ -161,7 +161,7 @@ class PipelineBuilder:
         for name in names:
             instance = self._instances.by_name.get(name)
             loaded = self._config.plugin(name)
-            if instance is None or not loaded.active or not loaded.has(role):
+            if instance is None or not loaded.active or not loaded.has(role) or not has_hook(instance, role):
                 continue
             watch = self._watched(role, loaded, budget_s=budget_s(is_async=is_async(instance, role)))
             hooks.append(make_hook(watch, instance, self._needs(loaded) if role is Role.DATA_PRODUCER else frozenset()))

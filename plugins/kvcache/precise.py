@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -85,6 +85,11 @@ class PrecisePrefixCache:
         self._failures: dict[str, int] = {}
         self._next_line_s = float("-inf")
         self._reporter: asyncio.Task[None] | None = None
+        waits = parts.tokenizer is not None or parts.shared is not None
+        self.produce: Callable[[InferenceRequest, Candidates], Awaitable[None] | None] = (
+            self._produce_waiting if waits else self._produce
+        )
+        """The hook; a coroutine function only where there is something to wait for."""
 
     # ── life cycle ──
 
@@ -125,12 +130,23 @@ class PrecisePrefixCache:
 
     # ── requests ──
 
-    def produce(self, request: InferenceRequest, candidates: Candidates) -> Awaitable[None] | None:
-        """Look up what endpoints hold of the prompt; waits only for tokens and for an index elsewhere."""
+    def _produce(self, request: InferenceRequest, candidates: Candidates) -> None:
+        """Look up what endpoints hold of a prompt that somebody tokenized."""
+        prompt = self._tokens.of(request) or _of_client(request)
+        if prompt is not None and (keys := self._keys_of(request, candidates, prompt)) is not None:
+            self._look_up(request, keys)
+
+    async def _produce_waiting(self, request: InferenceRequest, candidates: Candidates) -> None:
+        """The same, for who tokenizes prompts or asks an index elsewhere."""
         prompt = self._tokens.of(request) or _of_client(request)
         if prompt is None and self._parts.tokenizer is not None:
-            return self._tokenize(self._parts.tokenizer, request, candidates)
-        return self._look_up(request, candidates, prompt) if prompt is not None else None
+            prompt = await self._tokenize(self._parts.tokenizer, request)
+        if prompt is None or (keys := self._keys_of(request, candidates, prompt)) is None:
+            return
+        if self._parts.shared is not None:
+            await self._look_up_elsewhere(self._parts.shared, request, keys)
+        else:
+            self._look_up(request, keys)
 
     def pre_request(self, request: InferenceRequest, result: SchedulingResult, edits: HeaderEdits) -> None:
         """Assume that the prompt is cached where it goes, and where it is computed."""
@@ -174,33 +190,30 @@ class PrecisePrefixCache:
 
     # ── steps ──
 
-    async def _tokenize(self, tokenizer: BackEnd, request: InferenceRequest, candidates: Candidates) -> None:
+    async def _tokenize(self, tokenizer: BackEnd, request: InferenceRequest) -> TokenizedPrompt | None:
         try:
             prompt = await tokenizer.tokenize(request.body)
         except TokenizationError as error:
             self._failed("tokenization", error)
-            return
+            return None
         if prompt is None or not prompt.count:
-            return
+            return None
         for key in dict.fromkeys((self._own_tokens, TOKENIZED_PROMPT)):
             if request.data.get(key) is None:
                 request.data.set(key, prompt)
-        waiting = self._look_up(request, candidates, prompt)
-        if waiting is not None:
-            await waiting
+        return prompt
 
-    def _look_up(self, request: InferenceRequest, candidates: Candidates, prompt: TokenizedPrompt) -> Awaitable[None] | None:
+    def _keys_of(self, request: InferenceRequest, candidates: Candidates, prompt: TokenizedPrompt) -> PromptKeys | None:
         is_adapter = request.target_model in adapters(candidates)
         keys = prompt_keys(self._parts.index, request, prompt, self._behaviour.block_size, is_adapter=is_adapter)
-        if keys is None:
-            return None
-        request.data.set(self._keys, keys)
-        if self._parts.shared is not None:
-            return self._look_up_elsewhere(self._parts.shared, request, keys)
+        if keys is not None:
+            request.data.set(self._keys, keys)
+        return keys
+
+    def _look_up(self, request: InferenceRequest, keys: PromptKeys) -> None:
         begun = time.perf_counter()
         found = [self._parts.index.lookup(chain, self._clock()) for chain in keys.chains]
         self._found(request, keys, found, time.perf_counter() - begun)
-        return None
 
     async def _look_up_elsewhere(self, shared: SharedLookup, request: InferenceRequest, keys: PromptKeys) -> None:
         begun = time.perf_counter()

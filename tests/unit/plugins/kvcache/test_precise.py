@@ -35,6 +35,7 @@ from epp.framework.types import Endpoint, EndpointChange, EndpointId, EndpointMe
 from plugins.kvcache import precise
 from plugins.kvcache.event_processor import Source
 from plugins.kvcache.precise import PrecisePrefixCache
+from plugins.kvcache.receiver_settings import binds
 from plugins.producers import precise_prefix
 from plugins.scorers import precise_prefix_cache
 from plugins.tokenization.backend import TokenizationError
@@ -80,7 +81,10 @@ def matches(request: InferenceRequest) -> dict[EndpointId, PrefixMatch] | None:
 
 def blocks(plugin: Any, request: InferenceRequest, candidates: Candidates = CANDIDATES) -> dict[str, tuple[int, int]] | None:
     """Endpoint → blocks held, of so many."""
-    assert plugin.produce(request, candidates) is None
+    waiting = plugin.produce(request, candidates)
+    if waiting is not None:
+        with pytest.raises(StopIteration):
+            waiting.send(None)  # nothing has to be waited for
     found = matches(request)
     return None if found is None else {name: (match.match_blocks, match.total_blocks) for name, match in found.items()}
 
@@ -219,7 +223,7 @@ async def test_a_prompt_is_tokenized_once() -> None:
     await plugin.produce(request, CANDIDATES)
     assert matches(request) == {A.id: PrefixMatch(4, 4, 4, 4.0, {"gpu": 4})}
     assert request.data.get(TOKENIZED_PROMPT) == tokenized(), "others may count them"
-    assert plugin.produce(request_with(tokenized()), CANDIDATES) is None
+    await plugin.produce(request_with(tokenized()), CANDIDATES)
     assert tokenizers.calls == 1
     foreign = request_with(tokenized([1, 2, 3, 4], model="other"))
     await plugin.produce(foreign, CANDIDATES)
@@ -357,6 +361,14 @@ def test_endpoints_are_restricted_only_where_that_is_asked_for() -> None:
     assert wants({"podLabelSelector": "role=x", "podNamespace": "n"}, endpoint)
     assert not wants({"podLabelSelector": "role=y"}, endpoint)
     assert not wants({"podNamespace": "m"}, endpoint)
+
+
+def test_where_engines_push_the_socket_is_ours() -> None:
+    settings = make({"kvEventsConfig": {"zmqEndpoint": "tcp://0.0.0.0:5557", "discoverPods": False}})._parts.receiver._settings
+    assert (settings.central, binds(settings.central), settings.follows_pods) == ("tcp://0.0.0.0:5557", True, False)
+    assert (settings.topic_filter, settings.pod_topic_filter) == ("kv@", "")
+    given = make({"kvEventsConfig": {"topicFilter": "kv@x"}})._parts.receiver._settings
+    assert (given.topic_filter, given.pod_topic_filter) == ("kv@x", "kv@x")
 
 
 def test_beside_a_producer_the_scorer_has_no_index() -> None:
