@@ -20,7 +20,6 @@ from plugins.kvcache.receiver_settings import ReceiverSettings, matches_selector
 from plugins.kvcache.reporting import Reporting
 from plugins.kvcache.request_keys import CborFnvChain, KeyChain, Xxh64Chain
 from plugins.kvcache.shared_index import RedisStore, Server, SharedLookup
-from plugins.kvcache.subscriber import EventReceiver
 from plugins.kvcache.tiers import Tiers
 from plugins.tokenization.backend import BackEnd
 from plugins.tokenization.files import Hub
@@ -38,6 +37,8 @@ def make_parts(context: PluginContext, params: PreciseParams) -> tuple[Parts, Be
         ValueError: a value that only the instance can judge, or a library that is not installed.
     """
     _require_libraries()
+    from plugins.kvcache.subscriber import EventReceiver  # loads ZMQ
+
     processor = _token_processor(params)
     block_size = processor.block_size_tokens or processor.block_size
     indexer = params.indexer_config

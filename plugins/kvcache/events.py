@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import sys
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal, NamedTuple
-
-import msgspec
 
 GPU = "gpu"
 """The tier of events that name no medium, and the one that engines compute in."""
@@ -100,9 +99,10 @@ def decode(payload: bytes | memoryview, dialect: Dialect = "vllm") -> Batch:
     """
     if len(payload) > MAX_PAYLOAD_BYTES:
         raise EventError("payload", f"a payload of {len(payload)} bytes is larger than {MAX_PAYLOAD_BYTES}")
+    unpack, errors = _msgpack()
     try:
-        document = msgspec.msgpack.decode(payload)
-    except (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError) as error:
+        document = unpack(payload)
+    except errors as error:
         raise EventError("payload", f"the payload is no MessagePack: {error}") from error
     raw_events, rank = _parts(document)
     batch = Batch(rank=rank if type(rank) is int and rank >= 0 else None)
@@ -136,6 +136,14 @@ def tier_of(medium: object) -> str:
         return GPU
     name = medium.lower()
     return "cpu" if name in _CPU else name
+
+
+@cache
+def _msgpack() -> tuple[Callable[[bytes | memoryview], Any], tuple[type[Exception], ...]]:
+    """The decoder, and what it raises for what cannot be decoded: loaded when it is needed, as it is an extra."""
+    import msgspec
+
+    return msgspec.msgpack.decode, (msgspec.MsgspecError, TypeError, ValueError, RecursionError, OverflowError)
 
 
 def _parts(document: Any) -> tuple[list[Any], Any]:

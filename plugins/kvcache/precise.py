@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from epp.framework import log
 from epp.framework.candidates import Candidates
@@ -23,9 +23,11 @@ from plugins.kvcache.reporting import INTERVAL_S, Reporting
 from plugins.kvcache.scoring import prefix_matches
 from plugins.kvcache.shared_index import IndexUnavailableError, SharedLookup
 from plugins.kvcache.silence import Silence
-from plugins.kvcache.subscriber import EventReceiver
 from plugins.tokenization.backend import BackEnd, TokenizationError
 from plugins.tokenization.chat import client_tokens
+
+if TYPE_CHECKING:
+    from plugins.kvcache.subscriber import EventReceiver
 
 _logger = log.get(__name__)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from epp.framework import log
 from epp.framework.handle import PluginMetrics
 from plugins.kvcache.block_index import Match
 from plugins.kvcache.event_index import EventIndex, IndexCounts
-from plugins.kvcache.subscriber import EventReceiver
 from plugins.tokenization.pool import Timing
+
+if TYPE_CHECKING:
+    from plugins.kvcache.subscriber import EventReceiver
 
 _logger = log.get(__name__)
 

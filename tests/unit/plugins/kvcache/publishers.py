@@ -25,6 +25,7 @@ class Publisher:
     def __init__(self, address: str = "tcp://127.0.0.1:0", topic: str = "") -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         self._socket = self._context.socket(zmq.XPUB)
+        self._socket.setsockopt(zmq.SNDHWM, 100_000)  # as engines have it
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVTIMEO, int(WAIT_S * 1000))
         self._topic = topic.encode()
