@@ -12,7 +12,7 @@ from epp.framework.handle import PluginContext
 from epp.framework.params import parse_duration
 from epp.framework.types import Endpoint
 from plugins.kvcache.block_index import BlockIndex, Bounds
-from plugins.kvcache.event_index import EventIndex, IndexSettings, PythonEventIndex
+from plugins.kvcache.event_index import EventIndex, IndexSettings, PythonEventIndex, make_index
 from plugins.kvcache.parameters import BlockIndex as BlockIndexParams
 from plugins.kvcache.parameters import KvEvents, PreciseParams, TokenizersPool, TokenProcessor, size_bytes
 from plugins.kvcache.precise import Behaviour, Parts
@@ -85,7 +85,7 @@ def _index(
     )
     redis = config.redis_config or config.valkey_config
     if redis is None:
-        return PythonEventIndex(settings, context.clock), None
+        return make_index(settings, context.clock), None
     chain: KeyChain = (
         Xxh64Chain(processor.hash_seed) if processor.hash_algorithm == "xxh64" else CborFnvChain(processor.hash_seed)
     )

@@ -1,6 +1,6 @@
 """The index of engines' blocks behind one small interface, which the Python reference and its native twin implement.
 
-``apply``, ``admit``, ``forget``, ``rename`` and ``clear`` are called by the thread that receives events; ``lookup`` and
+``apply_all``, ``admit``, ``forget``, ``rename`` and ``clear`` are called by the thread that receives events; ``lookup`` and
 ``assume`` by the event loop, which never waits for the other for longer than one message takes.
 """
 
@@ -70,6 +70,10 @@ class EventIndex(Protocol):
         """Apply a message of an engine."""
         ...
 
+    def apply_all(self, messages: Sequence[tuple[Source, bytes]]) -> None:
+        """Apply messages in their order."""
+        ...
+
     def admit(self, pod: str) -> None:
         """There is such a pod, which holds nothing yet; nothing happens if it was known."""
         ...
@@ -106,6 +110,30 @@ class EventIndex(Protocol):
     def counts(self) -> IndexCounts:
         """For metrics and pages."""
         ...
+
+
+def make_index(
+    settings: IndexSettings, clock: Callable[[], float] = time.monotonic, implementation: str = "auto"
+) -> EventIndex:
+    """An index in this process.
+
+    Args:
+        settings: of the index.
+        clock: seconds.
+        implementation: ``native``, ``python``, or ``auto`` for the first of them that there is.
+
+    Raises:
+        ImportError: the extension is asked for and not installed, or was built from other sources.
+    """
+    if implementation != "python":
+        try:
+            from plugins.kvcache.native_index import NativeEventIndex
+
+            return NativeEventIndex(settings, clock)
+        except ImportError:
+            if implementation == "native":
+                raise
+    return PythonEventIndex(settings, clock)
 
 
 class PythonEventIndex:
@@ -145,6 +173,7 @@ class PythonEventIndex:
             clock=clock,
         )
         self.apply = self._processor.apply
+        self.apply_all = self._processor.apply_all
         self.admit = self._processor.admit
         self.forget = self._processor.forget
         self.rename = self._processor.rename

@@ -143,6 +143,11 @@ class EventProcessor:
         """Keys of engines that are remembered."""
         return sum(len(model.keys) for model in self._models.values())
 
+    def apply_all(self, messages: Sequence[tuple[Source, bytes]]) -> None:
+        """Apply messages in their order."""
+        for source, payload in messages:
+            self.apply(source, payload)
+
     def apply(self, source: Source, payload: bytes | memoryview) -> None:
         """Apply a message; whatever is wrong with it is counted, and what is right in it is applied."""
         try:
@@ -312,7 +317,9 @@ class EventProcessor:
         removed: frozenset[int] | set[int],
     ) -> None:
         """Where an engine's blocks are no multiples of the index's: a key belongs to the block that completes it."""
-        self._tell_mismatch(pod, event.block_size)
+        if not pod.mismatch_told:
+            pod.mismatch_told = True
+            tell_mismatch(pod.name, event.block_size, self._block_size)
         width, done, key, rest_features = self._block_size * TOKEN_BYTES, 0, tail.key, tail.features
         end = len(tail.rest)
         for index in range(count):
@@ -445,17 +452,16 @@ class EventProcessor:
         self._store.cleared(pod.name)
         self.counts["clears"] += 1
 
-    def _tell_mismatch(self, pod: Pod, engine_block: int) -> None:
-        if pod.mismatch_told:
-            return
-        pod.mismatch_told = True
-        _logger.warning(
-            "an engine's blocks are no multiples of the index's, which costs time and the ends of prefixes: "
-            "give tokenProcessorConfig.blockSize the engine's --block-size",
-            endpoint=pod.name,
-            engine_block_size=engine_block,
-            index_block_size=self._block_size,
-        )
+
+def tell_mismatch(pod: str, engine_block: int, index_block: int) -> None:
+    """Say that an engine's blocks fit the index's badly."""
+    _logger.warning(
+        "an engine's blocks are no multiples of the index's, which costs time and the ends of prefixes: "
+        "give tokenProcessorConfig.blockSize the engine's --block-size",
+        endpoint=pod,
+        engine_block_size=engine_block,
+        index_block_size=index_block,
+    )
 
 
 def _usable(features: Sequence[tuple[str, ...] | None]) -> int:

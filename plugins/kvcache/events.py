@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 GPU = "gpu"
 """The tier of events that name no medium, and the one that engines compute in."""
-MAX_PAYLOAD_BYTES = 64 * 1024 * 1024
+MAX_PAYLOAD_BYTES = 16 * 1024 * 1024
 """Larger payloads are not decoded; sockets are told the same limit."""
 _CPU = frozenset({"cpu_pinned", "cpu_tier1", "cpu_tier2"})
 """SGLang's names of host memory."""
@@ -213,7 +213,7 @@ def _stored(fields: list[Any]) -> BlockStored:
     name = lora_name if isinstance(lora_name, str) else ""
     return BlockStored(
         _keys(hashes),
-        None if parent is None or parent == 0 else block_key(parent),
+        None if parent is None or (type(parent) is int and not parent) else block_key(parent),
         _tokens(tokens),
         block_size,
         tier_of(medium),

@@ -87,6 +87,7 @@ class EventReceiver:
         self._wake = -1
         self._epoll: select.epoll | None = None
         self._links: dict[int, Link] = {}
+        self._pending: list[tuple[Source, bytes]] = []
         self._ready: OrderedDict[Link, None] = OrderedDict()
         self._central: Link | None = None
         self._pods: dict[str, _PodLink] = {}
@@ -187,11 +188,19 @@ class EventReceiver:
         for link in list(self._ready):
             if not self._drain(link):
                 self._ready.pop(link, None)
-            self.applied.set()
+            self._apply_pending()
             if time.perf_counter() - begun > _PAUSE_AFTER_S:
                 time.sleep(_PAUSE_S)
                 begun = time.perf_counter()
         self._tick()
+        self._apply_pending()
+
+    def _apply_pending(self) -> None:
+        """Apply what was received; many messages in one call, as each call lets the event loop have the interpreter."""
+        if self._pending:
+            messages, self._pending = self._pending, []
+            self._index.apply_all(messages)
+            self.applied.set()
 
     def _wait(self) -> None:
         assert self._epoll is not None
@@ -223,7 +232,10 @@ class EventReceiver:
                 deadline_s = pod.numbers.deadline_s
                 if deadline_s is not None and deadline_s <= now_s:
                     self._act(name, self._source(name, Topic("")), pod.numbers.tick(now_s))
-        for stranger in self._strangers.expired(now_s):
+        expired = self._strangers.expired(now_s)
+        if expired:
+            self._apply_pending()
+        for stranger in expired:
             self._index.forget(stranger)
 
     # ── members ──
@@ -231,6 +243,7 @@ class EventReceiver:
     def _take_members(self) -> None:
         if not self._changes:
             return
+        self._apply_pending()
         attribution = self._changes.pop()
         self._changes.clear()
         before, self._attribution = self._attribution.endpoints, attribution
@@ -336,7 +349,7 @@ class EventReceiver:
         now_s = self._note(source.pod)
         if source.by_rank:
             # Several publishers under one name, each with numbers of its own.
-            self._index.apply(source, payload)
+            self._pending.append((source, payload))
             return
         numbers = self._numbers(source.pod, named.model)
         self._act(source.pod, source, numbers.live(number, payload, now_s))
@@ -361,8 +374,9 @@ class EventReceiver:
     def _act(self, name: str, source: Source, actions: Sequence[Action]) -> None:
         for action in actions:
             if isinstance(action, Apply):
-                self._index.apply(source, action.payload)
+                self._pending.append((source, action.payload))
             elif isinstance(action, Clear):
+                self._apply_pending()
                 self._index.clear(source.pod)
             elif isinstance(action, StartReplay):
                 self._stop_replay(name)

@@ -7,7 +7,7 @@ from typing import Any
 
 from epp.framework.testing import FakeClock
 from plugins.kvcache.block_index import Match
-from plugins.kvcache.event_index import EventIndex, IndexSettings, PythonEventIndex
+from plugins.kvcache.event_index import EventIndex, IndexSettings, PythonEventIndex, make_index
 from plugins.kvcache.event_processor import Source
 from plugins.kvcache.request_keys import CborFnvChain, Xxh64Chain, token_bytes
 from tests.unit.plugins.kvcache.payloads import SAMPLES
@@ -23,6 +23,13 @@ MAKERS: dict[str, Callable[[IndexSettings, FakeClock], EventIndex]] = {
     "cbor-fnv": lambda settings, clock: PythonEventIndex(settings, clock, chain=CborFnvChain(settings.hash_seed)),
     "xxh64": lambda settings, clock: PythonEventIndex(settings, clock, chain=Xxh64Chain(settings.hash_seed)),
 }
+
+try:
+    make_index(IndexSettings(), implementation="native")
+except ImportError:
+    pass  # --require native says whether it must be there
+else:
+    MAKERS["native"] = lambda settings, clock: make_index(settings, clock, "native")
 
 
 class Harness:

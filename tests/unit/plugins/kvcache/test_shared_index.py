@@ -190,7 +190,8 @@ async def test_no_lookup_takes_longer_than_its_deadline(monkeypatch: pytest.Monk
 
     silent = await asyncio.start_server(listen, "127.0.0.1", 0)
     async with silent, pickers(f"127.0.0.1:{silent.sockets[0].getsockname()[1]}", "") as (picker,):
-        with pytest.raises(IndexUnavailableError, match=r"no answer within 0\.01 s"):
+        # The client library tells of its reader's cancellation in its own words if that comes first.
+        with pytest.raises(IndexUnavailableError, match=r"no answer within 0\.01 s|Timeout reading from"):
             await picker.blocks()
 
 
