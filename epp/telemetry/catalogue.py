@@ -209,7 +209,7 @@ _KV_CACHE = (
     _counter("kv_cache_index_lookup_hits_total", (), "Leading blocks that the best endpoint held."),
     _counter("kv_cache_index_max_pod_hit_count_total", (), "The same, by its other name."),
     _histogram("kv_cache_index_lookup_latency_seconds", (), KV_LOOKUP_S, "Looking up one request, all endpoints."),
-    _counter("kv_cache_index_errors_total", (), "Look-ups that a shared index did not answer."),
+    _counter("kv_cache_index_errors_total", (), "Look-ups and messages of events that a shared index did not take."),
     _gauge("kv_cache_index_keys", (), "Blocks in the index."),
     _histogram(
         "kv_cache_tokenization_render_chat_template_latency_seconds",

@@ -79,7 +79,7 @@ def _index(
         block_size=block_size,
         hash_seed=processor.hash_seed,
         dialect=params.kv_events_config.engine_type,
-        bounds=_bounds(config),
+        bounds=bounds(config),
         tier_weights={tier.name: tier.weight for tier in params.indexer_config.kv_cache_backend_configs},
         aliases=params.model_aliases,
     )
@@ -91,14 +91,18 @@ def _index(
     )
     server = Server(redis.address, redis.key_prefix)
 
+    stores: list[RedisStore] = []
+
     def store(local: BlockIndex, tiers: Tiers) -> RedisStore:
-        return RedisStore(server, local, tiers, context.clock)
+        stores.append(RedisStore(server, local, tiers, context.clock))
+        return stores[0]
 
     index = PythonEventIndex(settings, context.clock, chain=chain, make_store=store)
-    return index, SharedLookup(server, index, index.tiers)
+    return index, SharedLookup(server, index, index.tiers, stores[0])
 
 
-def _bounds(config: BlockIndexParams) -> Bounds:
+def bounds(config: BlockIndexParams) -> Bounds:
+    """How much an index in this process may hold."""
     if config.cost_aware_memory_config is not None:
         return Bounds(max_bytes=size_bytes(config.cost_aware_memory_config.size))
     memory = config.in_memory_config

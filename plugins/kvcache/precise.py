@@ -246,6 +246,8 @@ class PrecisePrefixCache:
         while True:
             await asyncio.sleep(INTERVAL_S)
             parts.reporting.write(parts.index, parts.receiver)
+            if parts.shared is not None:
+                parts.reporting.write_failures(parts.shared.write_errors)
             now_s = self._clock()
             self._silence.check(now_s, parts.receiver.last_message_s, parts.receiver.connected())
             if self._behaviour.log_interval_s and now_s >= next_line_s:

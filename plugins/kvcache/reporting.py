@@ -107,6 +107,10 @@ class Reporting:
         self._metrics.gauge(f"{PREFIX}events_orphans").set(counts.orphans)
         self._metrics.gauge(f"{PREFIX}events_active_subscribers").set(received.subscribers)
 
+    def write_failures(self, total: int) -> None:
+        """So many messages were not written to a shared index."""
+        self._count("index_errors_total", total)
+
     def log(self, counts: IndexCounts) -> None:
         """One line with the counters of the index."""
         _logger.info(

@@ -185,18 +185,25 @@ class SharedLookup:
         server: where it is.
         index: of this process, for what it assumes.
         tiers: by number.
+        store: that writes; closed with this.
 
     Raises:
         ValueError: the client library is missing, or the address is wrong.
     """
 
-    def __init__(self, server: Server, index: PythonEventIndex, tiers: Tiers) -> None:
+    def __init__(self, server: Server, index: PythonEventIndex, tiers: Tiers, store: RedisStore) -> None:
         library = _library("redis.asyncio")
         self._failures: tuple[type[Exception], ...] = (_library("redis").RedisError, OSError)
         self._server = server
         self._client: Any = library.Redis.from_url(server.url, socket_connect_timeout=CONNECT_S, decode_responses=True)
         self._index = index
         self._tiers = tiers
+        self._store = store
+
+    @property
+    def write_errors(self) -> int:
+        """Messages that were not written."""
+        return self._store.errors
 
     async def start(self) -> None:
         """Check that the server is there.
@@ -216,6 +223,7 @@ class SharedLookup:
     async def stop(self) -> None:
         """Disconnect."""
         await self._client.aclose()
+        self._store.close()
 
     async def lookup(self, keys: Sequence[int], now_s: float) -> dict[str, Match]:
         """What each pod holds of a prompt, by its name.

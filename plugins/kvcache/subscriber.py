@@ -189,6 +189,7 @@ class EventReceiver:
             if not self._drain(link):
                 self._ready.pop(link, None)
             self._apply_pending()
+            self.applied.set()
             if time.perf_counter() - begun > _PAUSE_AFTER_S:
                 time.sleep(_PAUSE_S)
                 begun = time.perf_counter()
@@ -200,7 +201,6 @@ class EventReceiver:
         if self._pending:
             messages, self._pending = self._pending, []
             self._index.apply_all(messages)
-            self.applied.set()
 
     def _wait(self) -> None:
         assert self._epoll is not None

@@ -45,7 +45,11 @@ PLUGIN = PluginType(
     summary="Knows cached prefixes from the engines' KV events.",
     params=PreciseProducerParams,
     produces=(PREFIX_CACHE_MATCH.by(TYPE),),
-    consumes=(Consumes(TOKENIZED_PROMPT, undeclared=lacks_model),),
+    consumes=(
+        Consumes(TOKENIZED_PROMPT, when=lambda params: bool(lacks_model(params)), undeclared=lacks_model),
+        # One with tokenizers of its own needs nobody to estimate what it never reads.
+        Consumes(TOKENIZED_PROMPT, required=False, when=lambda params: not lacks_model(params)),
+    ),
     factory=create_producer,
     example="""
         plugins:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 from collections.abc import Sequence
 from typing import Any
@@ -515,6 +516,32 @@ def test_a_pod_that_is_discovered_late_keeps_its_blocks(maker: str) -> None:
     index.feed(payload(stored([2], range(5, 9), parent=1), removed([1])))
     assert index.blocks(range(1, 5)) == {}
     assert index.tiers(index.keys(range(1, 13))[2]) == {P: ["gpu"]}
+
+
+@each_index
+def test_a_lookup_never_takes_one_pod_for_another(maker: str) -> None:
+    """A thread lets pods come and go, each into the other's slot, while prompts are looked up."""
+    index = Harness(maker)
+    mine = {pod: [number] * 400 for number, pod in enumerate((P, Q), 1)}
+    stores = {pod: payload(stored(range(1, 101), tokens)) for pod, tokens in mine.items()}
+    keys = {pod: index.keys(tokens) for pod, tokens in mine.items()}
+    stop = threading.Event()
+
+    def churn() -> None:
+        while not stop.is_set():
+            for pod in (P, Q):
+                index.feed(stores[pod], pod=pod)
+                index.index.forget(pod)
+
+    thread = threading.Thread(target=churn)
+    thread.start()
+    try:
+        seen = [(pod, index.index.lookup(keys[pod], index.clock())) for _ in range(300) for pod in (P, Q)]
+    finally:
+        stop.set()
+        thread.join()
+    assert [(pod, found) for pod, found in seen if found.keys() - {pod}] == []
+    assert {match.blocks for _, found in seen for match in found.values()} <= set(range(1, 101))
 
 
 # ── weights ──

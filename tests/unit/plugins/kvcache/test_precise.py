@@ -32,10 +32,13 @@ from epp.framework.testing import (
     make_request,
 )
 from epp.framework.types import Endpoint, EndpointChange, EndpointId, EndpointMetrics, InferenceRequest
-from plugins.kvcache import precise
+from plugins.kvcache import build, precise
+from plugins.kvcache.block_index import Bounds
 from plugins.kvcache.event_processor import Source
+from plugins.kvcache.parameters import PreciseProducerParams
 from plugins.kvcache.precise import PrecisePrefixCache
 from plugins.kvcache.receiver_settings import binds
+from plugins.kvcache.request_keys import token_bytes
 from plugins.producers import precise_prefix
 from plugins.scorers import precise_prefix_cache
 from plugins.tokenization.backend import TokenizationError
@@ -141,10 +144,7 @@ def test_a_salted_prompt_matches_its_own_blocks() -> None:
 )
 def test_adapters_are_known_from_metrics(metrics: dict[str, Any], expected: Any) -> None:
     plugin = make()
-    seed = plugin._parts.index.keys("sql", b"", (), is_adapter=True)
-    assert seed == []
-    chain = plugin._parts.index._chain
-    keys = chain.extend(chain.seed("sql"), array("I", PROMPT).tobytes(), 4)
+    keys = plugin._parts.index.keys("sql", token_bytes(PROMPT), (), is_adapter=True)
     plugin._parts.index.assume(keys, A.host_port, plugin._clock() + 60)
     holds(plugin, B, PROMPT)
     candidates = make_candidates([EndpointMetrics(**metrics), EndpointMetrics(), EndpointMetrics()])
@@ -327,8 +327,9 @@ def memory(section: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_prefix_91_bounds() -> None:
-    def bounds(section: dict[str, Any]) -> Any:
-        return make(memory(section))._parts.index.blocks._bounds
+    def bounds(section: dict[str, Any]) -> Bounds:
+        params = PreciseProducerParams.decode(memory(section))
+        return build.bounds(params.indexer_config.kv_block_index_config)
 
     assert bounds({"inMemoryConfig": {"size": 1e8}}).max_keys == 100_000_000
     assert bounds({"inMemoryConfig": {"podCacheSize": 10}}).max_pods_per_key == 10
@@ -337,7 +338,7 @@ def test_prefix_91_bounds() -> None:
         assert bounds({"costAwareMemoryConfig": {"size": size}}).max_bytes == expected
     for wrong in ({"inMemoryConfig": {"size": 0}}, {"costAwareMemoryConfig": {"size": "x"}}):
         with pytest.raises(ValidationError):
-            make(memory(wrong))
+            bounds(wrong)
 
 
 def test_block_sizes_and_their_older_place() -> None:

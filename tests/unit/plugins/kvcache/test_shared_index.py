@@ -43,7 +43,7 @@ class Picker:
             chain=CborFnvChain(),
             make_store=lambda local, tiers: self.made(RedisStore(server, local, tiers)),
         )
-        self.lookup = SharedLookup(server, self.index, self.index.tiers)
+        self.lookup = SharedLookup(server, self.index, self.index.tiers, self.store)
 
     def made(self, store: RedisStore) -> RedisStore:
         self.store = store
@@ -65,7 +65,6 @@ async def pickers(address: str, prefix: str, count: int = 1) -> AsyncIterator[li
         yield found
     finally:
         for picker in found:
-            picker.store.close()
             await picker.lookup.stop()
 
 
@@ -178,6 +177,7 @@ async def test_prefix_94_an_index_that_goes_away_costs_only_the_match(caplog: py
     assert plugin.debug_state()["failures"] == {"index": 1}
     plugin._parts.index.apply(Source(ENDPOINT.host_port), payload(stored([1], range(1, 5))))
     assert "the shared index is not written" in caplog.text
+    assert plugin._parts.shared.write_errors == 1
     await plugin._parts.shared.stop()
 
 

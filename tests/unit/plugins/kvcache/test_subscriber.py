@@ -10,12 +10,13 @@ import pytest
 
 from epp.framework.types import Endpoint
 from plugins.kvcache.attribution import Attribution, Topic, parse_topic
-from plugins.kvcache.event_index import IndexSettings, PythonEventIndex
+from plugins.kvcache.event_index import IndexSettings, make_index
 from plugins.kvcache.event_processor import Source
 from plugins.kvcache.receiver_settings import ReceiverSettings, binds, matches_selector, socket_address
 from plugins.kvcache.request_keys import token_bytes
 from plugins.kvcache.strangers import PATIENCE_S, Strangers
 from plugins.kvcache.subscriber import EventReceiver
+from tests.unit.plugins.kvcache.indexes import MAKERS
 from tests.unit.plugins.kvcache.payloads import payload, stored
 from tests.unit.plugins.kvcache.publishers import WAIT_S, Publisher, Replayer, publisher
 
@@ -107,14 +108,14 @@ def test_strangers_have_a_minute() -> None:
 class Received:
     """A receiver with its index."""
 
-    def __init__(self, **settings: Any) -> None:
-        self.index = PythonEventIndex(IndexSettings(block_size=4))
+    def __init__(self, *, implementation: str = "python", **settings: Any) -> None:
+        self.index = make_index(IndexSettings(block_size=4), implementation=implementation)
         self.receiver = EventReceiver(self.index, ReceiverSettings(**settings))
         self.receiver.start()
 
     def blocks(self, last: int) -> dict[str, int]:
         """Leading blocks of a prompt 1..last that each pod holds."""
-        keys = self.index.keys("m", token_bytes(range(1, last + 1)))
+        keys = self.index.keys("m", token_bytes(range(1, last + 1)), (), is_adapter=False)
         return {pod: match.blocks for pod, match in self.index.lookup(keys, self.receiver._clock()).items()}
 
     def waits(self, condition: Callable[[], bool]) -> None:
@@ -271,8 +272,9 @@ def test_prefix_76_what_was_missed_is_replayed(layout: str) -> None:
         replayer.close()
 
 
-def test_a_flood_of_several_pods_is_applied_in_each_ones_order() -> None:
-    with publisher() as engine, receiving(port=engine.port) as received:
+@pytest.mark.parametrize("implementation", [name for name in ("python", "native") if name in ("python", *MAKERS)])
+def test_a_flood_is_applied_in_its_order(implementation: str) -> None:
+    with publisher() as engine, receiving(port=engine.port, implementation=implementation) as received:
         received.receiver.follow([endpoint()])
         engine.subscribed()
         for number in range(2_000):
