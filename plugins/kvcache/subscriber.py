@@ -31,6 +31,8 @@ MAX_PUBLISHERS = 10_000
 """Topics of the central socket whose numbers are followed."""
 _TURN = 64
 """Messages that are read of a socket before others have their turn."""
+_MOST_PENDING = 64
+"""Messages that are applied in one call at most: a look-up may have to wait for one call."""
 _PAUSE_AFTER_S, _PAUSE_S = 0.001, 0.00002
 """After so much work the thread sleeps for a moment, since otherwise the event loop gets the interpreter only when the switch
 interval of 5 ms is over."""
@@ -188,13 +190,14 @@ class EventReceiver:
         for link in list(self._ready):
             if not self._drain(link):
                 self._ready.pop(link, None)
-            self._apply_pending()
-            self.applied.set()
+            if len(self._pending) >= _MOST_PENDING:
+                self._apply_pending()
             if time.perf_counter() - begun > _PAUSE_AFTER_S:
                 time.sleep(_PAUSE_S)
                 begun = time.perf_counter()
         self._tick()
         self._apply_pending()
+        self.applied.set()
 
     def _apply_pending(self) -> None:
         """Apply what was received; many messages in one call, as each call lets the event loop have the interpreter."""
@@ -270,9 +273,9 @@ class EventReceiver:
             self._remove(pod.link)
             self._remove(pod.watcher)
         self.last_message_s.pop(name, None)
-        for table in (self._received, self._errors):
-            for key in [key for key in table if key == name or key[0] == name]:
-                del table[key]
+        self._received.pop(name, None)
+        for key in [key for key in self._errors if key[0] == name]:
+            del self._errors[key]
         for publisher in [key for key in self._publishers if key[0] == name]:
             self._count_past(self._publishers.pop(publisher))
         self._index.forget(name)
@@ -377,13 +380,19 @@ class EventReceiver:
                 self._pending.append((source, action.payload))
             elif isinstance(action, Clear):
                 self._apply_pending()
-                self._index.clear(source.pod)
+                for pod in self._published_by(source):
+                    self._index.clear(pod)
             elif isinstance(action, StartReplay):
                 self._stop_replay(name)
                 self._replays_due[name] = action.start
             else:
                 self._stop_replay(name)
         self._start_replays()
+
+    def _published_by(self, source: Source) -> list[str]:
+        """The pods of a publisher: its own, and ranks that never spoke over a connection of their own."""
+        silent = [pod for pod in source.by_rank if pod in self._pods and not self._pods[pod].link.connections]
+        return list(dict.fromkeys((source.pod, *silent)))
 
     # ── replays ──
 

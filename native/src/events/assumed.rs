@@ -81,9 +81,7 @@ impl Assumed {
         let over_s = now_s.min(prompt.until_s);
         for key in &prompt.keys {
             let Some(of_key) = self.by_key.get_mut(key) else { continue };
-            of_key.retain(|known| {
-                known.slot != prompt.slot || known.number != prompt.number || known.until_s > over_s
-            });
+            of_key.retain(|known| known.slot != prompt.slot || known.number != prompt.number || known.until_s > over_s);
             if of_key.is_empty() {
                 self.by_key.remove(key);
             }

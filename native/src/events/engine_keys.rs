@@ -21,7 +21,8 @@ struct Entry {
 enum Known {
     /// One key of the base model.
     Base(u64),
-    /// Of each identity its own.
+    /// Of each identity its own. Boxed, as nearly all keys are of the other kind.
+    #[allow(clippy::box_collection)]
     Several(Box<Vec<Entry>>),
 }
 

@@ -90,10 +90,8 @@ pub fn lookup(keys: &[u64], blocks: &Blocks, assumed: &Assumed, pods: &Pods, tie
             guess.set(slot);
         });
         let masks = blocks.masks.get(*key);
-        let by_tier: Vec<&Bits> = (0..count)
-            .map(|tier| masks.and_then(|masks| masks.tier(tier)).unwrap_or(&none))
-            .chain([&guess])
-            .collect();
+        let by_tier: Vec<&Bits> =
+            (0..count).map(|tier| masks.and_then(|masks| masks.tier(tier)).unwrap_or(&none)).chain([&guess]).collect();
         let mut held = vec![0; slots.div_ceil(64)];
         for (run, mask) in runs.iter_mut().zip(&by_tier) {
             run.narrow(mask.words(), index);

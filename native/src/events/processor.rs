@@ -105,7 +105,8 @@ impl Processor {
         if batch.errors > 0 {
             *self.decode_errors.entry("event").or_default() += batch.errors;
         }
-        let ranked = batch.rank.and_then(|rank| by_rank.get(usize::try_from(rank).ok()?)).filter(|name| !name.is_empty());
+        let ranked =
+            batch.rank.and_then(|rank| by_rank.get(usize::try_from(rank).ok()?)).filter(|name| !name.is_empty());
         let slot = self.pods.admit(ranked.map_or(pod, String::as_str));
         let scope = self.scope(model).to_owned();
         if !self.models.contains_key(&scope) {
@@ -261,7 +262,8 @@ impl Processor {
         let block = self.settings.block_size;
         if engine_block.is_multiple_of(block) && tail.rest.is_empty() {
             let tokens = &event.tokens[..count * engine_bytes];
-            let features = spread(&of_engine, engine_block, block, tokens.len() / (block * TOKEN_BYTES), 0, &Vec::new());
+            let features =
+                spread(&of_engine, engine_block, block, tokens.len() / (block * TOKEN_BYTES), 0, &Vec::new());
             let keys = self.chain.extend(tail.key, tokens, block, &features);
             for (engine_key, own) in event.hashes.iter().zip(keys.chunks_exact(engine_block / block)) {
                 let last = Tail { key: own[own.len() - 1], ..Tail::default() };
@@ -353,11 +355,8 @@ impl Processor {
         if !event.kind.is_empty() && pod.kinds.len() < MAX_GROUPS {
             pod.kinds.insert(group, event.kind.clone());
         }
-        let kind = if event.kind.is_empty() {
-            pod.kinds.get(&group).cloned().unwrap_or_default()
-        } else {
-            event.kind.clone()
-        };
+        let kind =
+            if event.kind.is_empty() { pod.kinds.get(&group).cloned().unwrap_or_default() } else { event.kind.clone() };
         let is_described = !kind.is_empty() || !pod.kinds.is_empty();
         let is_full = if is_described { FULL_ATTENTION.contains(&kind.as_str()) } else { group == 0 };
         let dense = event.hashes.len() as u64;

@@ -237,6 +237,17 @@ def test_an_engine_that_restarts_holds_nothing() -> None:
         assert received.receiver.counts().restarts == 1
 
 
+def test_a_restart_is_that_of_all_ranks_behind_one_socket() -> None:
+    with publisher() as engine, receiving(port=engine.port) as received:
+        received.receiver.follow([endpoint(), endpoint(port=8001, rank=1)])
+        engine.subscribed()
+        engine.send(payload(stored([1], range(1, 5)), rank=0), payload(stored([1], range(1, 5)), rank=1))
+        received.sees(4, {POD: 1, "127.0.0.1:8001": 1})
+        engine.number = 0
+        engine.send(payload(rank=0))
+        received.sees(4, {})
+
+
 def test_prefix_79_subscribers_follow_the_pool() -> None:
     with publisher() as engine, receiving(port=engine.port) as received:
         assert received.receiver.counts().subscribers == 0
