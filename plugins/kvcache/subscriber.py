@@ -84,7 +84,7 @@ class EventReceiver:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._thread: threading.Thread | None = None
         self._attribution = Attribution()
-        self._changes: deque[Attribution] = deque()
+        self._changes: deque[Attribution] = deque(maxlen=1)
         self._stopping = False
         self._wake = -1
         self._epoll: select.epoll | None = None
@@ -248,7 +248,6 @@ class EventReceiver:
             return
         self._apply_pending()
         attribution = self._changes.pop()
-        self._changes.clear()
         before, self._attribution = self._attribution.endpoints, attribution
         for name, endpoint in before.items():
             if attribution.endpoints.get(name) is None or not _same_socket(attribution.endpoints[name], endpoint):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections import Counter
@@ -21,7 +22,7 @@ from epp.framework.interfaces import DataProducer, FollowsEndpoints, HasState, R
 from epp.framework.results import SchedulingResult
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
 from epp.framework.types import Endpoint, EndpointChange, Freshness, InferenceRequest
-from plugins.scorers import precise_prefix_cache, prefix_cache
+from plugins.scorers import prefix_cache
 from plugins.scorers.active_request import ActiveRequestScorer
 from plugins.scorers.no_hit_lru import NoHitLruScorer
 from tests.property.strategies import Decision, decisions, totals
@@ -89,7 +90,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 SCORING_HALVES: dict[str, Callable[[PluginContext, Any], Any]] = {
     "prefix-cache-scorer": prefix_cache.create_scorer,
-    "precise-prefix-cache-scorer": precise_prefix_cache.create_scorer,
 }
 """Types whose scorer exists before their index does."""
 
@@ -128,7 +128,9 @@ def busy(plugin: Any, endpoints: Candidates) -> None:
 def prepared(plugin: Any, request: InferenceRequest, endpoints: Candidates) -> None:
     """Let a plugin that is a data producer too write what it reads when it scores."""
     if isinstance(plugin, DataProducer):
-        plugin.produce(request, endpoints)
+        waiting = plugin.produce(request, endpoints)
+        if asyncio.iscoroutine(waiting):
+            asyncio.run(waiting)
 
 
 @pytest.mark.parametrize("create", built(Role.SCORER))
