@@ -60,6 +60,28 @@ RESPONSE_PROCESSING_S: Bounds = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 
 STREAM_S: Bounds = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
 """What a transport counts stream durations by."""
 PREDICTION_S: Bounds = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+KV_LOOKUP_S: Bounds = (
+    0.00002,
+    0.00005,
+    0.0001,
+    0.0002,
+    0.0005,
+    0.001,
+    0.002,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+)
+CLIENT_DEFAULT_S: Bounds = tuple(bound for bound in KV_LOOKUP_S if bound >= 0.005)
+"""The default buckets of Prometheus' client libraries, which older names have."""
 RATIO: Bounds = tuple(tenths / 10 for tenths in range(11))
 HIT_BYTES: Bounds = (0, *(16 * 2**n for n in range(13)))
 
@@ -203,6 +225,44 @@ _PLUGINS = (
     _gauge("program_aware_attained_service_tokens", ("program_id",), "Tokens that a program has been served."),
 )
 
+_KV_POD = ("pod_identifier",)
+
+_KV_CACHE = (
+    _counter("kv_cache_index_admissions_total", (), "Blocks that the index did not hold before."),
+    _counter("kv_cache_index_evictions_total", (), "Entries that left the index."),
+    _counter("kv_cache_index_lookup_requests_total", (), "Requests that were looked up in the index."),
+    _counter("kv_cache_index_lookup_hits_total", (), "Leading blocks that the best endpoint held."),
+    _counter("kv_cache_index_max_pod_hit_count_total", (), "The same, by its other name."),
+    _histogram("kv_cache_index_lookup_latency_seconds", (), KV_LOOKUP_S, "Looking up one request, all endpoints."),
+    _counter("kv_cache_index_errors_total", (), "Look-ups and messages of events that a shared index did not take."),
+    _gauge("kv_cache_index_keys", (), "Blocks in the index."),
+    _histogram(
+        "kv_cache_tokenization_render_chat_template_latency_seconds",
+        ("tokenizer",),
+        KV_LOOKUP_S,
+        "Rendering a conversation by its model's template.",
+    ),
+    _histogram("kv_cache_tokenization_tokenization_latency_seconds", ("tokenizer",), KV_LOOKUP_S, "Tokenizing a prompt."),
+    _counter("kv_cache_tokenization_tokenized_tokens_total", ("tokenizer",), "Tokens of the prompts that were tokenized."),
+    _counter("kv_cache_tokenization_failures_total", ("tokenizer",), "Prompts that could not be tokenized."),
+    _counter("kv_cache_events_dedup_removed_hashes_suppressed_total", (), "Removals of blocks that are cached a second time."),
+    _counter("kv_cache_events_dedup_removed_hashes_forwarded_total", (), "Removals that were applied."),
+    _counter("kv_cache_events_stores_skipped_total", ("cache_kind", "reason"), "Stored blocks that cannot be indexed."),
+    _counter("kv_cache_events_removals_skipped_total", ("cache_kind", "reason"), "Removals of blocks that are not indexed."),
+    _gauge("kv_cache_events_active_subscribers", (), "Sockets that events are received on."),
+    _counter("kv_cache_events_subscriber_reconnections_total", _KV_POD, "Connections beyond the first one of a socket."),
+    _counter("kv_cache_events_messages_received_total", _KV_POD, "Messages of events."),
+    _counter("kv_cache_events_zmq_errors_total", (*_KV_POD, "operation"), "Failures of sockets."),
+    _counter("kv_cache_events_decode_errors_total", ("reason",), "Payloads and events that could not be read."),
+    _counter("kv_cache_events_messages_dropped_total", ("reason",), "Messages without a form, or of nobody in the pool."),
+    _counter("kv_cache_events_unknown_parent_total", (), "Stored blocks whose predecessor nobody knows yet."),
+    _gauge("kv_cache_events_orphans", (), "Those that wait for it."),
+    _counter("kv_cache_events_sequence_gaps_total", (), "Times that messages of a publisher were missed."),
+    _counter("kv_cache_events_missed_messages_total", (), "How many they were."),
+    _counter("kv_cache_events_publisher_restarts_total", (), "Publishers that began to count anew."),
+    _counter("kv_cache_events_replays_total", ("result",), "Times that missed messages were asked for again."),
+)
+
 _LATENCY_PREDICTION = (
     _gauge(
         "inference_request_metric",
@@ -239,5 +299,13 @@ _PROCESS = (
     _gauge("config_hash", ("sha256",), "The configuration in use; always 1."),
 )
 
-CATALOGUE: tuple[Metric, ...] = (*_REQUESTS, *_POOL_FAMILIES, *_SCHEDULING, *_PLUGINS, *_LATENCY_PREDICTION, *_PROCESS)
+CATALOGUE: tuple[Metric, ...] = (
+    *_REQUESTS,
+    *_POOL_FAMILIES,
+    *_SCHEDULING,
+    *_PLUGINS,
+    *_KV_CACHE,
+    *_LATENCY_PREDICTION,
+    *_PROCESS,
+)
 """All families, in the order in which they are exposed."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from epp.telemetry.catalogue import LATENCY_S, LONG_TPOT_S, PREFIX, Bounds
+from epp.telemetry.catalogue import CLIENT_DEFAULT_S, LATENCY_S, LONG_TPOT_S, PREFIX, Bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +54,18 @@ def _scheduler(name: str, *labels: str) -> Legacy:
     return Legacy(f"llm_d_inference_scheduler_{name}", PREFIX + name, _same(*labels))
 
 
+def _kv_index(name: str, buckets: Bounds = ()) -> Legacy:
+    return Legacy(f"kvcache_index_{name}", f"{PREFIX}kv_cache_index_{name}", (), buckets)
+
+
+def _kv_tokens(name: str, buckets: Bounds = ()) -> Legacy:
+    return Legacy(f"kvcache_tokenization_{name}", f"{PREFIX}kv_cache_tokenization_{name}", _same("tokenizer"), buckets)
+
+
+def _kv_dedup(name: str) -> Legacy:
+    return Legacy(f"kvcache_kvevents_dedup_{name}", f"{PREFIX}kv_cache_events_dedup_{name}", ())
+
+
 LEGACY: tuple[Legacy, ...] = (
     _objective("request_total", "request_total", *_MODELS, "priority"),
     _objective("request_error_total", "request_error_total", *_MODELS, "error_code"),
@@ -91,6 +103,17 @@ LEGACY: tuple[Legacy, ...] = (
     _extension("prefix_indexer_size"),
     _extension("prefix_indexer_hit_ratio"),
     _extension("prefix_indexer_hit_bytes"),
+    _kv_index("admissions_total"),
+    _kv_index("evictions_total"),
+    _kv_index("lookup_requests_total"),
+    _kv_index("lookup_hits_total"),
+    _kv_index("max_pod_hit_count_total"),
+    _kv_index("lookup_latency_seconds", CLIENT_DEFAULT_S),
+    _kv_tokens("render_chat_template_latency_seconds", CLIENT_DEFAULT_S),
+    _kv_tokens("tokenization_latency_seconds", CLIENT_DEFAULT_S),
+    _kv_tokens("tokenized_tokens_total"),
+    _kv_dedup("removed_hashes_suppressed_total"),
+    _kv_dedup("removed_hashes_forwarded_total"),
     _scheduler("datalayer_poll_errors_total", "source_type"),
     _scheduler("datalayer_extract_errors_total", "source_type", "extractor_type"),
     _scheduler("disagg_decision_total", "model_name", "decision_type"),

@@ -1,9 +1,10 @@
 //! The fast twins of a few modules of the endpoint picker. Python decides, this crate moves bytes.
 //!
-//! `wire` and `bodies` know bytes, `prefix` prompts and who holds them, `machine` one stream without I/O, `net` sockets, `pages`
-//! metrics of model servers, `py` Python.
+//! `wire` and `bodies` know bytes, `prefix` prompts and who was sent them, `events` who says to hold which block, `machine` one
+//! stream without I/O, `net` sockets, `pages` metrics of model servers, `py` Python.
 
 pub mod bodies;
+pub mod events;
 pub mod machine;
 pub mod net;
 pub mod pages;

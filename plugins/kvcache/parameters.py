@@ -22,9 +22,25 @@ from epp.framework.params import (
     parse_duration,
 )
 
-_HUMAN_SIZE = re.compile(r"\s*\d+(?:\.\d+)?\s*(?:[kmgtpe]i?b?|[kmgtpe]i|b)?\s*", re.IGNORECASE)
+_HUMAN_SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgtpe]i?b?|b)?\s*", re.IGNORECASE)
 _ZMQ_SCHEMES = ("tcp://", "ipc://", "inproc://")
 _TOKENIZER_MODES = "One of auto, hf, slow, mistral, deepseek_v32 (and limit, of v0.4)."
+
+
+_POWERS = "kmgtpe"
+
+
+def size_bytes(text: str) -> int:
+    """Bytes of a size such as ``2GiB`` or ``500MB``; ``2Gi`` is ``2GiB``, ``2G`` is ``2GB``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = _HUMAN_SIZE.fullmatch(_check_size(text))
+    assert match is not None
+    number, unit = match[1], (match[2] or "").lower()
+    power = _POWERS.find(unit[0]) + 1 if unit and unit[0] in _POWERS else 0
+    return int(float(number) * (1024 if "i" in unit else 1000) ** power)
 
 
 def _check_size(text: str) -> str:
@@ -54,8 +70,12 @@ class TokenProcessor(Params):
 
     block_size: Int = Field(default=16, gt=0, description="Tokens per block; should equal the engine's `--block-size`.")
     block_size_tokens: Int = Field(default=0, ge=0, description="Newer name of `blockSize`; wins when not 0.")
-    hash_seed: str = Field(default="", description="Seed of the key chain; should equal the engines' `PYTHONHASHSEED`.")
-    hash_algorithm: Literal["", "cbor-fnv", "xxh64"] = Field(default="", description="Chain algorithm; empty = `cbor-fnv`.")
+    hash_seed: str = Field(
+        default="", description="Seed of the key chain; must be the same in all pickers that share an index."
+    )
+    hash_algorithm: Literal["", "cbor-fnv", "xxh64"] = Field(
+        default="", description="Chain algorithm of an index in Redis or Valkey; empty = `cbor-fnv`. Others have their own."
+    )
 
 
 class InMemoryIndex(Params):
@@ -70,6 +90,7 @@ class RedisIndex(Params):
 
     address: str = Field(default="redis://127.0.0.1:6379", description="URL: redis, rediss, valkey, valkeys or unix.")
     backend_type: Literal["redis", "valkey", ""] = Field(default="", description="Informational; the section decides.")
+    key_prefix: str = Field(default="", description="In front of all keys, so that pools can share a database.")
     enable_rdma: Annotated[bool, Ignored("RDMA is not supported")] = Field(
         default=False, alias="enableRDMA", description="Use RDMA (Valkey)."
     )
@@ -216,13 +237,15 @@ class KvEvents(Params):
         default="", description="Socket to bind for engines that push, such as `tcp://0.0.0.0:5557`."
     )
     topic_filter: str = Field(default="kv@", description="Prefix of the subscribed topics.")
-    concurrency: Int = Field(default=4, description="Ordered worker queues; <= 0 = 4.")
+    concurrency: Int = Field(default=4, description="Ordered worker queues of other pickers; one thread does it here.")
     discover_pods: bool = Field(default=True, description="Connect to every endpoint of the pool.")
     pod_discovery_config: PodDiscovery = Field(default_factory=PodDiscovery, description="How endpoints are subscribed to.")
     engine_type: Literal["vllm", "sglang"] = Field(default="vllm", description="Dialect of the events.")
 
 
-class _PreciseParams(Params):
+class PreciseParams(Params):
+    """What scorer and producer have in common."""
+
     token_processor_config: TokenProcessor = Field(default_factory=TokenProcessor, description="How tokens become keys.")
     kv_events_config: KvEvents = Field(default_factory=KvEvents, description="Where events come from.")
     speculative_indexing: bool = Field(
@@ -232,9 +255,14 @@ class _PreciseParams(Params):
         default="2s", alias="speculativeTTL", description="How long that is assumed, a duration; <= 0 = 2s."
     )
     indexer_config: Indexer = Field(default_factory=Indexer, description="Index and tokenizers.")
+    model_aliases: dict[str, str] = Field(
+        default={},
+        description="Name of a model in topics and requests to the base model that it is; given where a pool has several base "
+        "models, which are then told apart by these names.",
+    )
 
     @model_validator(mode="after")
-    def _check_ttl(self) -> _PreciseParams:
+    def _check_ttl(self) -> PreciseParams:
         if self.speculative_indexing:
             try:
                 parse_duration(self.speculative_ttl)
@@ -243,7 +271,7 @@ class _PreciseParams(Params):
         return self
 
 
-class PreciseScorerParams(_PreciseParams):
+class PreciseScorerParams(PreciseParams):
     """Parameters of the scorer, which hosts index and tokenizers itself."""
 
     score_normalization: Literal["ratio", "minmax"] = Field(
@@ -253,11 +281,11 @@ class PreciseScorerParams(_PreciseParams):
     )
 
 
-class PreciseProducerParams(_PreciseParams):
+class PreciseProducerParams(PreciseParams):
     """Parameters of the producer."""
 
 
-def lacks_model(params: _PreciseParams) -> str:
+def lacks_model(params: PreciseParams) -> str:
     """What to say where no other plugin makes the tokens; "" if the plugin makes them itself."""
     pool = params.indexer_config.tokenizers_pool_config
     if pool is not None and pool.model_name:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,21 @@ class ModelFiles:
     """Such as ``bos_token``."""
 
 
-def find(model: str) -> ModelFiles:
+@dataclass(frozen=True, slots=True)
+class Hub:
+    """How models are fetched from the Hugging Face hub; what is empty is left to its client and the environment."""
+
+    cache_dir: str = ""
+    token: str = field(default="", repr=False)
+    revision: str = ""
+
+
+def find(model: str, hub: Hub = Hub()) -> ModelFiles:
     """Find the files of a model.
 
     Args:
         model: a ``tokenizer.json``, a folder with one, or an id of the hub.
+        hub: how it is fetched from there.
 
     Raises:
         OSError: they cannot be read or fetched; errors of the hub's client are of many more kinds.
@@ -49,23 +59,25 @@ def find(model: str) -> ModelFiles:
     path = Path(model)
     if path.is_file():
         return _read(path)
-    return _read(_snapshot(path if path.is_dir() else _from_hub(model)) / TOKENIZER)
+    return _read(_snapshot(path if path.is_dir() else _from_hub(model, hub)) / TOKENIZER)
 
 
-def _from_hub(model: str) -> Path:
+def _from_hub(model: str, hub: Hub) -> Path:
     """The folder of a model in the hub's cache, where it is fetched to if it is not there."""
     if model.startswith(("/", "./", "../")):
         raise FileNotFoundError(f"there is no file or folder {model}")
     import huggingface_hub
 
+    given = {"cache_dir": hub.cache_dir, "token": hub.token, "revision": hub.revision}
+    options: dict[str, Any] = {"allow_patterns": _WANTED, **{name: value for name, value in given.items() if value}}
     try:
-        cached = Path(huggingface_hub.snapshot_download(model, allow_patterns=_WANTED, local_files_only=True))
+        cached = Path(huggingface_hub.snapshot_download(model, local_files_only=True, **options))
     except OSError:
         cached = None
     # A model in the cache is used as it is: a picker that starts does not depend on the hub.
     if cached is not None and (cached / TOKENIZER).exists():
         return cached
-    return Path(huggingface_hub.snapshot_download(model, allow_patterns=_WANTED))
+    return Path(huggingface_hub.snapshot_download(model, **options))
 
 
 def _snapshot(folder: Path) -> Path:

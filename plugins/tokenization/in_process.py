@@ -18,6 +18,7 @@ from plugins.tokenization.chat import Chat, Texts, prompt_of
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+    from plugins.tokenization.files import Hub
     from plugins.tokenization.template import ChatTemplates
 
 _logger = log.get(__name__)
@@ -44,6 +45,18 @@ def require_libraries() -> None:
         )
 
 
+def refuse_foreign(prompt: Texts | Chat) -> None:
+    """Check that everything in a prompt can be tokenized in this process.
+
+    Raises:
+        TokenizationError: it has media, or a template of the client's own.
+    """
+    if isinstance(prompt, Chat) and prompt.has_media:
+        raise TokenizationError("how many tokens media take only the engine's own processor knows")
+    if isinstance(prompt, Chat) and prompt.template:
+        raise TokenizationError("the client sent a chat template of its own, which is not run here")
+
+
 class Model:
     """The tokenizer of a model with its chat templates.
 
@@ -51,18 +64,19 @@ class Model:
 
     Args:
         name: a ``tokenizer.json``, a folder with one, or an id of the hub.
+        hub: how it is fetched from there; None = as its client does.
 
     Raises:
         OSError, ValueError, and whatever the libraries raise: it cannot be loaded.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, hub: Hub | None = None) -> None:
         from tokenizers import Tokenizer
 
-        from plugins.tokenization.files import find
+        from plugins.tokenization import files as model_files
         from plugins.tokenization.template import ChatTemplates
 
-        files = find(name)
+        files = model_files.find(name, hub or model_files.Hub())
         self._tokenizer: Tokenizer = Tokenizer.from_file(str(files.tokenizer))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -75,8 +89,21 @@ class Model:
             TokenizationError: the template refuses the conversation.
         """
         if isinstance(prompt, Chat):
-            return [self._ids(self._templates.render(prompt), special=False)]
+            return [self._ids(self.render(prompt), special=False)]
         return [self._ids(text, special=True) for text in prompt.prompts]
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer itself."""
+        return self._tokenizer
+
+    def render(self, chat: Chat) -> str:
+        """The text of a conversation.
+
+        Raises:
+            TokenizationError: the template refuses it.
+        """
+        return self._templates.render(chat)
 
     def _ids(self, text: str, *, special: bool) -> Sequence[int]:
         return array("I", self._tokenizer.encode(text, add_special_tokens=special).ids)
@@ -119,10 +146,7 @@ class InProcess:
         prompt = prompt_of(body)
         if prompt is None:
             return None
-        if isinstance(prompt, Chat) and prompt.has_media:
-            raise TokenizationError("how many tokens media take only the engine's own processor knows")
-        if isinstance(prompt, Chat) and prompt.template:
-            raise TokenizationError("the client sent a chat template of its own, which is not run here")
+        refuse_foreign(prompt)
         first, *more = await self._encoded(prompt)
         return TokenizedPrompt(first, is_exact=True, model=self._name, further=tuple(more))
 

@@ -41,10 +41,20 @@ class RenderUds:
         model: as the service knows it.
         runtime: background work.
         first_retry_s: seconds after the first failure to announce the model.
+        uses_tcp: ``socket`` is a host:port.
     """
 
-    def __init__(self, socket: str, model: str, runtime: Runtime | None, *, first_retry_s: float = FIRST_RETRY_S) -> None:
+    def __init__(
+        self,
+        socket: str,
+        model: str,
+        runtime: Runtime | None,
+        *,
+        first_retry_s: float = FIRST_RETRY_S,
+        uses_tcp: bool = False,
+    ) -> None:
         self._socket = socket
+        self._target = socket if uses_tcp else f"unix:{socket}"
         self._model = model
         self._runtime = runtime
         self._first_retry_s = first_retry_s
@@ -61,7 +71,7 @@ class RenderUds:
             ("grpc.max_receive_message_length", _MOST_MESSAGE_BYTES),
             ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
         ]
-        self._channel = insecure_channel(f"unix:{self._socket}", options=options)
+        self._channel = insecure_channel(self._target, options=options)
         self._announce()
 
     async def stop(self) -> None:

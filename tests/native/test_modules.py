@@ -11,7 +11,7 @@ import pytest
 
 SOURCES = Path(__file__).parents[2] / "native" / "src"
 
-LAYERS = ("wire", "prefix", "bodies", "machine", "net", "pages", "py")
+LAYERS = ("wire", "prefix", "bodies", "machine", "net", "pages", "events", "py")
 """Each may import those before it."""
 
 Module = tuple[str, ...]

@@ -13,7 +13,7 @@ CHECKOUT = Path(__file__).parents[2]
 NATIVE = CHECKOUT / "native"
 _PATH = re.compile(r"`([\w/.]+\.(?:py|rs))`")
 _IS_TWIN = re.compile(r"\b[Tt]wins? of\b")
-REACHES_NATIVE = re.compile(r"epp_native|epp\.transport\.native|\bTwinBare\b|NativeTransport|make_page_reader")
+REACHES_NATIVE = re.compile(r"epp_native|epp\.transport\.native|\bTwinBare\b|NativeTransport|make_page_reader|make_index")
 
 
 def rows() -> Iterator[tuple[list[str], list[str], list[str]]]:

@@ -26,7 +26,10 @@ SERVE = [
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
-needs_more = ("epp.demo", "epp.__main__", "epp.simulate.kv_", "epp.transport.native", "plugins.tokenization.template")
+needs_more = (
+    *("epp.demo", "epp.__main__", "epp.transport.native", "plugins.tokenization.template"),
+    *("plugins.kvcache.links", "plugins.kvcache.subscriber", "epp.simulate.kv_"),
+)
 for package in sys.argv[1:]:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
         if not module.name.startswith(needs_more):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -16,12 +17,10 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 import plugins
 from epp.framework.candidates import Candidates
-from epp.framework.handle import PluginContext
 from epp.framework.interfaces import DataProducer, FollowsEndpoints, HasState, ResponseComplete, Role
 from epp.framework.results import SchedulingResult
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
 from epp.framework.types import Endpoint, EndpointChange, Freshness, InferenceRequest
-from plugins.scorers import precise_prefix_cache
 from plugins.scorers.active_request import ActiveRequestScorer
 from plugins.scorers.no_hit_lru import NoHitLruScorer
 from tests.property.strategies import Decision, decisions, totals
@@ -93,19 +92,9 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 """Parameters to try; other types are tried with their defaults."""
 
 
-SCORING_HALVES: dict[str, Callable[[PluginContext, Any], Any]] = {
-    "precise-prefix-cache-scorer": precise_prefix_cache.create_scorer,
-}
-"""Types whose scorer exists before their index does."""
-
-
 def built(role: Role) -> list[Any]:
     """A fresh instance for each built type of this role and each of its variants, as test parameters."""
-    types = [
-        replace(plugin_type, factory=plugin_type.factory or SCORING_HALVES.get(plugin_type.type))
-        for plugin_type in plugins.plugin_types()
-        if role in plugin_type.roles
-    ]
+    types = [plugin_type for plugin_type in plugins.plugin_types() if role in plugin_type.roles]
     return [
         pytest.param(lambda t=plugin_type, p=parameters: make_plugin(t, p), id=f"{plugin_type.type}-{number}")
         for plugin_type in types
@@ -134,7 +123,9 @@ def prepared(plugin: Any, request: InferenceRequest, endpoints: Candidates) -> N
     """Let a plugin that is a data producer too write what it reads when it scores, unless that was generated."""
     own = getattr(plugin, "_match_key", None)
     if isinstance(plugin, DataProducer) and (own is None or request.data.get(own) is None):
-        plugin.produce(request, endpoints)
+        waiting = plugin.produce(request, endpoints)
+        if asyncio.iscoroutine(waiting):
+            asyncio.run(waiting)
 
 
 @pytest.mark.parametrize("create", built(Role.SCORER))

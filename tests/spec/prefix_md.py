@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from tests.spec.capabilities import PRECISE_PREFIX_CACHE
 from tests.spec.document import Document
 
 _PLUGINS = "tests/unit/plugins"
+_KV = f"{_PLUGINS}/kvcache"
 _STORE = f"{_PLUGINS}/responses_store"
 _CONFIG = "config-and-ops.md"
 
@@ -18,7 +18,13 @@ DOCUMENT = Document(
         f"{_PLUGINS}/prefix/test_lru_index.py": "14-16 32",
         f"{_PLUGINS}/test_parameters.py": "28 90 92",
         f"{_PLUGINS}/test_prefix_scorers.py": "33 81",
+        f"{_KV}/test_event_index.py": "34-60 62-64 71 72 80 82-86",
+        f"{_KV}/test_subscriber.py": "61 65-70 79 93",
+        f"{_KV}/test_sequence.py": "73-78",
+        f"{_KV}/test_precise.py": "87 88 91 96",
+        f"{_KV}/test_shared_index.py": "94 95",
         f"{_PLUGINS}/tokenization/test_template.py": "97 98",
+        f"{_PLUGINS}/tokenization/test_pool.py": "99-102",
         f"{_PLUGINS}/test_pd_profile_handler.py": "103-105 114 115",
         f"{_PLUGINS}/test_deciders.py": "106-109",
         "tests/conformance/test_plugins.py": "110",
@@ -26,10 +32,6 @@ DOCUMENT = Document(
         f"{_PLUGINS}/test_disagg_profile_handler.py": "113",
         f"{_STORE}/test_history.py": "116-119",
         f"{_STORE}/test_loading.py": "120",
-    },
-    pending={
-        # What parameters are refused is tested already (87, 91), and that tokenizers fail alone (96).
-        PRECISE_PREFIX_CACHE: "34-80 82-88 91 93-96 99-102",
     },
     changed={
         "prefix 13": "the contents of blocks are hashed before model and chain are known, as the corrections of the "

@@ -2,6 +2,7 @@
 
 pub mod bare;
 pub mod bridge;
+pub mod events;
 pub mod layout;
 pub mod metadata;
 pub mod pages;
@@ -21,6 +22,8 @@ pub mod epp_native {
     use super::bare::{Machine, Reader, Renamer};
     #[pymodule_export]
     use super::bridge::{Bridge, cipher_suites};
+    #[pymodule_export]
+    use super::events::EventIndex;
     #[pymodule_export]
     use super::layout::layout;
     #[pymodule_export]

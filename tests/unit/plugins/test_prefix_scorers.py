@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from epp.framework.types import EndpointId
 from plugins.scorers import precise_prefix_cache, prefix_cache
 
 APPROXIMATE = prefix_cache.PLUGIN
-PRECISE = replace(precise_prefix_cache.PLUGIN, factory=precise_prefix_cache.create_scorer)
+PRECISE = precise_prefix_cache.PLUGIN
 POOL = {"indexerConfig": {"tokenizersPoolConfig": {"modelName": "m"}}}
 
 
@@ -99,7 +98,3 @@ def test_another_producer_can_be_named() -> None:
     assert list(scorer.score(request, candidates)) == [0.5]
     assert request.data.get(PREFIX_CACHE_MATCH.by("mine")) is found
     assert not hasattr(scorer, "pre_request")
-
-
-def test_it_is_not_served_before_its_index_exists() -> None:
-    assert not precise_prefix_cache.PLUGIN.is_built
