@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any
 
-from epp.decision.admission import Hold
+from epp.flowcontrol.admission import Hold
 from epp.hooks.runner import Spawn
 
 DECISION_DEADLINE_S = 5.0
@@ -64,11 +64,8 @@ class Progress:
                 self._work.close()
                 self._work = None
 
-    async def hold(self, hold: Hold) -> float:
-        """Stay here until ``hold`` ends; the deadline stands still.
-
-        Returns:
-            For how many seconds.
+    async def hold(self, hold: Hold) -> None:
+        """Stay here until ``hold`` ends, which then knows for how long; the deadline stands still.
 
         Raises:
             RequestError: the hold was refused.
@@ -80,13 +77,12 @@ class Progress:
         if not hold.is_ended:
             await self._parked(hold)
         self._hold = None
-        held_s = self._clock() - since_s
+        hold.held_s = held_s = self._clock() - since_s
         self._begun_s += held_s
         if self._is_in_task:
             self._watch_deadline()
         if hold.error is not None:
             raise hold.error
-        return held_s
 
     # ── MayWait ──
 

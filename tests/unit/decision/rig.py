@@ -10,7 +10,7 @@ from typing import Any
 
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
-from epp.decision.admission import Admission, LegacyAdmission
+from epp.flowcontrol.admission import Admission, LegacyAdmission
 from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director, DirectorOptions
 from epp.decision.flight import Flight

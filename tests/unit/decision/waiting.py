@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from epp.decision.admission import Hold
+from epp.flowcontrol.admission import Hold
 from epp.errors import DropReason, ErrorCode, RequestError
 from epp.framework.candidates import Candidates
 from epp.framework.direct import DirectRequest
@@ -52,6 +52,8 @@ class Direct:
 
 class Gate:
     """An admission that holds every request until it is told otherwise."""
+
+    needs_candidates = True
 
     def __init__(self) -> None:
         self.held: list[Hold] = []

@@ -1,0 +1,440 @@
+"""Flow control: a request goes on at once, waits for its turn, or is refused.
+
+All of it is plain functions on the event loop, atomic between two turns of it. A waiting request is a ticket in a heap: no
+task, no future, no timer of its own. Something is done only when something has changed: an arrival, a credit that came back, a
+stream that ended, a scrape, an endpoint; or when the one timer comes, which is set to the next moment at which time alone can
+change something. Each ticket gets exactly one outcome: here, in ``_let_go``, ``_refuse`` and ``left``.
+
+Source: llm-d-router: pkg/epp/flowcontrol; its sharding, sweeping and ticking are not needed on one event loop.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+from math import inf
+from typing import Any
+
+from epp.errors import RequestError
+from epp.flowcontrol.admission import Hold
+from epp.flowcontrol.bands import Bands
+from epp.flowcontrol.cycle import Cycle
+from epp.flowcontrol.deadlines import Deadlines
+from epp.flowcontrol.eviction import Evictor
+from epp.flowcontrol.outcomes import ACCEPTED, Outcome, refusal
+from epp.flowcontrol.patience import caller_deadline_s, queue_ttl_s
+from epp.flowcontrol.queues import Band, State, Ticket
+from epp.flowcontrol.refusal_log import RefusalLog
+from epp.flowcontrol.saturation import TICK_S, Saturation
+from epp.flowcontrol.settings import FlowControlSettings, Named
+from epp.flowcontrol.shares import Shares
+from epp.flowcontrol.timers import Handle, LoopTimers, Timers
+from epp.framework import log
+from epp.framework.candidates import Candidates
+from epp.framework.types import EndpointChange, InferenceRequest
+from epp.plugin_calls.defects import Defects
+from epp.telemetry.flow_control import FlowMetrics, FlowSeries
+from epp.telemetry.requests import RequestLabels
+
+BATCH = 32
+"""Requests that are let go one after the other before others have a turn of the event loop: some 2 ms of decisions."""
+HEARTBEAT_S = 1.0
+"""Longest time without a look while requests wait: what a plugin changes without telling is noticed then."""
+COLLECT_EVERY_S = 60.0
+
+_logger = log.get("epp.flowcontrol")
+
+
+class FlowController:
+    """Lets the requests of one pool in. Implements ``Admission``, ``Desk`` and ``FollowsEndpoints``.
+
+    Args:
+        settings: of the first configuration.
+        endpoints: all endpoints of the pool, with their metrics.
+        metrics: where it is counted.
+        defects: told of policies that fail.
+        clock: seconds, monotonic.
+        timers: call back.
+    """
+
+    needs_candidates = False
+
+    def __init__(
+        self,
+        settings: FlowControlSettings,
+        endpoints: Callable[[], Candidates],
+        metrics: FlowMetrics,
+        defects: Defects,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        timers: Timers | None = None,
+    ) -> None:
+        self.settings = settings
+        self.endpoints = endpoints
+        self._metrics = metrics
+        self._defects = defects
+        self._clock = clock
+        self._timers = timers or LoopTimers()
+        self.bands = Bands(settings, self._failed)
+        self.saturation = Saturation(settings.detector, self._failed)
+        self.deadlines = Deadlines()
+        self.deadlines.begin(pool_is_empty=not endpoints())
+        self.evictor = Evictor(settings.eviction, metrics, self._failed) if settings.eviction is not None else None
+        self._shares = Shares(self.bands)
+        self._shares.look()
+        self._cycle = Cycle(settings.usage, self.bands, self._shares, self._failed)
+        self._is_stopped = False
+        self._is_running = False
+        self._is_woken = False
+        self._timer: Handle | None = None
+        self._timer_s = inf
+        self._collector: Handle | None = None
+        self._refusals = RefusalLog(clock, self._timers)
+        self._next_s = -inf
+        """When an inexact detector lets the next request go that is no arrival."""
+        self._goes_on = False
+        """It has let one go, and there may be room for more."""
+
+    # ── Admission ──
+
+    def admit(self, request: InferenceRequest, candidates: Candidates) -> Hold:  # noqa: ARG002 — it stands before them
+        """A ticket, which has ended already if the request may go on.
+
+        Raises:
+            RequestError: there is no room to wait, or flow control has stopped.
+        """
+        now = self._clock()
+        band = self.bands.of(request.priority, now)
+        series = self._series(request, now)
+        self._check(request, band, series, now)
+        ticket = Ticket(self, request, band, series, self.bands.next_sequence(), now)
+        if self.bands.count:
+            self._enqueue(ticket, now)
+            self._run(arrival=True)
+        else:
+            endpoints = self._look_at_pool(now)
+            saturation = self.saturation.effective(endpoints)
+            stopped = self._cycle.stopped(saturation if endpoints else inf)
+            if band.index < stopped:
+                self._let_go(ticket, now)
+            else:
+                self._enqueue(ticket, now)
+                self._reclaim(now, saturation, stopped)
+                self._set_timer(now)
+        series.taken(ACCEPTED, self._clock() - now)
+        return ticket
+
+    # ── Desk ──
+
+    def left(self, ticket: Ticket) -> None:
+        """The client of a waiting request is gone: its place is free at once."""
+        if ticket.state is not State.WAITING:
+            return
+        self._leave(ticket, Outcome.EVICTED_CONTEXT_CANCELLED, self._clock())
+        self._wake()
+
+    def decided(self, ticket: Ticket, evict: Callable[[], None] | None) -> None:
+        """A request that was let go now shows in the counts of whoever counts, or will not."""
+        if ticket.state is not State.LET_GO:
+            return
+        self.saturation.give_back(ticket.tokens)
+        ticket.state = State.OVER if evict is None else State.RUNNING
+        if evict is not None and self.evictor is not None:
+            self.evictor.track(ticket, evict)
+        self._wake()
+
+    def over(self, ticket: Ticket) -> None:
+        """Its stream has ended."""
+        if ticket.state is State.LET_GO:
+            self.saturation.give_back(ticket.tokens)
+        elif ticket.state is State.RUNNING and self.evictor is not None:
+            self.evictor.untrack(ticket, self._clock())
+        ticket.state = State.OVER
+        self._wake()
+
+    # ── what changes ──
+
+    def endpoints_changed(self, change: EndpointChange) -> None:  # noqa: ARG002 — the whole pool is looked at
+        """Endpoints came, changed or left."""
+        self._look_at_pool(self._clock())
+        self._wake()
+
+    def scraped(self) -> None:
+        """The metrics of an endpoint were read."""
+        self._wake()
+
+    def want(self, priorities: Collection[int]) -> None:
+        """Objectives of the pool name these priorities."""
+        self.bands.want(priorities, self._clock())
+        self._bands_changed()
+
+    def use(self, settings: FlowControlSettings) -> None:
+        """Go on by another configuration: what waits stays, with its deadlines, in the order of the new policies."""
+        self.settings = settings
+        self.bands.use(settings)
+        self.saturation.use(settings.detector)
+        self._cycle.use(settings.usage)
+        if settings.eviction is None:
+            self.evictor = None
+        elif self.evictor is None:
+            self.evictor = Evictor(settings.eviction, self._metrics, self._failed)
+        else:
+            self.evictor.use(settings.eviction)
+        self._bands_changed()
+
+    def refuse_all(self) -> None:
+        """Refuse what waits, as if flow control stopped: another picker takes over, which clients reach when they try again."""
+        now = self._clock()
+        for ticket in list(self.bands.waiting()):
+            self._refuse(ticket, Outcome.EVICTED_OTHER, now)
+
+    def stop(self) -> None:
+        """Refuse what waits and what still comes; what was let go is not touched. The second time nothing happens."""
+        self._is_stopped = True
+        self.refuse_all()
+        for handle in (self._timer, self._collector):
+            if handle is not None:
+                handle.cancel()
+        self._timer = self._collector = None
+        self._timer_s = inf
+
+    def resume(self) -> None:
+        """Take requests again."""
+        self._is_stopped = False
+
+    # ── arrivals ──
+
+    def _check(self, request: InferenceRequest, band: Band, series: FlowSeries, now_s: float) -> None:
+        """Refuse a request for which there is no room. It is asked for even if the request need not wait: whether a client may
+        send a body of a size must not depend on who else is there.
+        """
+        if self._is_stopped:
+            raise self._rejected(Outcome.REJECTED_OTHER, band, series, "", now_s)
+        limits, size = self.settings, request.size_bytes
+        what = ""
+        if limits.max_bytes and self.bands.bytes + size > limits.max_bytes:
+            what = "all queues together hold as many bytes as they may"
+        elif limits.max_requests and self.bands.count >= limits.max_requests:
+            what = "all queues together are at capacity"
+        what = what or band.shortage(request.fairness_id, size)
+        if what:
+            outcome = Outcome.REJECTED_CAPACITY if self._look_at_pool(now_s) else Outcome.REJECTED_NO_ENDPOINTS
+            raise self._rejected(outcome, band, series, what, now_s)
+
+    def _rejected(self, outcome: Outcome, band: Band, series: FlowSeries, what: str, now_s: float) -> RequestError:
+        self._metrics.outcome(outcome, band.priority)
+        self._refusals.count(outcome)
+        series.left(outcome, 0.0)
+        series.taken(outcome, self._clock() - now_s)
+        return refusal(
+            outcome,
+            pool_is_empty=self.deadlines.pool_is_empty,
+            what=what,
+            retry_after_s=self.retry_after_s(band, now_s),
+        )
+
+    def _enqueue(self, ticket: Ticket, now_s: float) -> None:
+        request, band = ticket.request, ticket.band
+        ticket.last_s = caller_deadline_s(request.headers, request.received_s)
+        ttl_s = queue_ttl_s(request.headers, band.settings.ttl_s)
+        left_s = max(ticket.last_s - now_s, TICK_S)
+        ticket.ttl_s = min(ttl_s, left_s) if ttl_s > 0 else left_s if left_s < inf else 0.0
+        ticket.empty_pool_ttl_s = self.settings.empty_pool_ttl_s
+        ticket.ahead = self.bands.ahead_of(band)
+        band.push(ticket)
+        self.deadlines.add(ticket)
+        ticket.series.size += 1
+        ticket.series.bytes += ticket.size_bytes
+
+    def _series(self, request: InferenceRequest, now_s: float) -> FlowSeries:
+        labels = RequestLabels(
+            request.model or request.target_model, request.target_model, request.fairness_id, request.priority
+        )
+        series = self._metrics.series(labels)
+        series.last_s = now_s
+        if self._collector is None and not self._is_stopped:
+            self._collector = self._timers.call_at(now_s + COLLECT_EVERY_S, self._collect)
+        return series
+
+    # ── dispatch ──
+
+    def _wake(self) -> None:
+        """Something has changed: look for requests to let go, once for all that changes in this turn of the event loop."""
+        if not self._is_woken and not self._is_stopped and self.bands.count:
+            self._is_woken = True
+            self._timers.call_soon(self._woken)
+
+    def _woken(self) -> None:
+        self._is_woken = False
+        self._run()
+
+    def _timed(self) -> None:
+        self._timer = None
+        self._timer_s = inf
+        self._run()
+
+    def _run(self, *, arrival: bool = False) -> None:
+        """Refuse those whose time is up, let go those whose turn it is, and set the timer.
+
+        Args:
+            arrival: a request has just come.
+        """
+        if self._is_running or self._is_stopped:
+            return  # what goes on within a release wakes by itself
+        self._is_running = True
+        try:
+            now = self._clock()
+            self._look_at_pool(now)
+            while (ticket := self.deadlines.pop(now)) is not None:
+                self._expire(ticket, now)
+            if self.evictor is not None:
+                self.evictor.give_up(now)
+            self._dispatch(now, arrival=arrival)
+            self._set_timer(now)
+        finally:
+            self._is_running = False
+
+    def _dispatch(self, now_s: float, *, arrival: bool) -> None:
+        """With an exact detector as many as may go; otherwise one for an arrival, and one in a millisecond."""
+        self._goes_on = False
+        if self.saturation.is_exact:
+            left = BATCH
+            while left and self.bands.count and self._let_one_go(now_s):
+                left -= 1
+            if not left:
+                self._wake()
+        elif self.bands.count and (arrival or now_s >= self._next_s):
+            self._goes_on = self._let_one_go(now_s)
+            if self._goes_on and not arrival:
+                self._next_s = now_s + TICK_S
+
+    def _let_one_go(self, now_s: float) -> bool:
+        """One cycle.
+
+        Returns:
+            Whether a request was let go.
+        """
+        begun = time.perf_counter()
+        endpoints = self.endpoints()
+        saturation = self.saturation.effective(endpoints)
+        stopped = self._cycle.stopped(saturation if endpoints else inf)
+        ticket = self._cycle.take(stopped, now_s)
+        self._metrics.cycle_s.observe(time.perf_counter() - begun)
+        if ticket is None:
+            self._reclaim(now_s, saturation, stopped)
+            return False
+        self._let_go(ticket, now_s)
+        return True
+
+    def _let_go(self, ticket: Ticket, now_s: float) -> None:
+        """It may be scheduled: within this call if it waited, once ``admit`` has returned if it has just come."""
+        has_waited = ticket.state is State.WAITING
+        ticket.state = State.LET_GO
+        ticket.dispatched_s = now_s
+        ticket.tokens = self.saturation.take(ticket.request)
+        band, series = ticket.band, ticket.series
+        band.drain.count(now_s)
+        if self._shares.is_used:
+            self._shares.let_go(band)
+        self._metrics.outcome(Outcome.DISPATCHED, band.priority)
+        series.left(Outcome.DISPATCHED, now_s - ticket.enqueued_s)
+        if has_waited:
+            self.deadlines.remove(ticket)
+            series.size -= 1
+            series.bytes -= ticket.size_bytes
+        self._end(ticket, None)
+
+    def _reclaim(self, now_s: float, saturation: float, stopped: int) -> None:
+        """Perhaps end running requests for the bands from ``stopped`` on."""
+        if self.evictor is not None and stopped < len(self.bands.ordered) and not self.deadlines.pool_is_empty:
+            self.evictor.reclaim(now_s, saturation, self._cycle.ceilings[stopped:], self.bands.ordered[stopped:])
+
+    # ── ends without service ──
+
+    def _expire(self, ticket: Ticket, now_s: float) -> None:
+        is_callers = now_s >= ticket.last_s
+        outcome = Outcome.EVICTED_TTL
+        if self.deadlines.pool_is_empty and not is_callers:
+            outcome = Outcome.EVICTED_NO_ENDPOINTS
+        self._refuse(ticket, outcome, now_s)
+
+    def _refuse(self, ticket: Ticket, outcome: Outcome, now_s: float) -> None:
+        self._leave(ticket, outcome, now_s)
+        retry_after_s = self.retry_after_s(ticket.band, now_s)
+        is_empty = self.deadlines.pool_is_empty
+        self._end(ticket, refusal(outcome, pool_is_empty=is_empty, retry_after_s=retry_after_s))
+
+    def _leave(self, ticket: Ticket, outcome: Outcome, now_s: float) -> None:
+        ticket.state = State.OVER
+        ticket.band.remove(ticket, now_s)
+        self.deadlines.remove(ticket)
+        ticket.series.size -= 1
+        ticket.series.bytes -= ticket.size_bytes
+        self._metrics.outcome(outcome, ticket.band.priority)
+        ticket.series.left(outcome, now_s - ticket.enqueued_s)
+        self._refusals.count(outcome)
+
+    def _end(self, ticket: Ticket, error: RequestError | None) -> None:
+        """Let the decision go on; what goes wrong there must not keep others waiting."""
+        try:
+            if error is None:
+                ticket.release()
+            else:
+                ticket.refuse(error)
+        except Exception as failure:  # noqa: BLE001 — a defect of the decision, which its own stream is told of
+            _logger.error("a decision failed when its request left the queue", exc=failure)
+
+    def retry_after_s(self, band: Band, now_s: float) -> float | None:
+        """When what waits in a band now will have been served, at the rate of the last seconds; None = it had none."""
+        rate = band.drain.per_second(now_s)
+        return (band.count + 1) / rate if rate else None
+
+    def ceiling(self, band: Band) -> float | None:
+        """Of the last cycle; None if there was none since the bands are as they are."""
+        ceilings = self._cycle.ceilings
+        return ceilings[band.index] if len(ceilings) == len(self.bands.ordered) else None
+
+    # ── time ──
+
+    def _look_at_pool(self, now_s: float) -> Candidates:
+        """All endpoints; that the pool has become empty, or is no longer, is noticed here."""
+        endpoints = self.endpoints()
+        is_empty = not endpoints
+        if is_empty != self.deadlines.pool_is_empty:
+            self.deadlines.switch(now_s, self.bands.waiting(), pool_is_empty=is_empty)
+        return endpoints
+
+    def _set_timer(self, now_s: float) -> None:
+        """Come back when time alone may change something."""
+        if not self.bands.count or self._is_stopped:
+            return
+        when_s = min(self.deadlines.next_s(), now_s + HEARTBEAT_S)
+        if self._goes_on or self._cycle.needs_ticks:
+            when_s = min(when_s, now_s + TICK_S)
+        elif now_s < self._next_s:
+            when_s = min(when_s, self._next_s)
+        else:
+            when_s = min(when_s, self.saturation.next_change_s(now_s))
+        if self.evictor is not None and self.evictor.next_s() > now_s:
+            when_s = min(when_s, self.evictor.next_s())
+        if when_s >= self._timer_s:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._timers.call_at(when_s, self._timed)
+        self._timer_s = when_s
+
+    def _collect(self) -> None:
+        """Forget bands and series that nobody has used for long."""
+        now = self._clock()
+        self._collector = None
+        may_go = self.bands.collect(now)
+        if self._metrics.prune(now) or may_go:
+            self._collector = self._timers.call_at(now + COLLECT_EVERY_S, self._collect)
+
+    def _bands_changed(self) -> None:
+        self._shares.look()
+        self._wake()
+
+    def _failed(self, role: str, policy: Named[Any], problem: Exception | str) -> None:
+        self._defects.plugin_failed(role, policy.type, policy.name, problem)
