@@ -110,7 +110,7 @@ class FlowController:
         ticket = Ticket(self, request, band, series, self.bands.next_sequence(), now)
         if self.bands.count:
             self._enqueue(ticket, now)
-            self._run(arrival=True)
+            self._run(ticket)
         else:
             endpoints = self._look_at_pool(now)
             saturation = self.saturation.effective(endpoints)
@@ -273,11 +273,11 @@ class FlowController:
         self._timer_s = inf
         self._run()
 
-    def _run(self, *, arrival: bool = False) -> None:
+    def _run(self, arrival: Ticket | None = None) -> None:
         """Refuse those whose time is up, let go those whose turn it is, and set the timer.
 
         Args:
-            arrival: a request has just come.
+            arrival: has just come.
         """
         if self._is_running or self._is_stopped:
             return  # what goes on within a release wakes by itself
@@ -289,31 +289,30 @@ class FlowController:
                 self._expire(ticket, now)
             if self.evictor is not None:
                 self.evictor.give_up(now)
-            self._dispatch(now, arrival=arrival)
+            self._dispatch(now, arrival)
             self._set_timer(now)
         finally:
             self._is_running = False
 
-    def _dispatch(self, now_s: float, *, arrival: bool) -> None:
-        """With an exact detector as many as may go; otherwise one for an arrival, and one in a millisecond."""
+    def _dispatch(self, now_s: float, arrival: Ticket | None) -> None:
+        """With an exact detector as many as may go; otherwise one for an arrival, and one in a millisecond.
+
+        The arrival itself is scheduled once ``admit`` has returned, and whoever comes behind it must come later.
+        """
         self._goes_on = False
         if self.saturation.is_exact:
             left = BATCH
-            while left and self.bands.count and self._let_one_go(now_s):
-                left -= 1
+            while left and self.bands.count and (ticket := self._let_one_go(now_s)) is not None:
+                left = left - 1 if ticket is not arrival else 0
             if not left:
                 self._wake()
-        elif self.bands.count and (arrival or now_s >= self._next_s):
-            self._goes_on = self._let_one_go(now_s)
-            if self._goes_on and not arrival:
+        elif self.bands.count and (arrival is not None or now_s >= self._next_s):
+            self._goes_on = self._let_one_go(now_s) is not None
+            if self._goes_on and arrival is None:
                 self._next_s = now_s + TICK_S
 
-    def _let_one_go(self, now_s: float) -> bool:
-        """One cycle.
-
-        Returns:
-            Whether a request was let go.
-        """
+    def _let_one_go(self, now_s: float) -> Ticket | None:
+        """One cycle; the ticket that was let go."""
         begun = time.perf_counter()
         endpoints = self.endpoints()
         saturation = self.saturation.effective(endpoints)
@@ -322,9 +321,9 @@ class FlowController:
         self._metrics.cycle_s.observe(time.perf_counter() - begun)
         if ticket is None:
             self._reclaim(now_s, saturation, stopped)
-            return False
-        self._let_go(ticket, now_s)
-        return True
+        else:
+            self._let_go(ticket, now_s)
+        return ticket
 
     def _let_go(self, ticket: Ticket, now_s: float) -> None:
         """It may be scheduled: within this call if it waited, once ``admit`` has returned if it has just come."""

@@ -130,6 +130,7 @@ class Arrival:
         except RequestError as error:
             self.error = error
             self.ended_s = engine.clock.now_s
+            engine.on_end(self)
             return
         assert isinstance(hold, Ticket)
         self.ticket = hold
@@ -184,6 +185,7 @@ class Arrival:
         assert self.ticket is not None
         self.error = self.ticket.error
         self.ended_s = self.engine.clock.now_s
+        self.engine.on_end(self)
         if self.error is None:
             self.engine.order.append(self.name)
             if not self._slow:
@@ -247,6 +249,8 @@ class Engine:
         """Names of the requests that were let go."""
         self.evicted: list[str] = []
         self.running = 0
+        self.on_end: Callable[[Arrival], None] = lambda arrival: None
+        """Told of each request that is let go or refused."""
         self.arrivals: list[Arrival] = []
         template = template or band()
         self.settings = FlowControlSettings(
