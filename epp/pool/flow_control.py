@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from epp.config import defaults
 from epp.config.loaded import Instances, LoadedPlugin
 from epp.config.schema import BandTemplate, FlowControlConfig, PriorityBand
+from epp.datalayer.objects import ObjectStore
+from epp.datalayer.store import EndpointStore
 from epp.errors import EppError
+from epp.flowcontrol.controller import FlowController
+from epp.flowcontrol.pages import snapshot
 from epp.flowcontrol.settings import (
     MAX_BYTES,
     MAX_REQUESTS,
@@ -19,7 +24,9 @@ from epp.flowcontrol.settings import (
 from epp.framework.flow_control import CountsCredits
 from epp.framework.interfaces import Role
 from epp.framework.registry import Gate
+from epp.plugin_calls.defects import Defects
 from epp.pool.settings import PoolSettings
+from epp.telemetry.flow_control import FlowMetrics
 
 MARGIN_S = 0.25
 """On top of the times after which a scrape must have shown something. Source: llm-d-router: pkg/epp/flowcontrol."""
@@ -48,6 +55,19 @@ def flow_control_settings(instances: Instances, pool: PoolSettings) -> FlowContr
         empty_pool_ttl_s=ttl_s if empty_pool_ttl_s is None else empty_pool_ttl_s,
         eviction=_eviction(instances, pool) if section.enable_eviction else None,
     )
+
+
+def start_flow_control(
+    settings: FlowControlSettings, store: EndpointStore, objects: ObjectStore, metrics: FlowMetrics, defects: Defects
+) -> FlowController:
+    """Flow control of a pool, told of all that changes: endpoints, their metrics, the priorities of objectives."""
+    control = FlowController(settings, store.candidates, metrics, defects)
+    metrics.watch(lambda: snapshot(control, time.monotonic()))
+    store.subscribe(control)
+    store.on_scrape(control.scraped)
+    control.want(objects.priorities)
+    objects.on_change(lambda: control.want(objects.priorities))
+    return control
 
 
 def _band(instances: Instances, band: BandTemplate | None, ttl_s: float) -> BandSettings:

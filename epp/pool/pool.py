@@ -30,7 +30,7 @@ from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
 from epp.pool.build import data_sources, followers
-from epp.pool.flow_control import flow_control_settings
+from epp.pool.flow_control import flow_control_settings, start_flow_control
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
 from epp.pool.settings import PoolSettings, Surroundings
@@ -220,14 +220,8 @@ class Pool:
         if settings is None:
             return None
         if self.flow_control is None:
-            self.flow_control = control = FlowController(
-                settings, self.store.candidates, self._flow_metrics, self._services.defects
-            )
-            self._flow_metrics.watch(lambda: flow_pages.snapshot(control, time.monotonic()))
-            self.store.subscribe(control)
-            self.store.on_scrape(control.scraped)
-            control.want(self.objects.priorities)
-            self.objects.on_change(lambda: control.want(self.objects.priorities))
+            defects = self._services.defects
+            self.flow_control = start_flow_control(settings, self.store, self.objects, self._flow_metrics, defects)
         return self.flow_control
 
     def _use_flow_control(self, generation: Generation) -> None:
