@@ -12,7 +12,7 @@ from epp.framework.registry import PluginType
 
 
 class GlobalStrictFairness:
-    """Flows do not matter: the request of the band that is first by its ordering policy is next.
+    """Flows do not matter. The request that is first by the band's ordering policy is next, whoever sent it.
 
     A tenant that sends much gets much, and may keep others waiting; use `round-robin-fairness-policy` where that matters.
 

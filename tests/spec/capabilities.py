@@ -31,7 +31,5 @@ def _follows_its_configuration() -> bool:
 
 KUBERNETES = Capability("Kubernetes", _pools_are_found)
 PRECISE_PREFIX_CACHE = plugin_type("precise-prefix-cache-scorer")
-FLOW_CONTROL = plugin_type("fcfs-ordering-policy")
-EVICTION = plugin_type("priority-then-time-eviction-order-policy")
 PROFILE_PAGES = Capability("operators' tools: profiles", _has_profile_pages)
 HOT_RELOAD = Capability("operators' tools: the watched configuration file", _follows_its_configuration)
