@@ -30,6 +30,6 @@ DOCUMENT = Document(
         "tests/unit/plugins/latency/test_admitter.py": "93 94",
     },
     changed={
-        "flow 67": "the deadline is that of a gRPC client; one of the ext_proc call itself ends the stream, as a client that leaves",
+        "flow 67": "the deadline is that of a gRPC client; one of the ext_proc call ends the stream, as a client that leaves",
     },
 )
