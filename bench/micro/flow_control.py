@@ -4,9 +4,9 @@ Run: ``python -m bench.micro.flow_control [--endpoints 10] [--waiting 50000] [--
 
 - passing: from the call of the handler with the complete request to the call that it is over, with the gate off and with each
   detector, in alternating rounds; what is added by the gate is the difference of the medians;
-- memory: what a waiting request takes beside its body, its parsed document included, with a director around it and in the engine
-  alone;
-- letting go: time for each request that is let go, by fairness policy and by the number of flows that wait.
+- memory: what a waiting request takes beside its body, its parsed document included, with a director around it and in the
+  engine alone;
+- letting go: CPU time for each request that is let go, by fairness policy and by the number of flows that wait.
 
 The first line is the speed of the machine (see ``bench.calibration``).
 """
@@ -229,7 +229,7 @@ def _letting_go(waiting: int, flows: int) -> None:
 
 
 def _let_go(policy: str, waiting: int, flows: int, count: int) -> float:
-    """Seconds for each request that is let go while so many wait."""
+    """CPU seconds for each request that is let go while so many wait."""
     engine, detector = _engine(policy)
     detector.level = 1.0
     gone = 0
@@ -244,10 +244,10 @@ def _let_go(policy: str, waiting: int, flows: int, count: int) -> float:
         ticket = _admit(engine, _flow_request(i % flows))
         ticket.when_ended(goes)
     detector.level = 0.0
-    begun = time.perf_counter()
+    begun = time.process_time()
     while gone < count:
         engine._run()
-    elapsed = time.perf_counter() - begun
+    elapsed = time.process_time() - begun
     engine.stop()
     return elapsed / gone
 
@@ -258,13 +258,13 @@ class _Level:
     level = 0.0
     shows_after_s = 0.0
 
-    def saturation(self, candidates: Candidates) -> float:
+    def saturation(self, candidates: Candidates) -> float:  # noqa: ARG002 — as the Protocol has it
         return self.level
 
-    def saturation_with(self, candidates: Candidates, credit: Credits) -> float:
+    def saturation_with(self, candidates: Candidates, credit: Credits) -> float:  # noqa: ARG002
         return self.level
 
-    def credit_tokens(self, request: InferenceRequest) -> int:
+    def credit_tokens(self, request: InferenceRequest) -> int:  # noqa: ARG002
         return 0
 
     def next_change_s(self) -> float:
@@ -274,10 +274,10 @@ class _Level:
 class _NoTimers:
     """Nothing is called back: the benchmark asks itself."""
 
-    def call_soon(self, callback: Callable[[], object]) -> _NoTimers:
+    def call_soon(self, callback: Callable[[], object]) -> _NoTimers:  # noqa: ARG002
         return self
 
-    def call_at(self, when_s: float, callback: Callable[[], object]) -> _NoTimers:
+    def call_at(self, when_s: float, callback: Callable[[], object]) -> _NoTimers:  # noqa: ARG002
         return self
 
     def cancel(self) -> None: ...
@@ -328,7 +328,7 @@ def _pool(registry: Registry, gate: str, detector: str, *, endpoints: int, limit
     runtime = TaskRuntime()
     settings = PoolSettings(PoolIdentity("pool"), endpoints=("127.0.0.1:1",))
     config = load_config(ConfigSource.from_text(document), registry)
-    pool = Pool(settings, config, Metrics(), runtime, runtime.spawn, lambda place, error: print(place, error))
+    pool = Pool(settings, config, Metrics(), runtime, runtime.spawn, print)
     pool.store.replace_all([Endpoint.of(f"pod-{i}", f"10.0.{i // 250}.{1 + i % 250}", 8000) for i in range(endpoints)])
     rng = random.Random(7)
     for endpoint in list(pool.store):
