@@ -7,9 +7,9 @@ Run: ``python -m bench.overload [--servers 4] [--slots 8] [--seconds 20]``. Four
 - overload: an open loop of three times that, a tenth of it interactive (priority 100), the rest in halves of 0 and -10;
 - tenants: two tenants of one priority, of which one offers ten times as much as the other, and that one more than half.
 
-Served is what was answered with 200 before the phase was over. It prints what each class got, and at the end whether what flow control promises holds: interactive requests as fast as alone,
-the pool as busy as in the closed loop, tenants served alike, no request lost and none answered twice. The figures belong to an
-idle machine: clients, Envoy, picker and servers share its cores.
+Served is what was answered with 200 before the phase was over. It prints what each class got, and at the end whether what flow
+control promises holds: interactive requests as fast as alone, the pool as busy as in the closed loop, tenants served alike, no
+request lost and none answered twice. The figures belong to an idle machine: clients, Envoy, picker and servers share its cores.
 """
 
 from __future__ import annotations
