@@ -8,8 +8,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from itertools import count as counter
 
-from epp.flowcontrol.queues import Band, Ticket
+from epp.flowcontrol.queues import Band
 from epp.flowcontrol.settings import DefectSink, FlowControlSettings
+from epp.flowcontrol.tickets import Ticket
+from epp.framework.types import InferenceRequest
 
 IDLE_S = 600.0
 """After which an idle band goes. Source: llm-d-router: pkg/epp/flowcontrol/registry."""
@@ -59,6 +61,15 @@ class Bands:
     def next_sequence(self) -> int:
         """Number of the next arrival."""
         return next(self._sequence)
+
+    def shortage(self, request: InferenceRequest, band: Band) -> str:
+        """The limit that one more request would pass, as a client reads it; "" = there is room."""
+        limits = self._settings
+        if limits.max_bytes and self.bytes + request.size_bytes > limits.max_bytes:
+            return "all queues together hold as many bytes as they may"
+        if limits.max_requests and self.count >= limits.max_requests:
+            return "all queues together are at capacity"
+        return band.shortage(request.fairness_id, request.size_bytes)
 
     # ── which there are ──
 

@@ -17,24 +17,26 @@ from typing import Any
 
 from epp.errors import RequestError
 from epp.flowcontrol.admission import Hold
+from epp.flowcontrol.alarm import Alarm
 from epp.flowcontrol.bands import Bands
+from epp.flowcontrol.books import Books
 from epp.flowcontrol.cycle import Cycle
 from epp.flowcontrol.deadlines import Deadlines
 from epp.flowcontrol.eviction import Evictor
-from epp.flowcontrol.outcomes import ACCEPTED, Outcome, refusal
-from epp.flowcontrol.patience import caller_deadline_s, queue_ttl_s
-from epp.flowcontrol.queues import Band, State, Ticket
+from epp.flowcontrol.outcomes import Outcome, refusal
+from epp.flowcontrol.patience import caller_deadline_s, queue_ttl_s, time_to_wait_s
+from epp.flowcontrol.queues import Band
 from epp.flowcontrol.refusal_log import RefusalLog
 from epp.flowcontrol.saturation import TICK_S, Saturation
 from epp.flowcontrol.settings import FlowControlSettings, Named
 from epp.flowcontrol.shares import Shares
+from epp.flowcontrol.tickets import State, Ticket
 from epp.flowcontrol.timers import Handle, LoopTimers, Timers
 from epp.framework import log
 from epp.framework.candidates import Candidates
 from epp.framework.types import EndpointChange, InferenceRequest
 from epp.plugin_calls.defects import Defects
 from epp.telemetry.flow_control import FlowMetrics, FlowSeries
-from epp.telemetry.requests import RequestLabels
 
 BATCH = 32
 """Requests that are let go one after the other before others have a turn of the event loop: some 2 ms of decisions."""
@@ -54,7 +56,8 @@ class FlowController:
         metrics: where it is counted.
         defects: told of policies that fail.
         clock: seconds, monotonic.
-        timers: call back.
+        stopwatch: seconds; of how long an arrival or a cycle takes.
+        timers: call back; default: the event loop that runs.
     """
 
     needs_candidates = False
@@ -67,14 +70,17 @@ class FlowController:
         defects: Defects,
         *,
         clock: Callable[[], float] = time.monotonic,
+        stopwatch: Callable[[], float] = time.perf_counter,
         timers: Timers | None = None,
     ) -> None:
         self.settings = settings
         self.endpoints = endpoints
-        self._metrics = metrics
         self._defects = defects
         self._clock = clock
-        self._timers = timers or LoopTimers()
+        self._stopwatch = stopwatch
+        self._timers = timers or LoopTimers(clock)
+        self._alarm = Alarm(self._timers, self._run)
+        self._books = Books(metrics, RefusalLog(clock, self._timers))
         self.bands = Bands(settings, self._failed)
         self.saturation = Saturation(settings.detector, self._failed)
         self.deadlines = Deadlines()
@@ -85,11 +91,7 @@ class FlowController:
         self._cycle = Cycle(settings.usage, self.bands, self._shares, self._failed)
         self._is_stopped = False
         self._is_running = False
-        self._is_woken = False
-        self._timer: Handle | None = None
-        self._timer_s = inf
         self._collector: Handle | None = None
-        self._refusals = RefusalLog(clock, self._timers)
         self._next_s = -inf
         """When an inexact detector lets the next request go that is no arrival."""
         self._goes_on = False
@@ -103,10 +105,12 @@ class FlowController:
         Raises:
             RequestError: there is no room to wait, or flow control has stopped.
         """
-        now = self._clock()
+        now, begun = self._clock(), self._stopwatch()
         band = self.bands.of(request.priority, now)
-        series = self._series(request, now)
-        self._check(request, band, series, now)
+        series = self._books.series(request, now)
+        if self._collector is None and not self._is_stopped:
+            self._collector = self._timers.call_at(now + COLLECT_EVERY_S, self._collect)
+        self._check(request, band, series, now, begun)
         ticket = Ticket(self, request, band, series, self.bands.next_sequence(), now)
         if self.bands.count:
             self._enqueue(ticket, now)
@@ -121,7 +125,7 @@ class FlowController:
                 self._enqueue(ticket, now)
                 self._reclaim(now, saturation, stopped)
                 self._set_timer(now)
-        series.taken(ACCEPTED, self._clock() - now)
+        self._books.accepted(series, self._stopwatch() - begun)
         return ticket
 
     # ── Desk ──
@@ -177,7 +181,7 @@ class FlowController:
         if settings.eviction is None:
             self.evictor = None
         elif self.evictor is None:
-            self.evictor = Evictor(settings.eviction, self._metrics, self._failed)
+            self.evictor = Evictor(settings.eviction, self._books.metrics, self._failed)
         else:
             self.evictor.use(settings.eviction)
         self._bands_changed()
@@ -192,11 +196,10 @@ class FlowController:
         """Refuse what waits and what still comes; what was let go is not touched. The second time nothing happens."""
         self._is_stopped = True
         self.refuse_all()
-        for handle in (self._timer, self._collector):
-            if handle is not None:
-                handle.cancel()
-        self._timer = self._collector = None
-        self._timer_s = inf
+        self._alarm.cancel()
+        if self._collector is not None:
+            self._collector.cancel()
+            self._collector = None
 
     def resume(self) -> None:
         """Take requests again."""
@@ -204,74 +207,35 @@ class FlowController:
 
     # ── arrivals ──
 
-    def _check(self, request: InferenceRequest, band: Band, series: FlowSeries, now_s: float) -> None:
+    def _check(self, request: InferenceRequest, band: Band, series: FlowSeries, now_s: float, begun: float) -> None:
         """Refuse a request for which there is no room. It is asked for even if the request need not wait: whether a client may
         send a body of a size must not depend on who else is there.
         """
-        if self._is_stopped:
-            raise self._rejected(Outcome.REJECTED_OTHER, band, series, "", now_s)
-        limits, size = self.settings, request.size_bytes
-        what = ""
-        if limits.max_bytes and self.bands.bytes + size > limits.max_bytes:
-            what = "all queues together hold as many bytes as they may"
-        elif limits.max_requests and self.bands.count >= limits.max_requests:
-            what = "all queues together are at capacity"
-        what = what or band.shortage(request.fairness_id, size)
+        what = "" if self._is_stopped else self.bands.shortage(request, band)
+        if not what and not self._is_stopped:
+            return
+        outcome = Outcome.REJECTED_OTHER
         if what:
             outcome = Outcome.REJECTED_CAPACITY if self._look_at_pool(now_s) else Outcome.REJECTED_NO_ENDPOINTS
-            raise self._rejected(outcome, band, series, what, now_s)
-
-    def _rejected(self, outcome: Outcome, band: Band, series: FlowSeries, what: str, now_s: float) -> RequestError:
-        self._metrics.outcome(outcome, band.priority)
-        self._refusals.count(outcome)
-        series.left(outcome, 0.0)
-        series.taken(outcome, self._clock() - now_s)
-        return refusal(
-            outcome,
-            pool_is_empty=self.deadlines.pool_is_empty,
-            what=what,
-            retry_after_s=self.retry_after_s(band, now_s),
-        )
+        self._books.rejected(outcome, band, series, self._stopwatch() - begun)
+        raise self._refusal(outcome, band, now_s, what)
 
     def _enqueue(self, ticket: Ticket, now_s: float) -> None:
         request, band = ticket.request, ticket.band
         ticket.last_s = caller_deadline_s(request.headers, request.received_s)
-        ttl_s = queue_ttl_s(request.headers, band.settings.ttl_s)
-        left_s = max(ticket.last_s - now_s, TICK_S)
-        ticket.ttl_s = min(ttl_s, left_s) if ttl_s > 0 else left_s if left_s < inf else 0.0
+        ticket.ttl_s = time_to_wait_s(queue_ttl_s(request.headers, band.settings.ttl_s), ticket.last_s - now_s)
         ticket.empty_pool_ttl_s = self.settings.empty_pool_ttl_s
         ticket.ahead = self.bands.ahead_of(band)
         band.push(ticket)
         self.deadlines.add(ticket)
-        ticket.series.size += 1
-        ticket.series.bytes += ticket.size_bytes
-
-    def _series(self, request: InferenceRequest, now_s: float) -> FlowSeries:
-        labels = RequestLabels(
-            request.model or request.target_model, request.target_model, request.fairness_id, request.priority
-        )
-        series = self._metrics.series(labels)
-        series.last_s = now_s
-        if self._collector is None and not self._is_stopped:
-            self._collector = self._timers.call_at(now_s + COLLECT_EVERY_S, self._collect)
-        return series
+        self._books.waits(ticket)
 
     # ── dispatch ──
 
     def _wake(self) -> None:
         """Something has changed: look for requests to let go, once for all that changes in this turn of the event loop."""
-        if not self._is_woken and not self._is_stopped and self.bands.count:
-            self._is_woken = True
-            self._timers.call_soon(self._woken)
-
-    def _woken(self) -> None:
-        self._is_woken = False
-        self._run()
-
-    def _timed(self) -> None:
-        self._timer = None
-        self._timer_s = inf
-        self._run()
+        if not self._is_stopped and self.bands.count:
+            self._alarm.soon()
 
     def _run(self, arrival: Ticket | None = None) -> None:
         """Refuse those whose time is up, let go those whose turn it is, and set the timer.
@@ -313,12 +277,12 @@ class FlowController:
 
     def _let_one_go(self, now_s: float) -> Ticket | None:
         """One cycle; the ticket that was let go."""
-        begun = time.perf_counter()
+        begun = self._stopwatch()
         endpoints = self.endpoints()
         saturation = self.saturation.effective(endpoints)
         stopped = self._cycle.stopped(saturation if endpoints else inf)
         ticket = self._cycle.take(stopped, now_s)
-        self._metrics.cycle_s.observe(time.perf_counter() - begun)
+        self._books.metrics.cycle_s.observe(self._stopwatch() - begun)
         if ticket is None:
             self._reclaim(now_s, saturation, stopped)
         else:
@@ -331,16 +295,12 @@ class FlowController:
         ticket.state = State.LET_GO
         ticket.dispatched_s = now_s
         ticket.tokens = self.saturation.take(ticket.request)
-        band, series = ticket.band, ticket.series
-        band.drain.count(now_s)
+        ticket.band.drain.count(now_s)
         if self._shares.is_used:
-            self._shares.let_go(band)
-        self._metrics.outcome(Outcome.DISPATCHED, band.priority)
-        series.left(Outcome.DISPATCHED, now_s - ticket.enqueued_s)
+            self._shares.let_go(ticket.band)
         if has_waited:
             self.deadlines.remove(ticket)
-            series.size -= 1
-            series.bytes -= ticket.size_bytes
+        self._books.let_go(ticket, now_s, has_waited=has_waited)
         self._end(ticket, None)
 
     def _reclaim(self, now_s: float, saturation: float, stopped: int) -> None:
@@ -359,19 +319,17 @@ class FlowController:
 
     def _refuse(self, ticket: Ticket, outcome: Outcome, now_s: float) -> None:
         self._leave(ticket, outcome, now_s)
-        retry_after_s = self.retry_after_s(ticket.band, now_s)
+        self._end(ticket, self._refusal(outcome, ticket.band, now_s))
+
+    def _refusal(self, outcome: Outcome, band: Band, now_s: float, what: str = "") -> RequestError:
         is_empty = self.deadlines.pool_is_empty
-        self._end(ticket, refusal(outcome, pool_is_empty=is_empty, retry_after_s=retry_after_s))
+        return refusal(outcome, pool_is_empty=is_empty, what=what, retry_after_s=self.retry_after_s(band, now_s))
 
     def _leave(self, ticket: Ticket, outcome: Outcome, now_s: float) -> None:
         ticket.state = State.OVER
         ticket.band.remove(ticket, now_s)
         self.deadlines.remove(ticket)
-        ticket.series.size -= 1
-        ticket.series.bytes -= ticket.size_bytes
-        self._metrics.outcome(outcome, ticket.band.priority)
-        ticket.series.left(outcome, now_s - ticket.enqueued_s)
-        self._refusals.count(outcome)
+        self._books.left(ticket, outcome, now_s)
 
     def _end(self, ticket: Ticket, error: RequestError | None) -> None:
         """Let the decision go on; what goes wrong there must not keep others waiting."""
@@ -416,19 +374,14 @@ class FlowController:
             when_s = min(when_s, self.saturation.next_change_s(now_s))
         if self.evictor is not None and self.evictor.next_s() > now_s:
             when_s = min(when_s, self.evictor.next_s())
-        if when_s >= self._timer_s:
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = self._timers.call_at(when_s, self._timed)
-        self._timer_s = when_s
+        self._alarm.at(when_s)
 
     def _collect(self) -> None:
         """Forget bands and series that nobody has used for long."""
         now = self._clock()
         self._collector = None
         may_go = self.bands.collect(now)
-        if self._metrics.prune(now) or may_go:
+        if self._books.metrics.prune(now) or may_go:
             self._collector = self._timers.call_at(now + COLLECT_EVERY_S, self._collect)
 
     def _bands_changed(self) -> None:

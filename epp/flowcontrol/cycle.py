@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from epp.flowcontrol.bands import Bands
-from epp.flowcontrol.queues import Ticket
 from epp.flowcontrol.settings import DefectSink, Named
 from epp.flowcontrol.shares import Shares
+from epp.flowcontrol.tickets import Ticket
 from epp.framework.flow_control import UsageLimitPolicy
 
 

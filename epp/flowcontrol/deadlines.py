@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from heapq import heapify, heappop, heappush
 from math import inf
 
-from epp.flowcontrol.queues import MIN_DEAD, State, Ticket
+from epp.flowcontrol.queues import MIN_DEAD
+from epp.flowcontrol.tickets import State, Ticket
 
 HARD_LIMIT_S = 2.0
 """On top of the larger budget; two of llm-d-router's sweeps."""

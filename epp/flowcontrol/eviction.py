@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from heapq import heapify, heappop, heappush
 from math import ceil, inf, isfinite
 
-from epp.flowcontrol.queues import MIN_DEAD, Band, Ticket
+from epp.flowcontrol.queues import MIN_DEAD, Band
 from epp.flowcontrol.settings import DefectSink, EvictionSettings
+from epp.flowcontrol.tickets import Ticket
 from epp.telemetry.flow_control import FlowMetrics
 
 MAX_REVOCATIONS = 2

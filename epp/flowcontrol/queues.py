@@ -1,4 +1,4 @@
-"""Requests that wait: tickets in the flows of a priority band.
+"""Tickets in the flows of a priority band: what waits, and whose turn it is.
 
 What waits is in heaps whose keys never change. A ticket that leaves otherwise than by its turn (its client left, its time is
 up) is counted out at once and stays in its heap as a dead entry, until it comes to the top or dead entries outnumber the rest.
@@ -7,106 +7,16 @@ up) is counted out at once and stays in its heap as a dead entry, until it comes
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from enum import IntEnum
 from heapq import heapify, heappop, heappush
 from math import inf
-from typing import Protocol
 
-from epp.flowcontrol.admission import Hold
 from epp.flowcontrol.drain_rate import DrainRate
 from epp.flowcontrol.settings import BandSettings, DefectSink
+from epp.flowcontrol.tickets import State, Ticket
 from epp.framework.flow_control import Turns
-from epp.framework.types import InferenceRequest
-from epp.telemetry.flow_control import FlowSeries
 
 MIN_DEAD = 64
 """Below that many dead entries a heap is not worth looking through."""
-
-
-class State(IntEnum):
-    """Where a ticket is; it only moves on."""
-
-    NEW = 0
-    WAITING = 1
-    LET_GO = 2
-    """Being scheduled: it holds a credit."""
-    RUNNING = 3
-    OVER = 4
-
-
-class Desk(Protocol):
-    """Who is told by tickets."""
-
-    def left(self, ticket: Ticket) -> None: ...
-    def decided(self, ticket: Ticket, evict: Callable[[], None] | None) -> None: ...
-    def over(self, ticket: Ticket) -> None: ...
-
-
-class Ticket(Hold):
-    """One request under flow control, to the end of its stream: a ``WaitingRequest``, then a ``RunningRequest``."""
-
-    __slots__ = (
-        "_desk",
-        "band",
-        "deadline_s",
-        "dispatched_s",
-        "empty_pool_ttl_s",
-        "enqueued_s",
-        "flow",
-        "last_s",
-        "queue",
-        "request",
-        "seq",
-        "series",
-        "size_bytes",
-        "state",
-        "tokens",
-        "ttl_s",
-    )
-
-    band: Band
-    flow: Flow
-    queue: Queue
-    ttl_s: float
-    empty_pool_ttl_s: float
-    last_s: float
-    """When its caller gives up."""
-    deadline_s: float
-    dispatched_s: float
-
-    def __init__(self, desk: Desk, request: InferenceRequest, band: Band, series: FlowSeries, seq: int, now_s: float) -> None:
-        self.error = None
-        self.is_ended = False
-        self.ahead = 0
-        self.held_s = 0.0
-        self._resume = None
-        self._desk = desk
-        self.request = request
-        self.band = band
-        self.series = series
-        self.seq = seq
-        """Tells arrivals of one moment apart."""
-        self.enqueued_s = now_s
-        self.size_bytes = request.size_bytes
-        self.state = State.NEW
-        self.tokens = 0
-        """Of the credit that it holds."""
-        # What only waiting requests have is set when one waits: ``flow``, ``queue``, ``ttl_s``, ``empty_pool_ttl_s``,
-        # ``last_s``, ``deadline_s``; what only running ones have when one is let go: ``dispatched_s``.
-
-    def withdraw(self) -> None:
-        """As ``Hold.withdraw``."""
-        if not self.is_ended:
-            self.is_ended = True
-            self._desk.left(self)
-
-    def decided(self, evict: Callable[[], None] | None) -> None:
-        """As ``Hold.decided``."""
-        self._desk.decided(self, evict)
-
-    def over(self) -> None:
-        """As ``Hold.over``."""
-        self._desk.over(self)
 
 
 Entry = tuple[float, float, int, Ticket]

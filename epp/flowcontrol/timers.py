@@ -22,12 +22,19 @@ class Timers(Protocol):
         ...
 
     def call_at(self, when_s: float, callback: Callable[[], object]) -> Handle:
-        """At a time of ``time.monotonic()``, at the earliest a millisecond before."""
+        """At a time of the clock, at the earliest a millisecond before."""
         ...
 
 
 class LoopTimers:
-    """The event loop that runs. Its own clock may be another one, so that only durations are given to it."""
+    """The event loop that runs. Its own clock may be another one, so that only durations are given to it.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
 
     def call_soon(self, callback: Callable[[], object]) -> Handle:
         """As ``Timers.call_soon``."""
@@ -35,4 +42,4 @@ class LoopTimers:
 
     def call_at(self, when_s: float, callback: Callable[[], object]) -> Handle:
         """As ``Timers.call_at``."""
-        return asyncio.get_running_loop().call_later(max(when_s - time.monotonic(), 0.0), callback)
+        return asyncio.get_running_loop().call_later(max(when_s - self._clock(), 0.0), callback)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from epp.config import defaults
@@ -58,11 +59,18 @@ def flow_control_settings(instances: Instances, pool: PoolSettings) -> FlowContr
 
 
 def start_flow_control(
-    settings: FlowControlSettings, store: EndpointStore, objects: ObjectStore, metrics: FlowMetrics, defects: Defects
+    settings: FlowControlSettings,
+    store: EndpointStore,
+    objects: ObjectStore,
+    metrics: FlowMetrics,
+    defects: Defects,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    stopwatch: Callable[[], float] = time.perf_counter,
 ) -> FlowController:
     """Flow control of a pool, told of all that changes: endpoints, their metrics, the priorities of objectives."""
-    control = FlowController(settings, store.candidates, metrics, defects)
-    metrics.watch(lambda: snapshot(control, time.monotonic()))
+    control = FlowController(settings, store.candidates, metrics, defects, clock=clock, stopwatch=stopwatch)
+    metrics.watch(lambda: snapshot(control, clock()))
     store.subscribe(control)
     store.on_scrape(control.scraped)
     control.want(objects.priorities)

@@ -210,7 +210,7 @@ class Pool:
 
     def queues_page(self) -> object:
         """``/debug/queues``."""
-        return flow_pages.queues(self.flow_control if self._is_controlled else None, time.monotonic())
+        return flow_pages.queues(self.flow_control if self._is_controlled else None, self._around.clock())
 
     # ── parts ──
 
@@ -220,8 +220,15 @@ class Pool:
         if settings is None:
             return None
         if self.flow_control is None:
-            defects = self._services.defects
-            self.flow_control = start_flow_control(settings, self.store, self.objects, self._flow_metrics, defects)
+            self.flow_control = start_flow_control(
+                settings,
+                self.store,
+                self.objects,
+                self._flow_metrics,
+                self._services.defects,
+                clock=self._around.clock,
+                stopwatch=self._around.stopwatch,
+            )
         return self.flow_control
 
     def _use_flow_control(self, generation: Generation) -> None:

@@ -361,9 +361,7 @@ class Picker:
         if settings is not None:
             metrics = FlowMetrics(self.metrics, "pool")
             self.flow_control = start_flow_control(settings, self.store, self.objects, metrics, defects)
-        builder = PipelineBuilder(
-            self.instances, self.metrics, defects, self.runtime.spawn, flow_control=self.flow_control
-        )
+        builder = PipelineBuilder(self.instances, self.metrics, defects, self.runtime.spawn, flow_control=self.flow_control)
         return Director(
             PipelineInUse(builder.build()),
             CandidateFinder(self.store, use_subset=use_subset),

@@ -16,7 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
-from epp.flowcontrol.queues import State
+from epp.flowcontrol.tickets import State
 from plugins.flowcontrol import concurrency_detector, usage_limits
 from plugins.producers.inflight_load import InflightLoadProducer
 from tests.unit.flowcontrol.rig import TTL_HEADER, Arrival, Engine, Level, band, named

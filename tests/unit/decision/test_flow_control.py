@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from epp.flowcontrol.controller import FlowController
-from epp.flowcontrol.queues import State, Ticket
+from epp.flowcontrol.tickets import State, Ticket
 from epp.framework.types import Cause, Completion
 from epp.seam import End
 from tests.unit.decision.rig import AsyncPlugin, FakeStream, Plugin, Rig, hooks, outcome, request

@@ -11,8 +11,8 @@ from epp.datalayer.store import EndpointStore
 from epp.errors import RequestError
 from epp.flowcontrol import pages
 from epp.flowcontrol.controller import FlowController
-from epp.flowcontrol.queues import State, Ticket
 from epp.flowcontrol.settings import BandSettings, EvictionSettings, FlowControlSettings, Named
+from epp.flowcontrol.tickets import State, Ticket
 from epp.framework.candidates import Candidates
 from epp.framework.interfaces import SaturationDetector
 from epp.framework.testing import FakeClock, FakeHeaders, make_plugin, make_request
