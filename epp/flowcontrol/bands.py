@@ -89,8 +89,10 @@ class Bands:
         self._wanted = frozenset(priorities)
         self._provide(self._wanted)
 
-    def use(self, settings: FlowControlSettings) -> None:
+    def use(self, settings: FlowControlSettings, now_s: float) -> None:
         """Go on by other settings; a band that is configured no longer stays until it was idle for long."""
+        for priority in self._settings.bands.keys() - settings.bands.keys():
+            self._by_priority[priority].idle_since_s = now_s
         self._settings = settings
         for band in self.ordered:
             band.use(settings.band(band.priority))

@@ -175,7 +175,7 @@ class FlowController:
     def use(self, settings: FlowControlSettings) -> None:
         """Go on by another configuration: what waits stays, with its deadlines, in the order of the new policies."""
         self.settings = settings
-        self.bands.use(settings)
+        self.bands.use(settings, self._clock())
         self.saturation.use(settings.detector)
         self._cycle.use(settings.usage)
         if settings.eviction is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.unit.flowcontrol.rig import Engine, Foreseen, band
 
 MINUTE = 60.0
@@ -39,6 +41,18 @@ def test_a_request_that_comes_while_its_band_goes_is_not_lost() -> None:
     engine.timers.advance(10 * MINUTE)
     assert late.waits
     assert engine.drain() == [late.name]
+
+
+def test_a_band_that_is_configured_no_longer_goes_when_it_was_idle_for_long() -> None:
+    engine = Engine(Foreseen(0.0), bands={9: band(), 4: band()})
+    engine.timers.advance(60 * MINUTE)
+    engine.control.use(replace(engine.settings, bands={4: band()}))
+    engine.arrive()
+    engine.timers.advance(9 * MINUTE)
+    assert engine.control.bands.priorities == [9, 4, 0]
+    engine.arrive()
+    engine.timers.advance(2 * MINUTE)
+    assert engine.control.bands.priorities == [4, 0]
 
 
 def test_series_of_idle_flows_are_dropped_and_those_of_others_stay() -> None:
