@@ -133,6 +133,13 @@ class FlowControl(RuleBasedStateMachine):
         self.endpoints = count
         self.engine.scale(count)
 
+    @rule(times=st.integers(1, 8), pause_s=st.sampled_from([0.3, 0.9]))
+    def pool_flaps(self, times: int, pause_s: float) -> None:
+        """It is empty and not by turns, each time before any budget is spent: only the hard limit ends a wait."""
+        for count in (0, 1) * times:
+            self.scale(count)
+            self.engine.timers.advance(pause_s)
+
     @rule(seconds=st.sampled_from([0.0, 0.0005, 0.01, 0.4, 1.0, 4.0]))
     def time_passes(self, seconds: float) -> None:
         self.engine.timers.advance(seconds)
