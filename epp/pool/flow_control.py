@@ -22,8 +22,15 @@ from epp.flowcontrol.settings import (
     FlowControlSettings,
     Named,
 )
-from epp.framework.flow_control import CountsCredits
-from epp.framework.interfaces import Role
+from epp.framework.flow_control import (
+    CountsCredits,
+    EvictionFilter,
+    EvictionOrderPolicy,
+    FairnessPolicy,
+    OrderingPolicy,
+    UsageLimitPolicy,
+)
+from epp.framework.interfaces import Role, SaturationDetector
 from epp.framework.registry import Gate
 from epp.plugin_calls.defects import Defects
 from epp.pool.settings import PoolSettings
@@ -46,8 +53,8 @@ def flow_control_settings(instances: Instances, pool: PoolSettings) -> FlowContr
     template = _band(instances, section.default_priority_band, ttl_s)
     negative = section.default_negative_priority_band
     return FlowControlSettings(
-        detector=_named(instances, config.detector or ""),
-        usage=_named(instances, section.usage_limit_policy or defaults.USAGE_LIMIT_POLICY),
+        detector=_named(instances, config.detector or "", SaturationDetector),
+        usage=_named(instances, section.usage_limit_policy or defaults.USAGE_LIMIT_POLICY, UsageLimitPolicy),
         template=template,
         negative_template=_band(instances, negative, ttl_s) if negative is not None else template,
         bands={band.priority: _band(instances, band, ttl_s) for band in section.priority_bands if band.priority is not None},
@@ -81,8 +88,8 @@ def start_flow_control(
 def _band(instances: Instances, band: BandTemplate | None, ttl_s: float) -> BandSettings:
     band = band or BandTemplate()
     return BandSettings(
-        fairness=_named(instances, band.fairness_policy or defaults.FAIRNESS_POLICY),
-        ordering=_named(instances, band.ordering_policy or defaults.ORDERING_POLICY),
+        fairness=_named(instances, band.fairness_policy or defaults.FAIRNESS_POLICY, FairnessPolicy),
+        ordering=_named(instances, band.ordering_policy or defaults.ORDERING_POLICY, OrderingPolicy),
         max_requests=band.max_requests or MAX_REQUESTS,
         max_bytes=band.max_bytes or MAX_BYTES,
         max_flow_requests=band.max_flow_requests or 0,
@@ -97,18 +104,34 @@ def _eviction(instances: Instances, pool: PoolSettings) -> EvictionSettings:
     grace_s = pool.refresh_interval_s + pool.staleness_threshold_s + MARGIN_S
     if isinstance(detector, CountsCredits):
         grace_s = max(detector.shows_after_s, MIN_GRACE_S)
-    return EvictionSettings(_first(instances, Role.EVICTION_FILTER), _first(instances, Role.EVICTION_ORDER), grace_s=grace_s)
+    return EvictionSettings(
+        _first(instances, Role.EVICTION_FILTER, EvictionFilter),
+        _first(instances, Role.EVICTION_ORDER, EvictionOrderPolicy),
+        grace_s=grace_s,
+    )
 
 
-def _first(instances: Instances, role: Role) -> Named[Any]:
+def _first(instances: Instances, role: Role, protocol: type[Any]) -> Named[Any]:
     """The first declared plugin with a role, or the one that the defaults added."""
     found: LoadedPlugin | None = next((plugin for plugin in instances.config.plugins if plugin.has(role)), None)
-    return _named(instances, found.name if found is not None else "")
+    return _named(instances, found.name if found is not None else "", protocol)
 
 
-def _named(instances: Instances, name: str) -> Named[Any]:
+def _named(instances: Instances, name: str, protocol: type[Any]) -> Named[Any]:
+    """The plugin of this name.
+
+    Raises:
+        EppError: there is none, or its type claims a role that its instance cannot play.
+    """
     plugin = instances.by_name.get(name)
     if plugin is None:
         msg = f"flow control needs the plugin {name!r}, which does not exist"
         raise EppError(msg)
-    return Named(plugin, instances.config.plugin(name).type.type, name)
+    plugin_type = instances.config.plugin(name).type
+    if not isinstance(plugin, protocol):
+        msg = (
+            f"flow control cannot use the plugin {name!r}: its type {plugin_type.type} of {plugin_type.package} claims to be "
+            f"a {protocol.__name__}, but {type(plugin).__name__} lacks some of its members; see epp/framework/flow_control.py"
+        )
+        raise EppError(msg)
+    return Named(plugin, plugin_type.type, name)

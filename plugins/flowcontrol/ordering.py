@@ -1,4 +1,4 @@
-"""fcfs-, edf- and slo-deadline-ordering-policy: which request of a flow is next."""
+"""fcfs-ordering-policy, edf-ordering-policy, slo-deadline-ordering-policy: which request of a flow is next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Usage limit policies, static, priority-holdback and soft-reflective-ceiling: how far each priority may fill the pool."""
+"""How far each priority may fill the pool: static-usage-limit-policy, priority-holdback-policy,
+soft-reflective-ceiling-policy.
+"""
 
 from __future__ import annotations
 

@@ -12,7 +12,10 @@ from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, LoadedConfig, LoadFlags
 from epp.datalayer.objects import GROUP, InferenceObjective, ObjectKey, PoolIdentity
+from epp.errors import EppError
 from epp.flowcontrol.settings import FlowControlSettings
+from epp.framework.interfaces import Role
+from epp.framework.registry import PluginType, Registry
 from epp.framework.types import EndpointMetrics
 from epp.pool.flow_control import flow_control_settings
 from epp.pool.pool import Pool
@@ -115,6 +118,27 @@ def test_the_grace_is_short_where_the_detector_counts_for_itself() -> None:
     assert found is not None
     assert found.eviction is not None
     assert found.eviction.grace_s == 0.01
+
+
+def test_a_policy_that_is_none_is_told_when_it_is_made() -> None:
+    registry, _ = build_registry()
+    fake = PluginType(
+        "fake-order",
+        frozenset({Role.ORDERING_POLICY}),
+        "Orders nothing.",
+        factory=lambda context, params: object(),
+        package="acme",
+    )
+    document = HEADER + yaml.safe_dump(
+        {
+            "featureGates": ["flowControl"],
+            "plugins": [{"type": "queue-scorer"}, {"type": "fake-order"}],
+            "flowControl": {"priorityBands": [{"priority": 1, "orderingPolicyRef": "fake-order"}]},
+        }
+    )
+    loaded = load_config(ConfigSource.from_text(document), Registry((*registry, fake)))
+    with pytest.raises(EppError, match="type fake-order of acme claims to be a OrderingPolicy, but object lacks"):
+        flow_control_settings(instantiate(loaded), SETTINGS)
 
 
 # ── a pool that lives ──
