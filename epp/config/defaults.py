@@ -43,8 +43,12 @@ ENDPOINT_SOURCE = "endpoint-notification-source"
 PARSERS = ("openai-parser", "anthropic-parser", "vllmhttp-parser", "passthrough-parser")
 
 ORDERING_POLICY = "fcfs-ordering-policy"
-POLICIES = (ORDERING_POLICY, "global-strict-fairness-policy", "static-usage-limit-policy")
+FAIRNESS_POLICY = "global-strict-fairness-policy"
+USAGE_LIMIT_POLICY = "static-usage-limit-policy"
+POLICIES = (ORDERING_POLICY, FAIRNESS_POLICY, USAGE_LIMIT_POLICY)
 """Exist under these names in every configuration."""
+EVICTION_FILTER = "sheddable-eviction-filter"
+EVICTION_ORDER = "priority-then-time-eviction-order-policy"
 DETECTOR = "utilization-detector"
 DETECTORS = {"": DETECTOR, "utilization": DETECTOR, "running-requests": "running-requests-detector"}
 """``type`` of an inline detector → plugin type."""
@@ -68,6 +72,13 @@ def add_policies(draft: Draft) -> None:
     """The default policies exist even while flow control is off, so that they can be referred to."""
     for name in POLICIES:
         draft.add(name)
+
+
+def add_eviction_policies(draft: Draft) -> None:
+    """Where running requests may be ended: a declared filter and order, else the usual ones."""
+    for role, name in ((Role.EVICTION_FILTER, EVICTION_FILTER), (Role.EVICTION_ORDER, EVICTION_ORDER)):
+        if not draft.with_role(role):
+            draft.add(name)
 
 
 def metrics_source(draft: Draft) -> tuple[DraftPlugin | None, DraftPlugin | None]:

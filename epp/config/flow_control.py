@@ -47,6 +47,8 @@ def read_flow_control(draft: Draft) -> None:
             report.warn("WRN010", "flowControl", message, "write `featureGates: [flowControl]`", at=at)
     if not on:
         return
+    if section is not None and section.enable_eviction:
+        defaults.add_eviction_policies(draft)
     if section is None or not (section.default_request_ttl_s or "defaultRequestTTL" in section.broken):
         message = "flow control is on without a time limit: requests may wait in the queue for ever"
         at = draft.document.key_place("flowControl")
@@ -73,9 +75,28 @@ def _check_bands(draft: Draft, section: FlowControlConfig) -> None:
             message = f"{band.path} has the same priority as {other}: {band.priority}"
             draft.report.error("CFG091", path, message, "merge them", value=band.priority, at=at)
         first.setdefault(band.priority, band.path)
+    _check_shares(draft, section)
     for template in (section.default_priority_band, section.default_negative_priority_band):
         if template is not None:
             _check_policies(draft, template)
+
+
+def _check_shares(draft: Draft, section: FlowControlConfig) -> None:
+    """Minimum shares are fractions of one whole."""
+    total = 0.0
+    for band in section.priority_bands:
+        share = band.min_share
+        if share is None:
+            continue
+        total += share
+        if not 0 <= share < 1:
+            path, at = band.child("minShare"), band.place("minShare")
+            message = f"minShare {share:g} is no share: it is the fraction of all requests that the band gets at least"
+            draft.report.error("CFG035", path, message, "use a number from 0 to below 1", value=share, at=at)
+    if total > 1 + 1e-9:
+        path, at = section.child("priorityBands"), section.key_place("priorityBands")
+        message = f"the minimum shares of all bands add up to {total:g}, which is more than there is"
+        draft.report.error("CFG035", path, message, "make them 1 together at most", value=total, at=at)
 
 
 def _check_policies(draft: Draft, band: BandTemplate) -> None:

@@ -229,6 +229,8 @@ class BandTemplate(Section):
     fairness_policy: Annotated[str, Key("fairnessPolicyRef", Kind.STRING)] = ""
     ordering_policy: Annotated[str, Key("orderingPolicyRef", Kind.STRING)] = ""
     default_request_ttl_s: Annotated[float | None, Key("defaultRequestTTL", Kind.DURATION, negative="CFG090")] = None
+    max_flow_bytes: Annotated[int | None, Key("maxBytesPerFlow", Kind.QUANTITY, negative="CFG090")] = None
+    max_flow_requests: Annotated[int | None, Key("maxRequestsPerFlow", Kind.QUANTITY, negative="CFG090")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +238,7 @@ class PriorityBand(BandTemplate):
     """One entry of ``flowControl.priorityBands``."""
 
     priority: Annotated[int | None, Key("priority", Kind.INTEGER, required="CFG033")] = None
+    min_share: Annotated[float | None, Key("minShare", Kind.NUMBER)] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ event loop and none of them waits, so there are no locks.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 
 from epp.framework import log
@@ -74,6 +74,7 @@ class EndpointStore:
         self._by_host_port: dict[str, Endpoint] | None = None
         self._by_address: dict[str, tuple[Endpoint, ...]] | None = None
         self._listeners: list[FollowsEndpoints] = []
+        self._scraped: Callable[[], None] | None = None
 
     # ── reading ──
 
@@ -147,6 +148,10 @@ class EndpointStore:
         if listener in self._listeners:
             self._listeners.remove(listener)
 
+    def on_scrape(self, callback: Callable[[], None]) -> None:
+        """Call ``callback`` after each scrape, also after one that said the same; there is one at most."""
+        self._scraped = callback
+
     # ── membership: EndpointNotifier ──
 
     def upsert(self, endpoint: Endpoint) -> None:
@@ -183,6 +188,8 @@ class EndpointStore:
             row.metrics = metrics
             self._metrics[row.position] = metrics
             self._snapshot = None
+        if updated_s is not None and self._scraped is not None:
+            self._scraped()
         return True
 
     # ── inside ──

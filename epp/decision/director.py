@@ -3,7 +3,8 @@
 decode → direct reply → parse → rewrite the model name → objective and priority → request-header plugins → body rewriters →
 candidates → admission → screeners → data producers → admitters → schedule → PreRequest → route. The first stage that fails ends
 the request with its error. The list is written once, as a coroutine: all of it runs in one go unless a plugin waits, a body is
-decoded in a thread, or admission holds the request (``progress.py``).
+decoded in a thread, or admission holds the request (``progress.py``). Flow control admits before candidates are looked for, as
+a request may wait for the first endpoint.
 
 Source of the order: llm-d-router: pkg/epp/requestcontrol/director.go.
 """
@@ -14,6 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
@@ -29,6 +31,7 @@ from epp.decision.reading import DEFAULT_FLOW, ObjectLookup, RequestReader
 from epp.decision.response import ResponseObserver
 from epp.decision.routing import Router
 from epp.errors import DropReason, ErrorCode, RequestError, SchedulingError
+from epp.flowcontrol.admission import Admission
 from epp.framework.candidates import Candidates
 from epp.framework.keys import AGENT_IDENTITY
 from epp.framework.results import SchedulingResult
@@ -38,15 +41,16 @@ from epp.plugin_calls.step import Record
 from epp.request.content_coding import CONTENT_ENCODING, codings_of
 from epp.request.edits import BodyEditList, EditList
 from epp.request.headers import FAIRNESS_ID, lookup, prefers_available, request_path
-from epp.request.replies import error_shape, is_grpc, refusal
+from epp.request.replies import error_shape, evicted, is_grpc, refusal
 from epp.scheduling.cached_prefix import has_cached_prefix
 from epp.seam import BodyState, Chunk, Edits, Metadata, Outcome, Reply, Request, ResponseHead, Route, Stream
-from epp.telemetry.decision_record import AdmissionRecord, DecisionRecord
+from epp.telemetry.decision_record import DecisionRecord
 from epp.telemetry.metrics import AttemptLabels, Metrics
 from epp.telemetry.requests import RequestLabels
 
 SCREENED_OUT = "screeners eliminated all endpoint candidates"
 NOT_CACHED = "no decode worker has the requested KV cache"
+_NONE_YET = Candidates((), ())
 
 
 class DecisionLog(Protocol):
@@ -149,7 +153,7 @@ class Director:
 
     async def _answer(self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request) -> None:
         """Decide, and answer whatever comes of it: no path ends without an answer while there is somebody to hear it."""
-        answer: Route | Reply
+        answer: Route | Reply | None = None
         try:
             answer = await self._decide(pipeline, flight, request)
         except RequestError as error:
@@ -165,6 +169,9 @@ class Director:
         except Exception as error:  # noqa: BLE001 — a defect; the client is told, the log too
             self._responses.defect("decision", error)
             answer = self._refuse(flight, RequestError(ErrorCode.INTERNAL, "internal error"))
+        finally:
+            if flight.hold is not None:
+                flight.hold.decided(partial(self._evict, stream, flight) if isinstance(answer, Route) else None)
         self._metrics.request_processing(self._clock() - flight.received_s)
         if flight.record is not None:
             self._write_down(flight, answer)
@@ -187,9 +194,10 @@ class Director:
             self._show_headers(pipeline, inference, edits, record)
         if slots.rewriters:
             await self._rewrite(pipeline, flight, request)
-        candidates = self._finder.find(request.metadata)
-        if pipeline.admission is not None:
-            candidates = await self._admit(pipeline, inference, flight, request, candidates)
+        if pipeline.admission is None:
+            candidates = self._finder.find(request.metadata)
+        else:
+            candidates = await self._admit(pipeline.admission, inference, flight, request)
         if slots.screeners:
             candidates = self._screen(pipeline, flight, candidates)
         if slots.producers:
@@ -235,24 +243,18 @@ class Director:
         inference.body = replace(body, document=edits.document)
         inference.size_bytes = flight.forwarded_bytes(request)
 
-    async def _admit(
-        self, pipeline: Pipeline, inference: InferenceRequest, flight: Flight, request: Request, candidates: Candidates
-    ) -> Candidates:
+    async def _admit(self, admission: Admission, inference: InferenceRequest, flight: Flight, request: Request) -> Candidates:
         """The candidates, those of now if the request was held."""
-        assert pipeline.admission is not None
-        held_s = 0.0
+        candidates = self._finder.find(request.metadata) if admission.needs_candidates else _NONE_YET
         try:
-            hold = pipeline.admission.admit(inference, candidates)
-            if hold is not None:
-                held_s = await flight.progress.hold(hold)
-                candidates = self._finder.find(request.metadata)
+            hold = flight.hold = admission.admit(inference, candidates)
+            if hold is not None and not hold.is_ended:
+                await flight.progress.hold(hold)
         except RequestError as error:
-            if flight.record is not None:
-                flight.record.admission = AdmissionRecord("refused", held_s, error.message)
+            flight.note_admission("refused", error.message)
             raise
-        if flight.record is not None:
-            flight.record.admission = AdmissionRecord("admitted", held_s)
-        return candidates
+        flight.note_admission("admitted")
+        return candidates if hold is None else self._finder.find(request.metadata)
 
     def _screen(self, pipeline: Pipeline, flight: Flight, candidates: Candidates) -> Candidates:
         candidates = pipeline.hooks.screen(flight.inference, candidates, flight.record)
@@ -286,6 +288,11 @@ class Director:
         return result
 
     # ── answers ──
+
+    def _evict(self, stream: Stream, flight: Flight) -> None:
+        """End a running request; the transport drops this if its response has ended."""
+        flight.is_evicted = True
+        stream.answer(evicted(error_shape(flight.path, flight.headers), grpc=is_grpc(flight.headers)))
 
     def _refuse(self, flight: Flight, error: RequestError) -> Reply:
         is_read = flight.request is not None

@@ -8,12 +8,13 @@ from epp.decision.decoding import DecodedRequest
 from epp.decision.ledger import Ledger
 from epp.decision.pipeline import PipelineInUse
 from epp.decision.progress import Progress
+from epp.flowcontrol.admission import Hold
 from epp.framework.results import SchedulingResult
 from epp.framework.types import Endpoint, InferenceRequest
 from epp.hooks.runner import HookRunner
 from epp.request.rewrite import Splices, growth
 from epp.seam import Headers, Request
-from epp.telemetry.decision_record import DecisionRecord
+from epp.telemetry.decision_record import AdmissionRecord, DecisionRecord
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestLabels
 
@@ -26,8 +27,10 @@ class Flight:
         "decoded",
         "error_counted",
         "headers",
+        "hold",
         "hooks",
         "incoming_model",
+        "is_evicted",
         "labels",
         "path",
         "progress",
@@ -49,6 +52,10 @@ class Flight:
         self.hooks: HookRunner = used.pipeline.hooks
         self.progress = progress
         """Of its decision."""
+        self.hold: Hold | None = None
+        """What admission handed out; it is told of the rest of the request."""
+        self.is_evicted = False
+        """It was told to end while it ran, for a request of a higher priority."""
         self.record: DecisionRecord | None = None
         """Of its decision, if somebody wants one."""
         self.received_s = received_s
@@ -75,6 +82,8 @@ class Flight:
 
     def let_go(self) -> None:
         """The request is over, and nothing of it is left once its last coroutine hook has ended."""
+        if self.hold is not None:
+            self.hold.over()
         if self.tail is not None and not self.tail.done():
             self.tail.add_done_callback(lambda _: self.used.end())
         else:
@@ -95,6 +104,13 @@ class Flight:
         if self.decoded is not None and not self.splices:
             return self.decoded.received_bytes
         return len(request.body) + growth(self.splices)
+
+    def note_admission(self, outcome: str, error: str = "") -> None:
+        """Write down how the request was let in, if somebody wants it."""
+        if self.record is None:
+            return
+        held_s, ahead = (self.hold.held_s, self.hold.ahead) if self.hold is not None else (0.0, 0)
+        self.record.admission = AdmissionRecord(outcome, held_s, error, ahead)
 
     def make_labels(self) -> RequestLabels:
         """What the request is counted under."""

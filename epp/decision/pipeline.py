@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from epp.decision.admission import Admission
+from epp.flowcontrol.admission import Admission
 from epp.framework.data import DataKey
 from epp.hooks.runner import HookRunner
 from epp.request.parse import ParserTable

@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
 from typing import Any
 
-from epp.decision.admission import Hold
+from epp.flowcontrol.admission import Hold
 from epp.hooks.runner import Spawn
 
 DECISION_DEADLINE_S = 5.0
@@ -64,11 +64,8 @@ class Progress:
                 self._work.close()
                 self._work = None
 
-    async def hold(self, hold: Hold) -> float:
-        """Stay here until ``hold`` ends; the deadline stands still.
-
-        Returns:
-            For how many seconds.
+    async def hold(self, hold: Hold) -> None:
+        """Stay here until ``hold`` ends, which then knows for how long; the deadline stands still.
 
         Raises:
             RequestError: the hold was refused.
@@ -78,15 +75,18 @@ class Progress:
         if self._expiry is not None:
             self._expiry.cancel()
         if not hold.is_ended:
-            await self._parked(hold)
+            if self._is_in_task:
+                await _ended(hold)
+            else:  # nothing but this coroutine is kept of a request that waits
+                hold.when_ended(self._go_on)
+                await _suspend()
         self._hold = None
-        held_s = self._clock() - since_s
+        hold.held_s = held_s = self._clock() - since_s
         self._begun_s += held_s
         if self._is_in_task:
             self._watch_deadline()
         if hold.error is not None:
             raise hold.error
-        return held_s
 
     # ── MayWait ──
 
@@ -119,15 +119,6 @@ class Progress:
             self._watch_deadline()
             task.add_done_callback(self._task_ended)
 
-    async def _parked(self, hold: Hold) -> None:
-        if self._is_in_task:
-            ended = asyncio.Event()
-            hold.when_ended(ended.set)
-            await ended.wait()
-        else:
-            hold.when_ended(self._go_on)
-            await _suspend()
-
     def _watch_deadline(self) -> None:
         left_s = self._begun_s + DECISION_DEADLINE_S - self._clock()
         self._expiry = asyncio.get_running_loop().call_later(max(left_s, 0.0), self._expire)
@@ -140,6 +131,12 @@ class Progress:
     def _task_ended(self, _task: asyncio.Task[None]) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
+
+
+async def _ended(hold: Hold) -> None:
+    ended = asyncio.Event()
+    hold.when_ended(ended.set)
+    await ended.wait()
 
 
 @coroutine

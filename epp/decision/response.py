@@ -109,8 +109,9 @@ class ResponseObserver:
             return None
         self._ledger.leave(labels)
         head = outcome.head
+        cause = Cause.EVICTED if flight.is_evicted and outcome.end is End.REPLIED else _CAUSES[outcome.end]
         completion = Completion(  # by position, in their order: by name it takes twice as long
-            _CAUSES[outcome.end],
+            cause,
             head.status if head is not None else 0,
             self._served(flight, head),
             _usage(outcome.read),
@@ -131,7 +132,9 @@ class ResponseObserver:
 
     def _count(self, flight: Flight, labels: RequestLabels, outcome: Outcome, completion: Completion) -> None:
         metrics = self._metrics
-        if completion.status >= _FIRST_ERROR_STATUS and not flight.error_counted:
+        if completion.cause is Cause.EVICTED:
+            metrics.request_error(labels, ErrorCode.RESOURCE_EXHAUSTED.value)
+        elif completion.status >= _FIRST_ERROR_STATUS and not flight.error_counted:
             metrics.request_error(labels, ErrorCode.MODEL_SERVER_ERROR.value)
         usage = completion.usage
         metrics.request_finished(

@@ -6,6 +6,7 @@ Scorer, Picker → PreRequest → ResponseReceived → ResponseStreaming* → Re
 them. Hooks of several plugins run in declaration order (PreRequest: plain functions first).
 Scheduling (ProfileHandler, Filter, Scorer, Picker, Decider) is synchronous and free of side effects; what must be remembered
 is remembered in PreRequest. Other hooks may be plain functions or coroutine functions; the latter have a deadline.
+The policies of flow control, and what a SaturationDetector may offer it, are in ``flow_control``.
 """
 
 from __future__ import annotations

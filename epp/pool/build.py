@@ -9,9 +9,9 @@ from typing import Any, cast
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin, LoadedProfile
 from epp.datalayer.membership import Follower
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
-from epp.decision.admission import LegacyAdmission
 from epp.decision.pipeline import Pipeline
 from epp.errors import EppError
+from epp.flowcontrol.admission import Admission, LegacyAdmission
 from epp.framework import log
 from epp.framework.interfaces import (
     DataSource,
@@ -63,6 +63,7 @@ class PipelineBuilder:
         spawn: starts background tasks for coroutine hooks.
         clock: seconds, monotonic.
         stopwatch: seconds; of how long plugins take.
+        flow_control: lets requests in; None = sheddable ones are refused by a full pool.
     """
 
     def __init__(
@@ -73,8 +74,11 @@ class PipelineBuilder:
         spawn: Spawn,
         clock: Callable[[], float] = time.monotonic,
         stopwatch: Callable[[], float] = time.perf_counter,
+        *,
+        flow_control: Admission | None = None,
     ) -> None:
         self._instances = instances
+        self._flow_control = flow_control
         self._config = instances.config
         self._metrics = metrics
         self._defects = defects
@@ -84,12 +88,11 @@ class PipelineBuilder:
 
     def build(self) -> Pipeline:
         """The pipeline."""
-        detector = self._instances.by_name.get(self._config.detector or "")
         return Pipeline(
             parsers=self._parsers(),
             scheduler=self._scheduler(),
             hooks=HookRunner(self._hooks(), self._spawn),
-            admission=LegacyAdmission(detector) if isinstance(detector, SaturationDetector) else None,
+            admission=self._admission(),
             readings=tuple(reading(name) for name in request_readers(self._config)),
             match_keys=tuple(
                 PREFIX_CACHE_MATCH.by(plugin.name)
@@ -97,6 +100,12 @@ class PipelineBuilder:
                 if plugin.active and any(key.name == PREFIX_CACHE_MATCH.name for key in plugin.type.produces)
             ),
         )
+
+    def _admission(self) -> Admission | None:
+        if self._flow_control is not None:
+            return self._flow_control
+        detector = self._instances.by_name.get(self._config.detector or "")
+        return LegacyAdmission(detector) if isinstance(detector, SaturationDetector) else None
 
     def _parsers(self) -> ParserTable:
         table = ParserTable(

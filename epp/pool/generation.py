@@ -9,6 +9,7 @@ from typing import NamedTuple
 from epp.config.instantiate import instantiate
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
 from epp.decision.pipeline import PipelineInUse
+from epp.flowcontrol.admission import Admission
 from epp.framework import log
 from epp.framework.handle import MetricsFlags, PluginContext, PoolState, Runtime
 from epp.framework.interfaces import HasLifecycle, HasReadiness
@@ -18,6 +19,8 @@ from epp.pool.build import PipelineBuilder
 from epp.telemetry.metrics import Metrics
 
 _logger = log.get("epp.pool.generation")
+
+ProvideFlowControl = Callable[[Instances], Admission | None]
 
 
 class PluginServices(NamedTuple):
@@ -43,16 +46,25 @@ class Generation:
     Args:
         config: what is made.
         services: what plugins are given.
+        provide: gives what lets requests in; None = flow control is off.
 
     Raises:
         ConfigError: a factory refused its values.
     """
 
-    def __init__(self, config: LoadedConfig, services: PluginServices) -> None:
+    def __init__(
+        self, config: LoadedConfig, services: PluginServices, provide: ProvideFlowControl = lambda _instances: None
+    ) -> None:
         self.config = config
         self.instances: Instances = instantiate(config, _Contexts(config, services))
         builder = PipelineBuilder(
-            self.instances, services.metrics, services.defects, services.spawn, services.clock, services.stopwatch
+            self.instances,
+            services.metrics,
+            services.defects,
+            services.spawn,
+            services.clock,
+            services.stopwatch,
+            flow_control=provide(self.instances),
         )
         pipeline = builder.build()
         self.in_use = PipelineInUse(pipeline)

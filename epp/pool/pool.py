@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
-from epp.config.loaded import LoadedConfig
+from epp.config.loaded import Instances, LoadedConfig
 from epp.datalayer.collector import Collector
 from epp.datalayer.membership import PluginFollowers
 from epp.datalayer.objects import ObjectStore
@@ -21,6 +21,8 @@ from epp.decision.ledger import Ledger
 from epp.decision.response import ResponseObserver
 from epp.discovery.objects_file import ObjectsFiles
 from epp.discovery.static import StaticDiscovery, parse_endpoints
+from epp.flowcontrol import pages as flow_pages
+from epp.flowcontrol.controller import FlowController
 from epp.framework import log
 from epp.framework.handle import Runtime
 from epp.framework.interfaces import EndpointDiscovery
@@ -28,10 +30,12 @@ from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
 from epp.pool.build import data_sources, followers
+from epp.pool.flow_control import flow_control_settings, start_flow_control
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
 from epp.pool.settings import PoolSettings, Surroundings
 from epp.telemetry.cache_truth import CacheTruth
+from epp.telemetry.flow_control import FlowMetrics
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.pool import PoolSnapshot
 
@@ -86,7 +90,11 @@ class Pool:
             around.stopwatch,
         )
         self._given_discovery = discovery
-        self.generation = Generation(config, self._services)
+        self._flow_metrics = FlowMetrics(metrics, settings.identity.name)
+        self.flow_control: FlowController | None = None
+        """None as long as no configuration had it."""
+        self.generation = Generation(config, self._services, self._provide)
+        self._use_flow_control(self.generation)
         self.cache_truth = CacheTruth(
             metrics,
             lambda name: self.generation.instances.by_name.get(name),  # noqa: PLW0108 — the generation in use then
@@ -139,6 +147,7 @@ class Pool:
         self._metrics.config_reloaded(succeeded=True)
         old, self.generation = self.generation, generation
         self._follow(generation)
+        self._use_flow_control(generation)
         self.director.use(generation.in_use)
         self._metrics.config_loaded(config.sha256, time.time())
         collector, self.collector = self.collector, self._collector_of(generation)
@@ -152,8 +161,19 @@ class Pool:
         self._retiring.append(old)
         old.in_use.retire(lambda: self._retired(old))
 
+    def refuse_queued(self) -> None:
+        """The process stops: refuse what waits and what still comes."""
+        if self.flow_control is not None:
+            self.flow_control.stop()
+
+    def step_down(self) -> None:
+        """Another replica leads: refuse what waits, so that its clients try again there; those that still come are served."""
+        if self.flow_control is not None:
+            self.flow_control.refuse_all()
+
     async def pause(self) -> None:
         """Learn nothing any more; no request may run."""
+        self.refuse_queued()
         self._stopped.set()
         self._forget_discovery()
         await self.collector.stop()
@@ -188,10 +208,38 @@ class Pool:
         """``/debug/plugins/state``."""
         return pages.plugins(self.generation.instances)
 
+    def queues_page(self) -> object:
+        """``/debug/queues``."""
+        return flow_pages.queues(self.flow_control if self._is_controlled else None, self._around.clock())
+
     # ── parts ──
 
+    def _provide(self, instances: Instances) -> FlowController | None:
+        """Flow control, made for the first configuration that wants it, and used by all later ones; its queues stay."""
+        settings = flow_control_settings(instances, self.settings)
+        if settings is None:
+            return None
+        if self.flow_control is None:
+            self.flow_control = start_flow_control(
+                settings,
+                self.store,
+                self.objects,
+                self._flow_metrics,
+                self._services.defects,
+                clock=self._around.clock,
+                stopwatch=self._around.stopwatch,
+            )
+        return self.flow_control
+
+    def _use_flow_control(self, generation: Generation) -> None:
+        """From now on by this configuration. What waits of one without flow control still goes by its own."""
+        settings = flow_control_settings(generation.instances, self.settings)
+        self._is_controlled = settings is not None
+        if settings is not None and self.flow_control is not None:
+            self.flow_control.use(settings)
+
     async def _started(self, config: LoadedConfig) -> Generation:
-        generation = Generation(config, self._services)
+        generation = Generation(config, self._services, self._provide)
         try:
             await generation.start()
         except BaseException:

@@ -1,7 +1,7 @@
 """The process: listeners, transport, log and signals, in the order of start and stop; what belongs to a pool is the pool's.
 
-Start: log, metrics, store, plugins, discovery → first endpoints → servers → ready. Stop: not ready → (window) → GOAWAY →
-running streams → abort → plugins → log.
+Start: log, metrics, store, plugins, discovery → first endpoints → servers → ready. Stop: not ready → (window) → queued
+requests refused → GOAWAY → running streams → abort → plugins → log.
 """
 
 from __future__ import annotations
@@ -217,6 +217,7 @@ class Process:
         if not skip_window and options.drain_timeout_s > 0:
             _logger.info("draining", window_s=options.drain_timeout_s, open_streams=self.transport.stats().open_streams)
             await asyncio.sleep(options.drain_timeout_s)
+        self.pool.refuse_queued()
         grace = options.graceful_shutdown_timeout_s
         if grace is None:
             grace = options.drain_timeout_s
@@ -284,6 +285,7 @@ class Process:
             endpoints=self.pool.endpoints_page,
             config=self.pool.config_page,
             plugins=self.pool.plugins_page,
+            queues=self.pool.queues_page,
         )
         authorize = None
         if options.metrics_endpoint_auth and not options.metrics_client_ca_file:

@@ -27,6 +27,8 @@ OBJECTIVE: Final = Aliased("x-llm-d-inference-objective", "x-gateway-inference-o
 MODEL_REWRITE: Final = Aliased("x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite")
 SLO_TTFT_MS: Final = Aliased("x-llm-d-slo-ttft-ms", "x-slo-ttft-ms")
 SLO_TPOT_MS: Final = Aliased("x-llm-d-slo-tpot-ms", "x-slo-tpot-ms")
+INFERENCE_TTL: Final = "x-llm-d-inference-ttl"
+"""How long the request may wait in a queue, a Go duration."""
 VIDEO_FPS: Final = "x-llm-d-video-fps"
 VIDEO_DURATION_S: Final = "x-llm-d-video-duration-seconds"
 VIDEO_RESOLUTION: Final = "x-llm-d-video-resolution"
@@ -81,6 +83,7 @@ CONTROL: Final[Names] = frozenset(
         *MODEL_REWRITE,
         *SLO_TTFT_MS,
         *SLO_TPOT_MS,
+        INFERENCE_TTL,
         VIDEO_FPS,
         VIDEO_DURATION_S,
         VIDEO_RESOLUTION,

@@ -9,7 +9,7 @@ import re
 
 import orjson
 
-from epp.errors import ErrorCode, RequestError
+from epp.errors import DropReason, ErrorCode, RequestError
 from epp.framework.types import ErrorShape
 from epp.request.headers import CONTENT_TYPE, DROPPED_REASON, clean_value
 from epp.seam import Headers, Reply
@@ -64,9 +64,21 @@ def error_shape(path: str, headers: Headers) -> ErrorShape:
     return ErrorShape.OPENAI if _OPENAI_PATH.search(f"/{path}") else ErrorShape.PLAIN
 
 
-def refusal(error: RequestError, shape: ErrorShape, *, grpc: bool = False) -> Reply:
-    """The answer to a request that is refused."""
-    message = _SURROGATE.sub("\ufffd", str(error))  # it may repeat a path or a header with bytes that are not UTF-8
+EVICTED = RequestError(ErrorCode.RESOURCE_EXHAUSTED, "request evicted by flow control", DropReason.EVICTED)
+
+
+def evicted(shape: ErrorShape, *, grpc: bool = False) -> Reply:
+    """What ends a running request; as upstream, without the usual beginning of the text (C94)."""
+    return refusal(EVICTED, shape, grpc=grpc, text=EVICTED.message)
+
+
+def refusal(error: RequestError, shape: ErrorShape, *, grpc: bool = False, text: str = "") -> Reply:
+    """The answer to a request that is refused.
+
+    Args:
+        text: in place of what the error says.
+    """
+    message = _SURROGATE.sub("\ufffd", text or str(error))  # it may repeat a path or a header with bytes that are not UTF-8
     if shape is ErrorShape.OPENAI:
         kind = _OPENAI_TYPE.get(error.code, "server_error")
         body = orjson.dumps({"error": {"message": message, "type": kind, "param": None, "code": error.code.value}})

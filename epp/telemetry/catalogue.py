@@ -59,6 +59,8 @@ REQUEST_PROCESSING_S: Bounds = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025,
 RESPONSE_PROCESSING_S: Bounds = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STREAM_S: Bounds = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
 """What a transport counts stream durations by."""
+QUEUE_S: Bounds = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+REVOCATION_S: Bounds = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 PREDICTION_S: Bounds = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 KV_LOOKUP_S: Bounds = (
     0.00002,
@@ -91,6 +93,9 @@ _PREDICTION = (*_PLUGIN, "model_name", "target_model_name")
 _POOL = ("name",)
 _POOL_ENDPOINT = ("name", "model_server_endpoint")
 _OF_PRODUCER = ("endpoint_name", "namespace", "plugin_name")
+_FLOW = ("fairness_id", "priority", "inference_pool", "model_name", "target_model_name")
+_FLOW_POOL = ("inference_pool",)
+_FLOW_BAND = ("priority", "inference_pool")
 _INFLIGHT = ("endpoint_name", "namespace", "producer_name", "fairness_id", "priority")
 
 
@@ -263,6 +268,39 @@ _KV_CACHE = (
     _counter("kv_cache_events_replays_total", ("result",), "Times that missed messages were asked for again."),
 )
 
+_FLOW_CONTROL = (
+    _histogram(
+        "flow_control_request_queue_duration_seconds",
+        ("fairness_id", "priority", "outcome", "inference_pool", "model_name", "target_model_name"),
+        QUEUE_S,
+        "From the arrival at flow control to the outcome.",
+    ),
+    _histogram("flow_control_dispatch_cycle_duration_seconds", (), SHORT_S, "One search for the next request to let go."),
+    _histogram(
+        "flow_control_request_enqueue_duration_seconds",
+        ("fairness_id", "priority", "outcome"),
+        SHORT_S,
+        "Time spent on an arrival; outcome NotYetFinalized: it was taken.",
+    ),
+    _gauge("flow_control_queue_size", _FLOW, "Requests that wait."),
+    _gauge("flow_control_queue_bytes", _FLOW, "Bodies of the requests that wait."),
+    _gauge("flow_control_oldest_request_age_seconds", _FLOW_BAND, "Time that the longest waiting request has waited."),
+    _gauge("flow_control_pool_saturation", ("inference_pool", "stage"), "How full the pool is; 1 and above = full."),
+    _gauge("flow_control_stale_endpoints", ("detector",), "Endpoints whose metrics are too old for the detector."),
+    _gauge("flow_control_capacity_utilization_requests", _FLOW_BAND, "Waiting requests of a band divided by its limit."),
+    _gauge("flow_control_capacity_utilization_bytes", _FLOW_BAND, "Waiting bytes of a band divided by its limit."),
+    _gauge("flow_control_global_capacity_utilization_requests", _FLOW_POOL, "All waiting requests divided by their limit."),
+    _gauge("flow_control_global_capacity_utilization_bytes", _FLOW_POOL, "All waiting bytes divided by their limit."),
+    _counter("flow_control_requests_total", ("outcome", *_FLOW_BAND), "Requests by how they left flow control."),
+    _counter("flow_control_revocations_issued_total", _FLOW_BAND, "Running requests ended for one of this priority."),
+    _counter("flow_control_revocations_total", ("outcome", *_FLOW_POOL), "Ended requests: their end was seen, or not in time."),
+    _gauge("flow_control_reclaim_target", _FLOW_POOL, "Saturation that the last eviction was to free."),
+    _gauge("flow_control_pending_reclaim", _FLOW_POOL, "Saturation whose freeing does not show yet."),
+    _histogram(
+        "flow_control_revocation_confirmation_seconds", _FLOW_POOL, REVOCATION_S, "From an eviction to the end of its stream."
+    ),
+)
+
 _LATENCY_PREDICTION = (
     _gauge(
         "inference_request_metric",
@@ -303,6 +341,7 @@ CATALOGUE: tuple[Metric, ...] = (
     *_REQUESTS,
     *_POOL_FAMILIES,
     *_SCHEDULING,
+    *_FLOW_CONTROL,
     *_PLUGINS,
     *_KV_CACHE,
     *_LATENCY_PREDICTION,

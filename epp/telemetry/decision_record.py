@@ -46,6 +46,8 @@ class AdmissionRecord:
     held_s: float = 0.0
     """How long it was held; 0 = not at all."""
     error: str = ""
+    ahead: int = 0
+    """Requests of its priority and above that waited when it came."""
 
 
 @dataclass(slots=True)

@@ -8,7 +8,7 @@ take a ``snapshot`` on the event loop and ``render`` it in any thread.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
 
@@ -18,6 +18,7 @@ from epp.telemetry import exposition
 from epp.telemetry.cardinality import Cap, clean
 from epp.telemetry.catalogue import CATALOGUE, PREFIX, Bounds, Kind, Metric
 from epp.telemetry.exposition import Points
+from epp.telemetry.flow_control import Series
 from epp.telemetry.instruments import Counter, Family, Gauge, Histogram, LabelValues
 from epp.telemetry.legacy_names import LEGACY
 from epp.telemetry.pool import PoolSnapshot, pool_series
@@ -116,6 +117,7 @@ class Metrics:
         self._pool: Callable[[], PoolSnapshot] | None = None
         self._running: Callable[[], Mapping[RequestLabels, int]] | None = None
         self._streams: Callable[[], StreamStats] | None = None
+        self._queues: Callable[[], Iterator[Series]] | None = None
         build = options.build
         self._gauge("info", (build.commit, build.build_ref, build.version)).set(1)
 
@@ -205,6 +207,27 @@ class Metrics:
         """Ask ``read`` for the transport's counts at each snapshot, on the event loop."""
         self._streams = read
 
+    def watch_flow_control(self, read: Callable[[], Iterator[Series]]) -> None:
+        """Ask ``read`` for the series of the queues at each snapshot, on the event loop."""
+        self._queues = read
+
+    # Request labels, for those who have families of their own
+
+    def label_values(self, labels: RequestLabels) -> tuple[LabelValues, bool]:
+        """Values in the order of ``catalogue.REQUEST_LABELS``, within the caps, and whether none was changed."""
+        return self._labeller.values(labels)
+
+    def forget(self, name: str, /, **labels: str) -> None:
+        """Drop the child of a family; nothing happens if there is none. Whoever has bound it has to bind it again."""
+        metric = _METRICS[name]
+        values = tuple([labels[label] for label in metric.labels])
+        if metric.kind is Kind.COUNTER:
+            self._counters[name].children.pop(values, None)
+        elif metric.kind is Kind.GAUGE:
+            self._gauges[name].children.pop(values, None)
+        else:
+            self._histograms[name].children.pop(values, None)
+
     # Families by name, for plugins
 
     def counter(self, name: str, /, **labels: str) -> Counter:
@@ -236,6 +259,8 @@ class Metrics:
             computed.update(pool_series(pool))
         if self._running is not None:
             computed[f"{PREFIX}request_running"] = self._running_series(self._running())
+        if self._queues is not None:
+            computed.update(self._queues())
         if self._streams is not None:
             computed.update(stream_series(self._streams(), detailed=self._options.stream_metrics))
         return Snapshot([Points(metric, computed.get(metric.name) or self._children(metric)) for metric in CATALOGUE])

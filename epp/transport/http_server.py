@@ -70,6 +70,7 @@ class HttpSources:
     endpoints: Callable[[], object]
     config: Callable[[], object]
     plugins: Callable[[], object]
+    queues: Callable[[], object]
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +117,7 @@ class HttpServer:
             "/debug/endpoints": self._json_page(sources.endpoints),
             "/debug/config": self._json_page(sources.config),
             "/debug/plugins/state": self._json_page(sources.plugins),
+            "/debug/queues": self._json_page(sources.queues),
         }
         if options.pprof:
             self._pages = {**self._pages, "/debug/pprof/goroutine": _goroutine}

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from epp.framework.candidates import Candidates
 from epp.framework.data import Consumes
+from epp.framework.flow_control import Credits
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import CountsInFlight, Role
 from epp.framework.keys import IN_FLIGHT_LOAD
 from epp.framework.params import Int, Params, PluginReference
+from epp.framework.prompt import prompt_tokens
 from epp.framework.registry import PluginType
 from epp.framework.types import InferenceRequest
 
 TYPE = "concurrency-detector"
+
+_NO_CREDIT = Credits()
 
 
 class ConcurrencyDetectorParams(Params):
@@ -39,9 +44,13 @@ class ConcurrencyDetector:
     Formula: ``requests``: sum of requests / (endpoints * maxConcurrency); ``tokens`` likewise; ``hybrid``: mean over endpoints
         of the larger of both shares. The filter keeps endpoints whose count is below ``int(limit * (1 + headroom))``, both
         counts with ``hybrid``; when none is left, all.
+        Flow control adds the requests that it let go and that are not sent yet, as if they were spread evenly.
     Missing data: an endpoint that was sent nothing counts 0. Without endpoints the pool is full: 1.0.
     Source: llm-d-router: pkg/epp/framework/plugins/flowcontrol/saturationdetector/concurrency
     """
+
+    shows_after_s = 0.01
+    """An end shows at once; a little time keeps two decisions from following one event."""
 
     def __init__(self, params: ConcurrencyDetectorParams, counts: CountsInFlight | None) -> None:
         self._mode = params.concurrency_mode
@@ -53,17 +62,31 @@ class ConcurrencyDetector:
 
     def saturation(self, candidates: Candidates) -> float:
         """>= 1.0 means full."""
+        return self.saturation_with(candidates, _NO_CREDIT)
+
+    def saturation_with(self, candidates: Candidates, credit: Credits) -> float:
+        """The same with requests on their way."""
         count = len(candidates)
         if not count:
             return 1.0
         match self._mode:
             case "requests":
-                return sum(self._in_flight(candidates)) / (count * self._requests)
+                return (sum(self._in_flight(candidates)) + credit.requests) / (count * self._requests)
             case "tokens":
-                return sum(self._tokens_in_flight(candidates)) / (count * self._tokens)
+                return (sum(self._tokens_in_flight(candidates)) + credit.tokens) / (count * self._tokens)
             case "hybrid":
                 both = zip(self._in_flight(candidates), self._tokens_in_flight(candidates), strict=True)
-                return sum([max(requests / self._requests, tokens / self._tokens) for requests, tokens in both]) / count
+                coming = max(credit.requests / self._requests, credit.tokens / self._tokens)
+                shares = [max(requests / self._requests, tokens / self._tokens) for requests, tokens in both]
+                return (sum(shares) + coming) / count
+
+    def credit_tokens(self, request: InferenceRequest) -> int:
+        """The prompt, all of it: what is cached where is not known yet."""
+        return prompt_tokens(request) if self._mode != "requests" else 0
+
+    def next_change_s(self) -> float:
+        """Never by time alone."""
+        return inf
 
     def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
         """The candidates that have room, or all."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
+from itertools import compress
 from math import inf
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import Field
 
@@ -38,6 +38,14 @@ class UtilizationDetectorParams(Params):
     )
 
 
+class _Known(NamedTuple):
+    """The value for some candidates."""
+
+    value: float
+    until_s: float
+    """The last moment in which all their metrics are fresh, if they are."""
+
+
 class UtilizationDetector:
     """The mean of how full the endpoints are by their own metrics; as a filter, keeps those that are not full.
 
@@ -59,19 +67,33 @@ class UtilizationDetector:
         self._clock = clock
         self._stale = 0
         self._next_line_s = -inf
+        self._changes_s = inf
 
     def saturation(self, candidates: Candidates) -> float:
-        """>= 1.0 means full."""
+        """>= 1.0 means full. The same value until metrics change or the first of them gets too old."""
         now = self._clock()
-        count = len(candidates)
-        scores = map(self._fullness, candidates.metrics, candidates.updated_s, repeat(now))
-        fresh = [score for score in scores if score is not None]
-        self._note_stale(count - len(fresh), count, now)
+        known = candidates.memo.get(self)
+        if isinstance(known, _Known) and now <= known.until_s:
+            return known.value
+        read_s = candidates.updated_s
+        fresh = [self._is_fresh(updated_s, now) for updated_s in read_s]
+        count, stale = len(fresh), fresh.count(False)
+        self._note_stale(stale, count, now)
+        self._changes_s = min([at_s for at_s in compress(read_s, fresh) if at_s is not None], default=inf) + self._max_age_s
         if not count:
             return 1.0
-        if self._ignores_stale:
-            return sum(fresh) / len(fresh) if fresh else 0.0
-        return (sum(fresh) + count - len(fresh)) / count
+        value = self._mean(sum(map(self._fullness, compress(candidates.metrics, fresh))), count, stale)
+        candidates.memo[self] = _Known(value, self._changes_s if not stale else -inf)
+        return value
+
+    def next_change_s(self) -> float:
+        """When metrics get too old: time alone frees the pool only if they then count for nothing."""
+        return self._changes_s if self._ignores_stale else inf
+
+    def stale_endpoints(self, candidates: Candidates) -> int:
+        """Endpoints whose metrics are too old, or were never read."""
+        now = self._clock()
+        return sum([not self._is_fresh(updated_s, now) for updated_s in candidates.updated_s])
 
     def filter(self, request: InferenceRequest, candidates: Candidates) -> Candidates:
         """The candidates below the thresholds, or all."""
@@ -86,10 +108,12 @@ class UtilizationDetector:
         """How many endpoints had stale metrics when it was last asked."""
         return {"staleEndpoints": self._stale}
 
-    def _fullness(self, metrics: EndpointMetrics, updated_s: float | None, now_s: float) -> float | None:
-        """None if the metrics are stale."""
-        if not self._is_fresh(updated_s, now_s):
-            return None
+    def _mean(self, total: float, count: int, stale: int) -> float:
+        if not self._ignores_stale:
+            return (total + stale) / count
+        return total / (count - stale) if stale < count else 0.0
+
+    def _fullness(self, metrics: EndpointMetrics) -> float:
         return max((metrics.waiting_queue or 0) / self._queue, _usage(metrics) / self._usage)
 
     def _is_fresh(self, updated_s: float | None, now_s: float) -> bool:

@@ -205,6 +205,14 @@ REFUSED = {
         "CFG094",
     ),
     "flow 97: an unknown key": (gated("maxbytes: 1"), "CFG031"),
+    "a share of a template, which is any number of bands": (gated("defaultPriorityBand: {minShare: 0.1}"), "CFG031"),
+    "a whole share": (gated("priorityBands: [{priority: 1, minShare: 1}]"), "CFG035"),
+    "a negative share": (gated("priorityBands: [{priority: 1, minShare: -0.1}]"), "CFG035"),
+    "more shares than there are": (
+        gated("priorityBands: [{priority: 1, minShare: 0.6}, {priority: 2, minShare: 0.6}]"),
+        "CFG035",
+    ),
+    "a negative limit of a flow": (gated("defaultPriorityBand: {maxRequestsPerFlow: -1}"), "CFG090"),
 }
 
 

@@ -39,6 +39,7 @@ from epp.decision.director import Director, DirectorOptions
 from epp.decision.ledger import Ledger
 from epp.decision.pipeline import PipelineInUse
 from epp.decision.response import ResponseObserver
+from epp.flowcontrol.controller import FlowController
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import HasState, Role
 from epp.framework.registry import PluginType, Registry
@@ -46,6 +47,8 @@ from epp.framework.types import Endpoint, EndpointMetrics
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
 from epp.pool.build import PipelineBuilder, followers, request_readers
+from epp.pool.flow_control import flow_control_settings, start_flow_control
+from epp.pool.settings import PoolSettings
 from epp.process.health import Health
 from epp.process.plugin_types import build_registry
 from epp.process.runtime import TaskRuntime
@@ -53,6 +56,7 @@ from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONS
 from epp.seam import Port, Settings, Transport, TransportStats, total
 from epp.telemetry.catalogue import ITL_S, PREFIX
 from epp.telemetry.decision_log import LoggedDecisions
+from epp.telemetry.flow_control import FlowMetrics
 from epp.telemetry.metrics import Metrics
 from plugins.former import FORMER
 from tests.conformance.doubles import Recorder
@@ -129,6 +133,7 @@ def configuration(
     scorers: Sequence[str] = SCORERS,
     parsers: Sequence[str] = (),
     declared: Sequence[str] = (),
+    flow_control: Mapping[str, Any] | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> str:
     """The document of the fixture, all scorers of weight 1, with a test's own plugins in their places; or a test's own one."""
@@ -152,6 +157,8 @@ def configuration(
         usual["requestHandler"] = {"parsers": [{"pluginRef": name} for name in parsers]}
     if detectors:
         usual["saturationDetector"] = {"pluginRef": detectors[0]}
+    if flow_control is not None:
+        usual |= {"featureGates": ["flowControl"], "flowControl": flow_control}
     return yaml.safe_dump(usual)
 
 
@@ -209,9 +216,11 @@ class Picker:
         self.instances = self._instantiate(doubles, config or {})
         self.settings = self.settings._replace(request_readers=request_readers(self.instances.config))
         self.store.subscribe(PluginFollowers(followers(self.instances), PluginDefects(self.metrics)))
+        self.flow_control: FlowController | None = None
         self.director = self._director(emit_scores, use_subset)
         self.seam = Seam(self.director)
-        self.metrics.watch_pool(partial(pages.pool, "pool", self.store, Collector(self.store, [], self.metrics), FRESH_S))
+        collector = Collector(self.store, [], self.metrics)
+        self.metrics.watch_pool(lambda: pages.pool("pool", self.store, collector, FRESH_S, time.monotonic()))
 
     def serve(self, servers: Sequence[Server]) -> None:
         """Make these the endpoints."""
@@ -256,6 +265,10 @@ class Picker:
         assert not {"UNAVAILABLE", "INTERNAL"} & set(stats.ended), stats
         assert stats.open_streams == 0
         assert stats.buffered_bytes == 0
+        if self.flow_control is not None:
+            assert self.flow_control.bands.count == 0
+            assert self.flow_control.saturation.credits.requests == 0
+            assert not any(self.series("flow_control_queue_size").values())
         running = self.series("request_running")
         assert not any(running.values()), running
         assert not self.defects
@@ -343,7 +356,12 @@ class Picker:
     def _director(self, emit_scores: bool, use_subset: bool) -> Director:
         ledger = Ledger()
         self.metrics.watch_requests(lambda: ledger.by_labels)
-        builder = PipelineBuilder(self.instances, self.metrics, PluginDefects(self.metrics), self.runtime.spawn)
+        defects = PluginDefects(self.metrics)
+        settings = flow_control_settings(self.instances, PoolSettings(PoolIdentity("pool")))
+        if settings is not None:
+            metrics = FlowMetrics(self.metrics, "pool")
+            self.flow_control = start_flow_control(settings, self.store, self.objects, metrics, defects)
+        builder = PipelineBuilder(self.instances, self.metrics, defects, self.runtime.spawn, flow_control=self.flow_control)
         return Director(
             PipelineInUse(builder.build()),
             CandidateFinder(self.store, use_subset=use_subset),

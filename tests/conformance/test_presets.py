@@ -44,7 +44,7 @@ def names() -> set[str]:
 
 
 def test_there_is_one_for_each_common_need() -> None:
-    needs = {"load", "prefix-load", "precise", "prefill-decode", "lora", "sessions", "long-contexts", "slo"}
+    needs = {"load", "prefix-load", "precise", "prefill-decode", "lora", "sessions", "long-contexts", "slo", "priorities"}
     assert names() == needs | {"random"}
 
 

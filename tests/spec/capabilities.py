@@ -9,7 +9,7 @@ from epp.errors import UsageError
 from epp.process.options import Options
 from epp.process.startup import check_discovery
 from tests.config.corpus import registry
-from tests.spec.document import ROOT, Capability, plugin_type
+from tests.spec.document import ROOT, Capability
 
 
 def _pools_are_found() -> bool:
@@ -30,7 +30,5 @@ def _follows_its_configuration() -> bool:
 
 
 KUBERNETES = Capability("Kubernetes", _pools_are_found)
-FLOW_CONTROL = plugin_type("fcfs-ordering-policy")
-EVICTION = plugin_type("priority-then-time-eviction-order-policy")
 PROFILE_PAGES = Capability("operators' tools: profiles", _has_profile_pages)
 HOT_RELOAD = Capability("operators' tools: the watched configuration file", _follows_its_configuration)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from tests.spec.capabilities import EVICTION, FLOW_CONTROL
-from tests.spec.document import Document, plugin_type
+from tests.spec.document import Document
 
 DOCUMENT = Document(
     "flowcontrol.md",
@@ -13,23 +12,24 @@ DOCUMENT = Document(
         "tests/config/test_flow_control.py": "19 20 22 23 33 68 95-97 I27",
         "tests/unit/decision/test_admission.py": "28-32",
         "tests/unit/decision/test_director.py": "54",
+        "tests/unit/decision/test_flow_control.py": "89",
+        "tests/unit/flowcontrol/test_stages.py": "24-27 I22",
+        "tests/unit/flowcontrol/test_queueing.py": "34-47 55",
+        "tests/unit/flowcontrol/test_bands.py": "56",
+        "tests/unit/flowcontrol/test_time.py": "57-67 69-71",
+        "tests/unit/flowcontrol/test_dispatch.py": "82 83",
+        "tests/unit/flowcontrol/test_eviction.py": "84-88 90 I23",
+        "tests/unit/flowcontrol/test_outcomes.py": "I24",
+        "tests/unit/plugins/test_ordering_policies.py": "48-50 I11",
+        "tests/unit/plugins/test_fairness_policies.py": "51-53 I10",
+        "tests/unit/plugins/test_usage_limit_policies.py": "72-75 77-81 I20 I21",
+        "tests/unit/telemetry/test_flow_control.py": "98",
+        "tests/property/test_flow_control.py": "I1-9 I12-19 I25 I26",
         "tests/unit/plugins/test_parameters.py": "76",
         "tests/unit/plugins/test_request_plugins.py": "91 92",
         "tests/unit/plugins/latency/test_admitter.py": "93 94",
     },
-    pending={
-        # Of I22 what a single detector must hold is tested with the detectors.
-        FLOW_CONTROL: "24-27 34-47 55-67 69-71 82 83 98 I1-9 I12-19 I22 I24-26",
-        plugin_type("edf-ordering-policy"): "48 I11",
-        plugin_type("slo-deadline-ordering-policy"): "49 50",
-        plugin_type("round-robin-fairness-policy"): "I10",
-        plugin_type("program-aware-fairness"): "51-53",
-        plugin_type("priority-holdback-policy"): "72-75 I20",
-        plugin_type("soft-reflective-ceiling-policy"): "77-80 I21",
-        plugin_type("static-usage-limit-policy"): "81",
-        EVICTION: "84-90 I23",
-    },
     changed={
-        "flow 6": "the number of stale endpoints is part of the plugin's debug page until the engine exports it",
+        "flow 67": "the deadline is that of a gRPC client; one of the ext_proc call ends the stream, as a client that leaves",
     },
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.spec.document import Document, plugin_type
+from tests.spec.document import Document
 
 _PLUGINS = "tests/unit/plugins"
 
@@ -38,10 +38,7 @@ DOCUMENT = Document(
         f"{_PLUGINS}/test_response_plugins.py": "H19 H20",
         f"{_PLUGINS}/test_other_profile_handlers.py": "H21",
         f"{_PLUGINS}/latency/test_admitter.py": "H22",
-    },
-    pending={
-        plugin_type("priority-holdback-policy"): "H24",
-        plugin_type("soft-reflective-ceiling-policy"): "H25",
+        f"{_PLUGINS}/test_usage_limit_policies.py": "H24 H25",
     },
     void={
         "S8": "a scorer returns a list as long as the candidates; a shorter one counts as 0 for all",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.spec.capabilities import EVICTION, FLOW_CONTROL, KUBERNETES
+from tests.spec.capabilities import KUBERNETES
 from tests.spec.document import Document
 
 _CONFORMANCE = "tests/conformance"
@@ -14,6 +14,7 @@ DOCUMENT = Document(
         f"{_CONFORMANCE}/test_routing.py": "C1-27 C29-32",
         f"{_CONFORMANCE}/test_plugins.py": "C28 C56 C80-82 C85 C87 C88",
         f"{_CONFORMANCE}/test_subset.py": "C33-44",
+        f"{_CONFORMANCE}/test_flow_control.py": "C54 C94 C95",
         f"{_CONFORMANCE}/test_rejected.py": "C45-53 C55 C57-61",
         f"{_CONFORMANCE}/test_response.py": "C62-64 C75-79 C83 C84 C89",
         f"{_CONFORMANCE}/test_usage.py": "C65-74",
@@ -24,9 +25,6 @@ DOCUMENT = Document(
         "tests/envoy/test_end_to_end.py": "C113",
     },
     pending={
-        FLOW_CONTROL: "C54",
-        # The wire's half: test_reply_behind_the_route_cuts_the_response, test_reply_behind_the_response_is_dropped.
-        EVICTION: "C94 C95",
         KUBERNETES: "C107",
     },
     changed={

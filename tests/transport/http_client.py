@@ -12,7 +12,7 @@ from epp.telemetry.metrics import Metrics
 from epp.transport.http_server import HttpOptions, HttpSources
 
 LOCAL = HttpOptions(host="127.0.0.1", port=0)
-PATHS = ["/debug/config", "/debug/endpoints", "/debug/plugins/state", "/healthz", "/metrics", "/readyz"]
+PATHS = ["/debug/config", "/debug/endpoints", "/debug/plugins/state", "/debug/queues", "/healthz", "/metrics", "/readyz"]
 
 
 def sources(metrics: Metrics | None = None, not_ready: list[str] | None = None) -> HttpSources:
@@ -23,6 +23,7 @@ def sources(metrics: Metrics | None = None, not_ready: list[str] | None = None) 
         endpoints=lambda: [{"name": "pod-a", "labels": {"role": "decode"}}],
         config=lambda: {"sha256": "abc", "plugins": ["queue-scorer"]},
         plugins=lambda: {"timestamp": "now", "plugins": {}},
+        queues=lambda: {"enabled": False},
     )
 
 

@@ -88,6 +88,7 @@ async def test_readiness_says_why_not(serve: Serve) -> None:
         ("/debug/endpoints", b'"name": "pod-a"'),
         ("/debug/config", b'"sha256": "abc"'),
         ("/debug/plugins/state", b'"timestamp": "now"'),
+        ("/debug/queues", b'"enabled": false'),
     ],
 )
 async def test_debug_pages_are_json(serve: Serve, path: str, fragment: bytes) -> None:

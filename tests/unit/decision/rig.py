@@ -10,13 +10,13 @@ from typing import Any
 
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
-from epp.decision.admission import Admission, LegacyAdmission
 from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director, DirectorOptions
 from epp.decision.flight import Flight
 from epp.decision.ledger import Ledger
 from epp.decision.pipeline import Pipeline, PipelineInUse
 from epp.decision.response import ResponseObserver
+from epp.flowcontrol.admission import Admission, LegacyAdmission
 from epp.framework.interfaces import Role, SaturationDetector
 from epp.framework.keys import reading
 from epp.framework.testing import FakeClock, FakeHeaders, make_plugin

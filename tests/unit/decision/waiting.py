@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from epp.decision.admission import Hold
 from epp.errors import DropReason, ErrorCode, RequestError
+from epp.flowcontrol.admission import Hold
 from epp.framework.candidates import Candidates
 from epp.framework.direct import DirectRequest
 from epp.framework.types import InferenceRequest
@@ -52,6 +52,8 @@ class Direct:
 
 class Gate:
     """An admission that holds every request until it is told otherwise."""
+
+    needs_candidates = True
 
     def __init__(self) -> None:
         self.held: list[Hold] = []

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 import plugins
-from epp.framework import direct, interfaces, rewriting
+from epp.framework import direct, flow_control, interfaces, rewriting
 from epp.framework.interfaces import Role
 from epp.framework.params import Params
 from epp.framework.registry import Alias, PluginType, Registry
@@ -158,6 +158,11 @@ PROTOCOLS = {
     Role.DISCOVERY: interfaces.EndpointDiscovery,
     Role.DATA_PRODUCER: interfaces.DataProducer,
     Role.SATURATION_DETECTOR: interfaces.SaturationDetector,
+    Role.FAIRNESS_POLICY: flow_control.FairnessPolicy,
+    Role.ORDERING_POLICY: flow_control.OrderingPolicy,
+    Role.USAGE_LIMIT_POLICY: flow_control.UsageLimitPolicy,
+    Role.EVICTION_FILTER: flow_control.EvictionFilter,
+    Role.EVICTION_ORDER: flow_control.EvictionOrderPolicy,
 }
 
 each_type = pytest.mark.parametrize("plugin_type", TYPES, ids=lambda plugin_type: plugin_type.type)
@@ -266,6 +271,7 @@ MINIMAL: dict[str, dict[str, object]] = {
     },
     "endpoint-attribute-scorer": {"attributeKey": "WaitingQueueSize", "algorithm": {"type": "linear_lower_is_better"}},
     "header-label-affinity-scorer": {"headerName": "x-zone", "labelKey": "zone"},
+    "priority-holdback-policy": {"minCeiling": 0.5},
     "session-id-producer": {"headerName": "x-session-id"},
     "tokenizer": {"modelName": "acme/tiny"},
     "utilization-filter": {"conditions": [{"metric": "waiting-queue", "maxValue": 5}]},

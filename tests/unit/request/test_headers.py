@@ -24,6 +24,7 @@ CONTROL = [
     "x-gateway-model-name-rewrite",
     "x-llm-d-inference-fairness-id",
     "x-llm-d-inference-objective",
+    "x-llm-d-inference-ttl",
     "x-llm-d-model-name-rewrite",
     "x-llm-d-slo-tpot-ms",
     "x-llm-d-slo-ttft-ms",

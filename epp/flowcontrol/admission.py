@@ -18,15 +18,21 @@ from epp.framework.types import InferenceRequest
 class Hold:
     """A request that is held. It ends once: released, refused, or withdrawn because its client left.
 
+    One that has ended when it is handed out was released at once; it is told of the rest of the request all the same.
+
     Args:
         on_withdrawn: told when the request is over while it is held, so that its place is free at once.
     """
 
-    __slots__ = ("_on_withdrawn", "_resume", "error", "is_ended")
+    __slots__ = ("_on_withdrawn", "_resume", "ahead", "error", "held_s", "is_ended")
 
     def __init__(self, on_withdrawn: Callable[[], None]) -> None:
         self.error: RequestError | None = None
         self.is_ended = False
+        self.ahead = 0
+        """Requests that were to be served before it when it came."""
+        self.held_s = 0.0
+        """How long it was held, once it has ended."""
         self._on_withdrawn = on_withdrawn
         self._resume: Callable[[], None] | None = None
 
@@ -48,6 +54,16 @@ class Hold:
         """Have ``resume`` called when it is released or refused."""
         self._resume = resume
 
+    def decided(self, evict: Callable[[], None] | None) -> None:
+        """The decision about a released request has ended; called once, also when its stream ended meanwhile.
+
+        Args:
+            evict: ends the request while it runs; None = it was not sent anywhere.
+        """
+
+    def over(self) -> None:
+        """The stream of the request has ended; called once and last."""
+
     def _end(self, error: RequestError | None) -> None:
         if self.is_ended:
             return
@@ -60,11 +76,14 @@ class Hold:
 class Admission(Protocol):
     """Lets requests in."""
 
+    needs_candidates: bool
+    """False: it stands before the search for candidates, so that a request may wait for the first endpoint."""
+
     def admit(self, request: InferenceRequest, candidates: Candidates) -> Hold | None:
         """None lets the request go on at once; it is held otherwise.
 
         Args:
-            candidates: of this moment; those of a request that was held are looked for again.
+            candidates: of this moment, none if they are not needed; those of a request that got a hold are looked for again.
 
         Raises:
             RequestError: it is refused at once.
@@ -80,6 +99,8 @@ class LegacyAdmission:
     Args:
         detector: says how full the pool is.
     """
+
+    needs_candidates = True
 
     def __init__(self, detector: SaturationDetector) -> None:
         self._detector = detector
