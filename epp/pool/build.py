@@ -199,6 +199,21 @@ def followers(instances: Instances) -> list[Follower]:
     ]
 
 
+def protocol_problem(instances: Instances, app_protocol: str) -> str:
+    """Why the pool's ``appProtocol`` ("" = any) cannot be served; empty = it can."""
+    if not app_protocol:
+        return ""
+    parsers = [(name, instances.by_name[name]) for name in instances.config.parsers if name in instances.by_name]
+    refusing = [
+        f"{name} ({', '.join(parser.app_protocols)})"
+        for name, parser in parsers
+        if isinstance(parser, Parser) and parser.app_protocols and app_protocol not in parser.app_protocols
+    ]
+    if not refusing:
+        return ""
+    return f"appProtocol {app_protocol} of the pool is not served by the parsers {', '.join(refusing)}"
+
+
 def request_readers(config: LoadedConfig) -> tuple[str, ...]:
     """Names of the request readers that active plugins want, each once, in alphabetical order."""
     wanted: set[str] = set()

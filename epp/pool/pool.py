@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from typing import cast
 
+from epp.cluster.connection import ClusterConnection
 from epp.config.loaded import LoadedConfig
 from epp.datalayer.collector import Collector
 from epp.datalayer.membership import PluginFollowers
@@ -19,6 +20,7 @@ from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director, DirectorOptions
 from epp.decision.ledger import Ledger
 from epp.decision.response import ResponseObserver
+from epp.discovery.kube_pool import ClusterDiscovery
 from epp.discovery.objects_file import ObjectsFiles
 from epp.discovery.static import StaticDiscovery, parse_endpoints
 from epp.framework import log
@@ -27,7 +29,7 @@ from epp.framework.interfaces import EndpointDiscovery
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
-from epp.pool.build import data_sources, followers
+from epp.pool.build import data_sources, followers, protocol_problem
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
 from epp.pool.settings import PoolSettings, Surroundings
@@ -50,6 +52,8 @@ class Pool:
         on_defect: told of our own failures: (place, exception).
         discovery: finds the endpoints in place of what settings and configuration name.
         surroundings: time, chance and metrics pages, where they are not the real ones.
+        cluster: where endpoints are found if neither settings nor configuration name them.
+        on_change: told when ``problem`` may have changed.
 
     Raises:
         UsageError, ConfigError: it cannot be made.
@@ -66,6 +70,8 @@ class Pool:
         *,
         discovery: EndpointDiscovery | None = None,
         surroundings: Surroundings | None = None,
+        cluster: ClusterConnection | None = None,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self.store = EndpointStore()
@@ -86,6 +92,8 @@ class Pool:
             around.stopwatch,
         )
         self._given_discovery = discovery
+        self._cluster = cluster
+        self._on_change = on_change or (lambda: None)
         self.generation = Generation(config, self._services)
         self.cache_truth = CacheTruth(
             metrics,
@@ -121,7 +129,8 @@ class Pool:
         await self.collector.start()
         await self._discover(self.discovery)
         self._metrics.config_loaded(self.generation.config.sha256, time.time())
-        _logger.info("pool synced", endpoints=len(self.store))
+        if not isinstance(self.discovery, ClusterDiscovery):
+            _logger.info("pool synced", endpoints=len(self.store))
 
     async def swap(self, config: LoadedConfig) -> None:
         """Serve new requests by another configuration; those that run end by the one that they began with.
@@ -171,6 +180,13 @@ class Pool:
 
     # ── what is shown ──
 
+    @property
+    def problem(self) -> str:
+        """Why requests should go to another picker; empty = they may come. A pool without endpoints is no problem."""
+        if not isinstance(self.discovery, ClusterDiscovery):
+            return ""
+        return self.discovery.problem or protocol_problem(self.generation.instances, self.discovery.app_protocol)
+
     def snapshot(self) -> PoolSnapshot:
         """The pool's gauges."""
         now_s, fresh_s = self._around.clock(), self.settings.staleness_threshold_s
@@ -202,9 +218,19 @@ class Pool:
     def _discovery_of(self, generation: Generation) -> EndpointDiscovery:
         if self._given_discovery is None and self.settings.endpoints:
             self._given_discovery = StaticDiscovery(parse_endpoints(self.settings.endpoints))
+        if self._given_discovery is None and self._cluster is not None and generation.config.discovery is None:
+            self._given_discovery = ClusterDiscovery(self._cluster, self.settings.source, self.objects, self._changed)
         if self._given_discovery is not None:
             return self._given_discovery
         return cast("EndpointDiscovery", generation.instances.by_name[generation.config.discovery or ""])
+
+    def _changed(self) -> None:
+        """The pool was found or lost, or has another protocol."""
+        discovery = self.discovery
+        if isinstance(discovery, ClusterDiscovery) and not discovery.problem and self.problem:
+            _logger.error("pool cannot be served", problem=self.problem)
+            discovery.warn("UnsupportedAppProtocol", self.problem)
+        self._on_change()
 
     def _collector_of(self, generation: Generation) -> Collector:
         return Collector(
@@ -241,8 +267,8 @@ class Pool:
         )
 
     def _start_objects(self) -> None:
+        self.objects.on_change(lambda: self._metrics.admit_model_names(self.objects.rewrite_models))
         if self.settings.objects:
-            self.objects.on_change(lambda: self._metrics.admit_model_names(self.objects.rewrite_models))
             self._object_files = ObjectsFiles(self.settings.objects, self.objects)
             self._object_files.load()
             _ = self._spawn(self._object_files.run(self._stopped), "objects")
