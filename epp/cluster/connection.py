@@ -229,7 +229,7 @@ def _make_client(configuration: Any) -> Any:
         def _create_connector(self) -> aiohttp.TCPConnector:
             return aiohttp.TCPConnector(limit=self.maxsize, ssl=self.ssl_context, socket_factory=_kept_alive)
 
-    configuration.retries = 0  # watches and leases have their own pace
+    configuration.retries = None  # watches and leases have their own pace
     return Client(configuration)
 
 

@@ -101,7 +101,7 @@ def own_start(own_api: Api, tmp_path: Path, cleanup: AsyncExitStack) -> StartPic
 
 
 def _starter(api: Api, port: int, folder: Path, cleanup: AsyncExitStack) -> StartPicker:
-    async def begin(*arguments: str, pool: str = "chat", user: Any = None, **more: Any) -> Picker:
+    async def begin(*arguments: str, pool: str = "chat", user: Any = None, port: int = port, **more: Any) -> Picker:
         name = more.setdefault("name", "picker")
         token = "" if user else await api.token("epp")
         kubeconfig = write_kubeconfig(folder / f"{name}.kubeconfig", api.cluster, port=port, token=token, user=user)

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import uuid
 from asyncio.subprocess import Process
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,8 +20,10 @@ import grpc.aio
 import yaml
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
+from prometheus_client.parser import text_string_to_metric_families
 
 from epp.demo.lifeline import tied
+from tests.conformance.wire import Routed, Stream, request_body, request_headers, std_body
 from tests.kube.api import until
 from tests.kube.cluster import Cluster
 
@@ -242,6 +245,32 @@ class Picker:
         _, page = await self.page("/debug/plugins/state")
         changes: list[dict[str, list[str]]] = json.loads(page)["plugins"]["endpoint-recorder"]["state"]
         return changes
+
+    async def pick(self, model: str = "m", headers: dict[str, str] | None = None) -> Routed:
+        """Ask for an endpoint, as a data plane does."""
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
+            stream = Stream(channel)
+            await stream.send(request_headers(headers or {}), request_body(std_body(model, "Hello")))
+            routed = await stream.routed()
+            await stream.call.done_writing()
+            return routed
+
+    async def samples(self, family: str) -> list[tuple[dict[str, str], float]]:
+        """Labels and value of each series of a family, as of now."""
+        _, page = await self.page("/metrics")
+        families = text_string_to_metric_families(page.decode())
+        return [(sample.labels, sample.value) for found in families for sample in found.samples if sample.name == family]
+
+    async def priority_of(self, objective: str) -> str:
+        """The priority that a request with this objective gets."""
+        model = f"asked-{uuid.uuid4().hex}"
+        await self.pick(model, {"x-llm-d-inference-objective": objective})
+
+        async def counted() -> str:
+            found = [labels for labels, _ in await self.samples("llm_d_epp_request_total") if labels["model_name"] == model]
+            return found[0]["priority"] if found else ""
+
+        return await until(counted, "the request is counted")
 
     async def reasons(self) -> list[str]:
         """Why it is not ready; empty = it is."""

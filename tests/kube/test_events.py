@@ -204,14 +204,14 @@ async def test_k14_k15_k16_k17_target_ports(api: Api, start: StartPicker) -> Non
 async def test_k18_k19_k20_k21_k22_ports_that_a_pod_restricts(api: Api, start: StartPicker) -> None:
     key, legacy = "llm-d.ai/active-ports", "inference.networking.k8s.io/active-ports"
     await api.create(pool(ports=(8000, 8001)))
-    for name, annotations in {
+    for name, restricted in {
         "k18": {key: "8001"},
         "k19": {key: "8000, x, -1, 9999"},
         "k20": {key: ""},
         "k21": {legacy: "8001"},
         "k21both": {key: "8000", legacy: "8001"},
     }.items():
-        await api.create(pod(name, A, annotations=annotations))
+        await api.create(pod(name, A, annotations=restricted))
     picker = await start("-v=3")
     expected = {
         "k18-rank-1": f"{A}:8001",

@@ -3,21 +3,7 @@
 from __future__ import annotations
 
 from epp.commands.flag_table import FLAGS
-from epp.config.load import load_config
-from epp.config.loaded import ConfigSource
-from epp.errors import UsageError
-from epp.process.options import Options
-from epp.process.startup import check_discovery
-from tests.config.corpus import registry
 from tests.spec.document import ROOT, Capability, plugin_type
-
-
-def _pools_are_found() -> bool:
-    try:
-        check_discovery(Options(pool_name="pool"), load_config(ConfigSource.builtin(), registry()))
-    except UsageError:
-        return False
-    return True
 
 
 def _has_profile_pages() -> bool:
@@ -29,7 +15,6 @@ def _follows_its_configuration() -> bool:
     return not flag.note
 
 
-KUBERNETES = Capability("Kubernetes", _pools_are_found)
 PRECISE_PREFIX_CACHE = plugin_type("precise-prefix-cache-scorer")
 FLOW_CONTROL = plugin_type("fcfs-ordering-policy")
 EVICTION = plugin_type("priority-then-time-eviction-order-policy")

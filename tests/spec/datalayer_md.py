@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.spec.capabilities import KUBERNETES
 from tests.spec.document import Document, plugin_type
 
 _DATALAYER = "tests/unit/datalayer"
@@ -13,6 +12,11 @@ DOCUMENT = Document(
     counts={"K": 39, "O": 14, "L": 5, "F": 20, "W": 23, "M": 30},
     tested={
         f"{_DATALAYER}/test_objects.py": "O1-14",
+        "tests/kube/test_events.py": "K1-24 K26 K28 K29 K36 K39",
+        "tests/kube/test_outages.py": "K25 K30-35 K38",
+        "tests/kube/test_objects.py": "K27 L5",
+        "tests/kube/test_election.py": "L1-3",
+        "tests/unit/discovery/test_kube_sync.py": "K37",
         "tests/unit/process/test_health.py": "L4",
         "tests/unit/discovery/test_file_discovery.py": "F1-16",
         "tests/unit/process/test_process.py": "F17",
@@ -28,7 +32,6 @@ DOCUMENT = Document(
         f"{_DATALAYER}/test_prometheus_text.py": "M21",
     },
     pending={
-        KUBERNETES: "K1-39 L1-3 L5",
         plugin_type("k8s-notification-source"): "W10",
         plugin_type("dcgm-extractor"): "M29",
     },

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.spec.capabilities import EVICTION, FLOW_CONTROL, KUBERNETES
+from tests.spec.capabilities import EVICTION, FLOW_CONTROL
 from tests.spec.document import Document
 
 _CONFORMANCE = "tests/conformance"
@@ -22,12 +22,12 @@ DOCUMENT = Document(
         f"{_CONFORMANCE}/test_modes.py": "C101-106 C110-112",
         f"{_CONFORMANCE}/test_process.py": "C108 C109",
         "tests/envoy/test_end_to_end.py": "C113",
+        "tests/kube/test_objects.py": "C107",
     },
     pending={
         FLOW_CONTROL: "C54",
         # The wire's half: test_reply_behind_the_route_cuts_the_response, test_reply_behind_the_response_is_dropped.
         EVICTION: "C94 C95",
-        KUBERNETES: "C107",
     },
     changed={
         "C49": "a list of lists of token ids is routed, as OpenAI's API and all engines have it",
