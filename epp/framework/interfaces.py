@@ -331,6 +331,14 @@ class Extractor(Protocol):
         ...
 
 
+@runtime_checkable
+class TellsOfEndpoints(Protocol):
+    """A DataSource that is not polled: its extractors get each endpoint when it comes and when it changes, with no payload."""
+
+    tells_of_endpoints: bool
+    """Always True."""
+
+
 class PageAddress(NamedTuple):
     """Where a page is read with a plain GET."""
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from epp.framework.handle import PluginContext
 from epp.framework.interfaces import Role
 from epp.framework.params import Params
 from epp.framework.registry import PluginType
+from epp.framework.types import Endpoint
 
 
 class K8sNotificationSourceParams(Params):
@@ -15,6 +17,30 @@ class K8sNotificationSourceParams(Params):
     group: str = Field(default="", description="API group of the watched objects; empty = core.")
     version: str = Field(min_length=1, description="API version.")
     kind: str = Field(min_length=1, description="Kind.")
+
+
+class EndpointNotificationSource:
+    """Gives each endpoint to its extractors when it comes, and again when its labels change.
+
+    It reads nothing, so it has no interval. Plugins that keep something for each endpoint hear of all changes anyway: listed
+    here they lose and gain nothing.
+    Source: llm-d-router: pkg/epp/framework/plugins/datalayer/source/notifications/endpoint_datasource.go
+    """
+
+    output = "endpoint-notification"
+    tells_of_endpoints = True
+    interval_s: float | None = None
+
+    async def fetch(self, endpoint: Endpoint) -> bytes:
+        """Nothing: it is not polled."""
+        return b""
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+def _create_endpoints(context: PluginContext, params: Params) -> EndpointNotificationSource:
+    return EndpointNotificationSource()
 
 
 KUBERNETES = PluginType(
@@ -33,7 +59,22 @@ ENDPOINTS = PluginType(
     type="endpoint-notification-source",
     roles=frozenset({Role.DATA_SOURCE}),
     summary="Tells extractors of endpoints that come, change and go.",
-    wait="notification sources",
+    factory=_create_endpoints,
+    example="""
+        plugins:
+        - type: endpoint-notification-source
+        - type: topology-extractor
+        - type: random-picker
+        dataLayer:
+          sources:
+          - pluginRef: endpoint-notification-source
+            extractors:
+            - pluginRef: topology-extractor
+        schedulingProfiles:
+        - name: default
+          plugins:
+          - pluginRef: random-picker
+    """,
 )
 
 PLUGINS = (KUBERNETES, ENDPOINTS)

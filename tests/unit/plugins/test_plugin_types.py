@@ -260,6 +260,7 @@ def test_unknown_parameters_are_refused(plugin_type: PluginType) -> None:
 
 MINIMAL: dict[str, dict[str, object]] = {
     "by-label": {"label": "tier", "validValues": ["gold"]},
+    "disaggregatedset-rollout-screener": {"scope": {"labelSelector": "app=chat"}, "revisionGating": {"mode": "disabled"}},
     "endpoint-attribute-filter": {
         "attribute": "WaitingQueueSize",
         "algorithm": {"type": "threshold", "threshold": {"operator": "LessThan", "value": 5}},
