@@ -101,9 +101,11 @@ def own_start(own_api: Api, tmp_path: Path, cleanup: AsyncExitStack) -> StartPic
 
 
 def _starter(api: Api, port: int, folder: Path, cleanup: AsyncExitStack) -> StartPicker:
-    async def begin(*arguments: str, pool: str = "chat", user: Any = None, port: int = port, **more: Any) -> Picker:
+    async def begin(
+        *arguments: str, pool: str = "chat", user: Any = None, port: int = port, account: str = "epp", **more: Any
+    ) -> Picker:
         name = more.setdefault("name", "picker")
-        token = "" if user else await api.token("epp")
+        token = "" if user else await api.token(account)
         kubeconfig = write_kubeconfig(folder / f"{name}.kubeconfig", api.cluster, port=port, token=token, user=user)
         pool_flags = [f"--pool-name={pool}"] if pool else []
         flags = [*pool_flags, f"--pool-namespace={api.namespace}", f"--kubeconfig={kubeconfig}", *arguments]
