@@ -13,13 +13,14 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from epp.cluster.connection import ClusterConnection, ClusterError
+from epp.cluster.watch import Changed, Collection, Watch
 from epp.framework import log
 
 _logger = log.get(__name__)
@@ -93,6 +94,7 @@ class Election:
         self._seen: tuple[Any, ...] = ()
         self._seen_s = float("-inf")
         """When the record was first seen as it is."""
+        self._freed = asyncio.Event()
         self._leads = False
         self._problem = ""
 
@@ -104,8 +106,12 @@ class Election:
         """
         settings = self._settings
         _logger.info("leader election", lease=settings.name, namespace=settings.namespace, identity=self.identity)
-        while not await self._try():
-            await self._sleep(settings.retry_period_s * self._rng.uniform(1, JITTER))
+        watching = asyncio.create_task(self._watch(), name="watch lease")
+        try:
+            while not await self._try():
+                await self._until_free(settings.retry_period_s * self._rng.uniform(1, JITTER))
+        finally:
+            watching.cancel()
         self._lead(leads=True)
         renewed_s = self._clock()
         while self._clock() - renewed_s < settings.renew_deadline_s:
@@ -125,6 +131,25 @@ class Election:
             f"the lease {settings.namespace}/{settings.name} is lost: {self._problem or self._holder + ' holds it'}"
         )
 
+    async def _until_free(self, seconds: float) -> None:
+        """Wait for the next try, or until the lease is given up: then it is free before it expires."""
+        pause = asyncio.ensure_future(self._sleep(seconds))
+        freed = asyncio.create_task(self._freed.wait())
+        try:
+            await asyncio.wait([pause, freed], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            pause.cancel()
+            freed.cancel()
+            self._freed.clear()
+
+    async def _watch(self) -> None:
+        """Notice at once that the lease is given up. Where it may not be watched, a follower notices at its next try."""
+        collection = Collection(self._collection, field_selector=f"metadata.name={self._settings.name}")
+        watch = Watch(self._connection, collection, _holder_of, optional=True)
+        async for event in watch.events():
+            if isinstance(event, Changed) and any(change.is_deleted or not change.object for change in event.changes):
+                self._freed.set()
+
     async def release(self) -> None:
         """Give the lease up, so that a follower leads after its next try; nothing happens if we do not lead."""
         if not self._leads or self._lease is None:
@@ -139,8 +164,7 @@ class Election:
 
     @property
     def _holder(self) -> str:
-        spec = (self._lease or {}).get("spec") or {}
-        return str(spec.get("holderIdentity") or "")
+        return _holder_of(self._lease or {})
 
     def _lead(self, *, leads: bool) -> None:
         if leads != self._leads:
@@ -217,3 +241,8 @@ class Election:
             self._lease = await self._connection.send("POST", self._collection, body, timeout_s=timeout_s)
         else:
             self._lease = await self._connection.send("PUT", self._path, {**lease, "spec": spec}, timeout_s=timeout_s)
+
+
+def _holder_of(lease: Mapping[str, Any]) -> str:
+    """Who holds a lease; empty = nobody."""
+    return str((lease.get("spec") or {}).get("holderIdentity") or "")

@@ -77,7 +77,8 @@ def _role(wanted: Deployment) -> Object:
         {"apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"]},
     ]
     if wanted.replicas > 1:
-        rules.append({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["get", "create", "update"]})
+        verbs = [*READS, "create", "update"]
+        rules.append({"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": verbs})
     return _object(wanted, "rbac.authorization.k8s.io/v1", "Role", rules=rules)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from epp.cluster.connection import ClusterConnection
+from epp.cluster.watch import Collection, Listed, Watch
 from epp.datalayer.objects import CLUSTER, GROUP, LEGACY_GROUP, InferenceObject, ObjectStore
-from epp.discovery.kube_watch import Collection, Listed, Watch
 from epp.discovery.manifests import ManifestError, parse_manifest
 from epp.framework import log
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from epp.cluster.connection import ClusterConnection
 from epp.cluster.events import EventRecorder, Subject
+from epp.cluster.watch import Collection, Listed, Watch
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.discovery.kube_inference import InferenceObjects
 from epp.discovery.kube_objects import VERSIONS, Pod, PoolSpec, ranks_of, read_pod, read_pool
 from epp.discovery.kube_sync import PoolSync
-from epp.discovery.kube_watch import Collection, Listed, Watch
 from epp.framework import log
 from epp.framework.interfaces import EndpointNotifier
 

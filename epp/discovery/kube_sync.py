@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from epp.cluster.watch import Change
 from epp.discovery.kube_objects import Pod, Rank
-from epp.discovery.kube_watch import Change
 from epp.framework import log
 from epp.framework.interfaces import EndpointNotifier
 from epp.framework.types import Endpoint, EndpointId

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epp.cluster.watch import Change
 from epp.datalayer.objects import LEGACY_GROUP, POOL_GROUP
 from epp.datalayer.store import EndpointStore
 from epp.discovery.kube_objects import VERSIONS, Pod, PoolSpec, Rank, ranks_of, read_pod, read_pool
 from epp.discovery.kube_sync import PoolSync
-from epp.discovery.kube_watch import Change
 from epp.framework.types import EndpointChange, EndpointId, EndpointMetrics
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from epp.cluster.connection import ClusterError
-from epp.discovery.kube_watch import Changed, Collection, Listed, Pace, Watch
+from epp.cluster.watch import Changed, Collection, Listed, Pace, Watch
 from tests.unit.cluster.api_server import ApiServer, Reply, bookmark, error, event, listed, refused
 
 COLLECTION = Collection("/api/v1/namespaces/n/pods", label_selector="app=m")
@@ -196,8 +196,8 @@ async def test_a_resource_that_is_removed_is_listed_again(tmp_path: Path) -> Non
 
 
 async def test_an_api_server_that_says_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("epp.discovery.kube_watch.WATCH_S", (0.0, 0.0))
-    monkeypatch.setattr("epp.discovery.kube_watch.WATCH_SLACK_S", 0.05)
+    monkeypatch.setattr("epp.cluster.watch.WATCH_S", (0.0, 0.0))
+    monkeypatch.setattr("epp.cluster.watch.WATCH_SLACK_S", 0.05)
     follower, server = await follow(tmp_path, listed("a", version="5"), Reply(events=[event("ADDED", "b", "6")], stays=True))
     assert follower.heard == [["a"], "+b"]
     assert watches(server) == [None, "5", "6"]
