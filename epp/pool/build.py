@@ -11,6 +11,7 @@ from epp.datalayer.membership import Follower
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.decision.admission import LegacyAdmission
 from epp.decision.pipeline import Pipeline
+from epp.discovery.kube_notify import ObjectFollower
 from epp.errors import EppError
 from epp.framework import log
 from epp.framework.interfaces import (
@@ -18,12 +19,15 @@ from epp.framework.interfaces import (
     Extractor,
     Filter,
     FollowsEndpoints,
+    FollowsObjects,
+    ObjectKind,
     Parser,
     Picker,
     ProfileHandler,
     Role,
     SaturationDetector,
     Scorer,
+    TellsOfObjects,
 )
 from epp.framework.keys import PREFIX_CACHE_MATCH, reading
 from epp.hooks.runner import HookRunner, Spawn
@@ -223,13 +227,29 @@ def request_readers(config: LoadedConfig) -> tuple[str, ...]:
     return tuple(sorted(wanted))
 
 
+def object_followers(instances: Instances) -> list[tuple[ObjectKind, list[ObjectFollower]]]:
+    """Active sources of Kubernetes objects, each with who follows them."""
+    config, by_name = instances.config, instances.by_name
+    found = []
+    for source in config.sources:
+        instance = by_name.get(source.name)
+        if source.active and isinstance(instance, TellsOfObjects):
+            followers = [
+                ObjectFollower(config.plugin(name).type.type, name, plugin)
+                for name in source.extractors
+                if isinstance(plugin := by_name.get(name), FollowsObjects)
+            ]
+            found.append((instance.objects, followers))
+    return found
+
+
 def data_sources(instances: Instances) -> list[SourceBinding]:
-    """Active data sources with their extractors."""
+    """Active data sources of endpoints with their extractors."""
     config, by_name = instances.config, instances.by_name
     bindings = []
     for source in config.sources:
         instance = by_name.get(source.name)
-        if not source.active or not isinstance(instance, DataSource):
+        if not source.active or not isinstance(instance, DataSource) or isinstance(instance, TellsOfObjects):
             continue
         extractors = tuple(
             ExtractorBinding(config.plugin(name).type.type, extractor)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from epp.cluster.connection import ClusterConnection
@@ -20,6 +20,7 @@ from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director, DirectorOptions
 from epp.decision.ledger import Ledger
 from epp.decision.response import ResponseObserver
+from epp.discovery.kube_notify import ObjectNotifications
 from epp.discovery.kube_pool import ClusterDiscovery
 from epp.discovery.objects_file import ObjectsFiles
 from epp.discovery.static import StaticDiscovery, parse_endpoints
@@ -29,7 +30,7 @@ from epp.framework.interfaces import EndpointDiscovery
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
-from epp.pool.build import data_sources, followers, protocol_problem
+from epp.pool.build import data_sources, followers, object_followers, protocol_problem
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
 from epp.pool.settings import PoolSettings, Surroundings
@@ -111,6 +112,7 @@ class Pool:
         self._stopped = asyncio.Event()
         self._retiring: list[Generation] = []
         self._followers: dict[Generation, PluginFollowers] = {}
+        self._notifying: dict[Generation, list[asyncio.Task[None]]] = {}
         metrics.watch_requests(lambda: self.ledger.by_labels)
         metrics.watch_pool(self.snapshot)
 
@@ -165,6 +167,8 @@ class Pool:
         """Learn nothing any more; no request may run."""
         self._stopped.set()
         self._forget_discovery()
+        for task in [task for tasks in self._notifying.values() for task in tasks]:
+            task.cancel()
         await self.collector.stop()
 
     async def stop(self) -> None:
@@ -302,11 +306,24 @@ class Pool:
             task.cancel()
 
     def _follow(self, generation: Generation) -> None:
-        """Tell its plugins of the endpoints, from those that are there on."""
+        """Tell its plugins of the endpoints, from those that are there on, and of objects in the cluster."""
         followers_ = self._followers[generation] = PluginFollowers(followers(generation.instances), self._services.defects)
         self.store.subscribe(followers_)
+        self._notifying[generation] = list(self._notify(generation))
+
+    def _notify(self, generation: Generation) -> Iterator[asyncio.Task[None]]:
+        """Tell its plugins of objects in the cluster."""
+        for kind, told in object_followers(generation.instances):
+            if self._cluster is None:
+                _logger.warning("objects are not followed, there is no cluster", kind=str(kind))
+                continue
+            namespace, defects = self.settings.identity.namespace, self._services.defects
+            followed = ObjectNotifications(self._cluster, namespace, kind, told, defects)
+            yield self._spawn(followed.run(), f"notifications of {kind}")
 
     def _retired(self, generation: Generation) -> None:
         self._retiring.remove(generation)
         self.store.unsubscribe(self._followers.pop(generation))
+        for task in self._notifying.pop(generation):
+            task.cancel()
         _ = self._spawn(generation.stop(), "retired configuration")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from epp.framework.handle import PluginContext
-from epp.framework.interfaces import Role
+from epp.framework.interfaces import ObjectKind, Role
 from epp.framework.params import Params
 from epp.framework.registry import PluginType
 from epp.framework.types import Endpoint
@@ -17,6 +17,28 @@ class K8sNotificationSourceParams(Params):
     group: str = Field(default="", description="API group of the watched objects; empty = core.")
     version: str = Field(min_length=1, description="API version.")
     kind: str = Field(min_length=1, description="Kind.")
+
+
+class K8sNotificationSource:
+    """Tells its extractors of all objects of a kind in the pool's namespace: those that are there, and what becomes of them.
+
+    The picker must be allowed to list and watch the kind; the chart's Role does not say so. Its extractors are plugins of other
+    packages: none of this one needs it. Outside of a cluster it does nothing.
+    Source: llm-d-router: pkg/epp/framework/plugins/datalayer/source/notifications/k8s_datasource.go
+    """
+
+    interval_s: float | None = None
+
+    def __init__(self, objects: ObjectKind) -> None:
+        self.objects = objects
+        self.output = f"kubernetes:{objects}"
+
+    async def fetch(self, endpoint: Endpoint) -> bytes:
+        """Nothing: it is not polled."""
+        return b""
+
+    async def close(self) -> None:
+        """Nothing to close."""
 
 
 class EndpointNotificationSource:
@@ -43,12 +65,16 @@ def _create_endpoints(context: PluginContext, params: Params) -> EndpointNotific
     return EndpointNotificationSource()
 
 
+def _create_objects(context: PluginContext, params: K8sNotificationSourceParams) -> K8sNotificationSource:
+    return K8sNotificationSource(ObjectKind(params.group, params.version, params.kind))
+
+
 KUBERNETES = PluginType(
     type="k8s-notification-source",
     roles=frozenset({Role.DATA_SOURCE}),
     summary="Tells extractors of changed Kubernetes objects.",
     params=K8sNotificationSourceParams,
-    wait="Kubernetes",
+    factory=_create_objects,
     example="""
         version: v1
         kind: ConfigMap

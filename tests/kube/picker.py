@@ -242,9 +242,13 @@ class Picker:
 
     async def changes(self) -> list[dict[str, list[str]]]:
         """What plugins were told of the endpoints: names that were added, updated, removed, change by change."""
-        _, page = await self.page("/debug/plugins/state")
-        changes: list[dict[str, list[str]]] = json.loads(page)["plugins"]["endpoint-recorder"]["state"]
+        changes: list[dict[str, list[str]]] = await self.state("endpoint-recorder")
         return changes
+
+    async def state(self, plugin: str) -> Any:
+        """What a plugin shows of itself."""
+        _, page = await self.page("/debug/plugins/state")
+        return json.loads(page)["plugins"][plugin]["state"]
 
     async def pick(self, model: str = "m", headers: dict[str, str] | None = None) -> Routed:
         """Ask for an endpoint, as a data plane does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.spec.document import Document, plugin_type
+from tests.spec.document import Document
 
 _DATALAYER = "tests/unit/datalayer"
 _CONFIG = "config-and-ops.md"
@@ -24,6 +24,7 @@ DOCUMENT = Document(
         "tests/config/test_meaning.py": "W1 W6",
         f"{_DATALAYER}/test_models.py": "W2 W7 M28",
         "tests/config/test_references.py": "W8",
+        "tests/config/test_notifications.py": "W10",
         f"{_DATALAYER}/test_core_metrics.py": "W9 M1-20 M23-27",
         f"{_DATALAYER}/test_collector.py": "W11-18",
         f"{_DATALAYER}/test_metrics_source.py": "W19-21 M22",
@@ -31,9 +32,6 @@ DOCUMENT = Document(
         "tests/unit/pool/test_numbers.py": "W23",
         f"{_DATALAYER}/test_prometheus_text.py": "M21",
         f"{_DATALAYER}/test_dcgm.py": "M29",
-    },
-    pending={
-        plugin_type("k8s-notification-source"): "W10",
     },
     changed={
         "F19": "a port named twice is an error, not dropped in silence: the ports are distinct in config-and-ops.md",

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from epp.framework.interfaces import Role
+from epp.framework.interfaces import ObjectEvent, Role
 from epp.framework.registry import PluginType
 from epp.framework.types import Endpoint, EndpointChange
 
@@ -37,6 +37,32 @@ def _names(endpoints: tuple[Endpoint, ...]) -> list[str]:
     names = [endpoint.name for endpoint in endpoints]
     return names if len(names) <= _SHOWN else [str(len(names))]
 
+
+class ObjectRecorder:
+    """Remembers what became of ConfigMaps."""
+
+    input = "kubernetes:v1/ConfigMap"
+
+    def __init__(self) -> None:
+        self._events: list[object] = []
+
+    def object_changed(self, event: ObjectEvent) -> None:
+        """Remember it; one with the key ``bug`` is more than this plugin can take."""
+        if event.object is not None and "bug" in (event.object.get("data") or {}):
+            raise ValueError("a bug")
+        self._events.append([event.name, event.object.get("data") if event.object is not None else None])
+
+    def debug_state(self) -> object:
+        """All events so far."""
+        return self._events
+
+
+OBJECTS = PluginType(
+    type="object-recorder",
+    roles=frozenset({Role.OBJECT_EXTRACTOR}),
+    summary="Shows what plugins are told of ConfigMaps.",
+    factory=lambda context, params: ObjectRecorder(),
+)
 
 PLUGIN = PluginType(
     type="endpoint-recorder",
