@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import orjson
+import yaml
 
 from epp.errors import UsageError
 
@@ -187,6 +188,7 @@ class ClusterConnection:
         kubeconfig = self._kubeconfig or ("" if self._is_in_cluster else self._environ.get("KUBECONFIG", ""))
         try:
             if kubeconfig:
+                _check_exists(kubeconfig)
                 await config.load_kube_config(  # type: ignore[no-untyped-call]
                     kubeconfig, client_configuration=configuration, persist_config=False
                 )
@@ -194,7 +196,7 @@ class ClusterConnection:
                 token, authority = self._service_account / "token", self._service_account / "ca.crt"
                 loader = InClusterConfigLoader(str(token), str(authority), try_refresh_token=False, environ=self._environ)  # type: ignore[no-untyped-call]
                 loader.load_and_set(configuration)  # type: ignore[no-untyped-call]
-        except (config.ConfigException, OSError, TypeError, ValueError) as error:
+        except (config.ConfigException, OSError, AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
             if self._rest is not None:
                 msg = f"the credentials cannot be read again: {error}"
                 raise ClusterError(msg) from error
@@ -218,6 +220,12 @@ class ClusterConnection:
     @property
     def _is_in_cluster(self) -> bool:
         return bool(self._environ.get("KUBERNETES_SERVICE_HOST")) and (self._service_account / "token").exists()
+
+
+def _check_exists(kubeconfig: str) -> None:
+    """One of the files of a kubeconfig must be there; the library would go on without any."""
+    if not any(Path(part).expanduser().exists() for part in kubeconfig.split(os.pathsep) if part):
+        raise FileNotFoundError(f"there is no file {kubeconfig}")
 
 
 def _make_client(configuration: Any) -> Any:
