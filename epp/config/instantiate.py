@@ -9,7 +9,8 @@ from epp.config.parameters import locate
 from epp.config.report import Report
 from epp.errors import EppError
 from epp.framework.handle import PluginContext, UnknownPluginError
-from epp.framework.interfaces import DataSource, Extractor, FollowsObjects, ObjectKind, TellsOfObjects
+from epp.framework.interfaces import DataSource, Extractor
+from epp.framework.notifications import FollowsObjects, ObjectKind, TellsOfObjects
 
 MakeContext = Callable[[LoadedPlugin, Mapping[str, object]], PluginContext]
 """(plugin, the instances it may refer to) → what its factory receives."""

@@ -15,7 +15,8 @@ from epp.datalayer.page_rounds import CallLater, PageReader, PageRounds
 from epp.datalayer.scrape import LOG_PAUSE_S, CollectorCounters, Scrape, ScrapeState, SourceBinding, Target
 from epp.datalayer.store import EndpointStore
 from epp.framework import log
-from epp.framework.interfaces import ChoosesPath, TakesPaths, TellsOfEndpoints
+from epp.framework.interfaces import ChoosesPath, TakesPaths
+from epp.framework.notifications import TellsOfEndpoints
 from epp.framework.types import Endpoint, EndpointChange, EndpointId
 
 _logger = log.get(__name__)

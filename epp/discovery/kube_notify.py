@@ -13,7 +13,7 @@ import orjson
 from epp.cluster.connection import ClusterConnection, ClusterError
 from epp.cluster.watch import Changed, Collection, Listed, Pace, Watch
 from epp.framework import log
-from epp.framework.interfaces import FollowsObjects, ObjectEvent, ObjectKind
+from epp.framework.notifications import FollowsObjects, ObjectEvent, ObjectKind
 from epp.plugin_calls.defects import Defects
 
 _logger = log.get(__name__)

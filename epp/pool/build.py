@@ -19,17 +19,15 @@ from epp.framework.interfaces import (
     Extractor,
     Filter,
     FollowsEndpoints,
-    FollowsObjects,
-    ObjectKind,
     Parser,
     Picker,
     ProfileHandler,
     Role,
     SaturationDetector,
     Scorer,
-    TellsOfObjects,
 )
 from epp.framework.keys import PREFIX_CACHE_MATCH, reading
+from epp.framework.notifications import FollowsObjects, ObjectKind, TellsOfObjects
 from epp.hooks.runner import HookRunner, Spawn
 from epp.hooks.slots import Hook, Hooks, deadline_s, has_hook, is_async, make_hook
 from epp.plugin_calls.defects import EXTENSION_POINTS, Defects

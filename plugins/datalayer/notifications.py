@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from epp.framework.handle import PluginContext
-from epp.framework.interfaces import ObjectKind, Role
+from epp.framework.interfaces import Role
+from epp.framework.notifications import ObjectKind
 from epp.framework.params import Params
 from epp.framework.registry import PluginType
 from epp.framework.types import Endpoint

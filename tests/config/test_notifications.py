@@ -10,7 +10,8 @@ from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource
 from epp.errors import ConfigError, Finding
-from epp.framework.interfaces import ObjectEvent, Role
+from epp.framework.interfaces import Role
+from epp.framework.notifications import ObjectEvent
 from epp.framework.registry import PluginType, Registry
 from tests.config.corpus import registry
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from epp.framework.interfaces import ObjectEvent, Role
+from epp.framework.interfaces import Role
+from epp.framework.notifications import ObjectEvent
 from epp.framework.registry import PluginType
 from epp.framework.types import Endpoint, EndpointChange
 

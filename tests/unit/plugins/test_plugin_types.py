@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 import plugins
-from epp.framework import direct, interfaces, rewriting
+from epp.framework import direct, interfaces, notifications, rewriting
 from epp.framework.interfaces import Role
 from epp.framework.params import Params
 from epp.framework.registry import Alias, PluginType, Registry
@@ -156,7 +156,7 @@ PROTOCOLS = {
     Role.DATA_SOURCE: interfaces.DataSource,
     Role.EXTRACTOR: interfaces.Extractor,
     Role.ENDPOINT_EXTRACTOR: interfaces.FollowsEndpoints,
-    Role.OBJECT_EXTRACTOR: interfaces.FollowsObjects,
+    Role.OBJECT_EXTRACTOR: notifications.FollowsObjects,
     Role.DISCOVERY: interfaces.EndpointDiscovery,
     Role.DATA_PRODUCER: interfaces.DataProducer,
     Role.SATURATION_DETECTOR: interfaces.SaturationDetector,
