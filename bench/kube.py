@@ -22,7 +22,7 @@ import psutil
 from bench.calibration import calibrate
 from tests.conformance.wire import Stream, request_body, request_headers, std_body
 from tests.kube import crds
-from tests.kube.api import Api
+from tests.kube.api import Api, several
 from tests.kube.cluster import Cluster, missing
 from tests.kube.manifests import binding, pod, pool, role
 from tests.kube.picker import Picker, write_kubeconfig
@@ -74,17 +74,6 @@ def address(number: int) -> str:
     return f"127.{3 + number // 62500}.{number // 250 % 250}.{number % 250 + 1}"
 
 
-async def several(work: Sequence[Callable[[], Awaitable[object]]]) -> None:
-    """Do all, some at once."""
-    gate = asyncio.Semaphore(AT_ONCE)
-
-    async def one(do: Callable[[], Awaitable[object]]) -> None:
-        async with gate:
-            await do()
-
-    await asyncio.gather(*(one(do) for do in work))
-
-
 class Bench:
     """One pool of one size.
 
@@ -130,7 +119,7 @@ class Bench:
         await api.create(role())
         await api.create(binding(api.namespace))
         await api.create(pool())
-        await several([lambda n=n: api.create(self._pod(n)) for n in range(self._pods)])  # type: ignore[misc]
+        await several(api.create(self._pod(number)) for number in range(self._pods))
 
     def _pod(self, number: int) -> dict[str, Any]:
         """About as large as a real one: some kilobytes of specification that nobody reads."""

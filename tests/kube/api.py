@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from urllib.parse import quote
@@ -19,6 +19,7 @@ Object = dict[str, Any]
 _PLURALS = {"InferencePool": "inferencepools", "NetworkPolicy": "networkpolicies", "Ingress": "ingresses"}
 T = TypeVar("T")
 _PAUSE_S = 0.02
+_AT_ONCE = 20
 _CLUSTER_WIDE = {"Namespace", "ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
 
 
@@ -142,6 +143,17 @@ async def until(holds: Callable[[], Awaitable[T]], what: str, timeout_s: float =
             return answer
         assert time.monotonic() < deadline, f"not within {timeout_s:g} s: {what}; last: {answer!r}"
         await asyncio.sleep(_PAUSE_S)
+
+
+async def several(work: Iterable[Awaitable[object]]) -> None:
+    """Do all, some at once."""
+    gate = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(call: Awaitable[object]) -> None:
+        async with gate:
+            await call
+
+    await asyncio.gather(*map(one, work))
 
 
 def path_of(manifest: Mapping[str, Any], namespace: str, *, collection: bool = False) -> str:

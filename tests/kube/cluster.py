@@ -141,7 +141,7 @@ class Cluster:
         for line in path.read_text().splitlines():
             with contextlib.suppress(json.JSONDecodeError):  # the last line may be half written
                 event = json.loads(line)
-                yield AuditedRequest(event["user"]["username"], event["verb"], event["requestURI"])
+                yield AuditedRequest(event["user"].get("username", ""), event["verb"], event["requestURI"])
 
     def _run(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         with (self.folder / f"{name}.log").open("ab") as log:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.kube.api import Api, until
+from tests.kube.api import Api, several, until
 from tests.kube.conftest import StartPicker
 from tests.kube.manifests import pod, pool
 from tests.kube.picker import Picker, Way
@@ -246,7 +246,7 @@ async def test_k24_a_gateway_writes_the_status_of_the_pool_often(api: Api, start
     picker = await start()
     await picker.has(endpoints(("a", A)))
     lists = _lists(api)
-    for number in range(1000):
+    for number in range(1000):  # one after the other: those at once would only wait for each other
         await api.patch(manifest, {"status": {"parents": [{"number": number}]}}, "status")
     await passed(api, picker)
     assert _lists(api) == lists
@@ -303,8 +303,7 @@ async def test_k37_a_pod_with_an_ipv6_address(api: Api, start: StartPicker) -> N
 
 async def test_k39_many_pods_with_many_ports_come_as_one(api: Api, start: StartPicker) -> None:
     ports = tuple(range(8000, 8008))
-    for number in range(500):
-        await api.create(pod(f"p{number}", f"127.1.{number // 250}.{number % 250 + 1}"))
+    await several(api.create(pod(f"p{n}", f"127.1.{n // 250}.{n % 250 + 1}")) for n in range(500))
     await api.create(pool(ports=ports))
     picker = await start("--refresh-metrics-interval=1h")
     sizes = set()
