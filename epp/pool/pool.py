@@ -10,7 +10,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import cast
 
-from epp.cluster.connection import ClusterConnection
 from epp.config.loaded import LoadedConfig
 from epp.datalayer.collector import Collector
 from epp.datalayer.membership import PluginFollowers
@@ -52,8 +51,7 @@ class Pool:
         spawn: starts a task of the process.
         on_defect: told of our own failures: (place, exception).
         discovery: finds the endpoints in place of what settings and configuration name.
-        surroundings: time, chance and metrics pages, where they are not the real ones.
-        cluster: where endpoints are found if neither settings nor configuration name them.
+        surroundings: time, chance, metrics pages and a cluster, where they are not the usual ones.
         on_change: told when ``problem`` may have changed.
 
     Raises:
@@ -71,7 +69,6 @@ class Pool:
         *,
         discovery: EndpointDiscovery | None = None,
         surroundings: Surroundings | None = None,
-        cluster: ClusterConnection | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
@@ -93,7 +90,7 @@ class Pool:
             around.stopwatch,
         )
         self._given_discovery = discovery
-        self._cluster = cluster
+        self._cluster = around.cluster
         self._on_change = on_change or (lambda: None)
         self.generation = Generation(config, self._services)
         self.cache_truth = CacheTruth(

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from epp.cluster.connection import ClusterConnection
 from epp.datalayer.collector import TIMEOUT_S
 from epp.datalayer.objects import PoolIdentity
 from epp.datalayer.page_rounds import PageReader, make_page_reader
@@ -71,5 +72,7 @@ class Surroundings:
     new_request_id: Callable[[], str] = lambda: str(uuid4())
     pages: Callable[[], PageReader | None] = _native_pages
     """Makes what reads plain metrics pages; None = the event loop reads them."""
+    cluster: ClusterConnection | None = None
+    """Where endpoints are found that neither flags nor the configuration name; None = outside of any."""
     decisions: DecisionLog = field(default_factory=LoggedDecisions)
     """Takes the records of decisions."""

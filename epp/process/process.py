@@ -25,6 +25,7 @@ from epp.framework import log
 from epp.framework.file_watch import watch_files
 from epp.framework.interfaces import EndpointDiscovery
 from epp.pool.pool import Pool
+from epp.pool.settings import Surroundings
 from epp.process.cluster import Cluster, authorize_by, is_in_cluster
 from epp.process.health import Health
 from epp.process.options import Options
@@ -116,7 +117,7 @@ class Process:
             self.runtime.spawn,
             self._on_defect,
             discovery=discovery,
-            cluster=self.cluster.connection if self.cluster is not None else None,
+            surroundings=Surroundings(cluster=self.cluster.connection if self.cluster is not None else None),
             on_change=self._look_at_pool,
         )
         self.http = self._http()
