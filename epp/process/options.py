@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 MIN_REFRESH_S = 0.05
 """Scraping faster than this is never worth its cost; llm-d-router's floor."""
 MAX_TARGET_PORTS = 8
+RETRY_JITTER = 1.2
+"""As in client-go: the longest wait between two tries is that much of the retry period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +164,23 @@ def _durations(options: Options) -> list[str]:
         problems.append("--drain-timeout must not be negative; 0s stops at once")
     if options.metrics_staleness_threshold_s <= 0:
         problems.append("--metrics-staleness-threshold must be positive, such as 2s")
+    return problems + _election(options)
+
+
+def _election(options: Options) -> list[str]:
+    """A leader must give up before others may take over, and try often enough before that."""
+    lease_s, deadline_s = options.leader_election_lease_duration_s, options.leader_election_renew_deadline_s
+    retry_s = options.leader_election_retry_period_s
+    problems = []
+    if retry_s <= 0 or lease_s < 1:
+        problems.append("--leader-election-retry-period must be positive, --leader-election-lease-duration at least 1s")
+    if lease_s <= deadline_s:
+        problems.append("--leader-election-lease-duration must be longer than --leader-election-renew-deadline: else two lead")
+    if deadline_s <= retry_s * RETRY_JITTER:
+        problems.append(
+            f"--leader-election-renew-deadline must be longer than {RETRY_JITTER} times --leader-election-retry-period: "
+            "else one failed try ends the leader"
+        )
     return problems
 
 
