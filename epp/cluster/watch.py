@@ -159,7 +159,7 @@ class Watch(Generic[T]):
             self._version = ""
             if again:
                 # A restarted API server says so to everybody at once.
-                await self._sleep(self._rng.uniform(0, FIRST_DELAY_S))
+                await self._sleep(self._pace.after(error))
                 return
         if error.status == UNAUTHORIZED:
             self._connection.forget_credentials()

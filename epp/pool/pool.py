@@ -157,6 +157,7 @@ class Pool:
             self.discovery = discovery
             self._forget_discovery()
             await self._discover(discovery)
+        self._changed()
         self._retiring.append(old)
         old.in_use.retire(lambda: self._retired(old))
 
