@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable
 
 from epp.cluster.access import AccessReview
@@ -13,21 +12,10 @@ from epp.config.loaded import LoadedConfig
 from epp.process.options import Options
 from epp.transport.http_server import Access, AccessRequest, Authorize
 
-_OF_DEPLOYMENT = re.compile(r"(.+)-[a-z0-9]+-[a-z0-9]+")
-"""Name of a pod: deployment, replica set, pod. Source: llm-d-router: cmd/epp/runner/runner.go."""
-
 
 def is_in_cluster(options: Options, config: LoadedConfig) -> bool:
     """The API server is needed: it tells of the endpoints, or holds the lease."""
     return options.needs_kubernetes and (config.discovery is None or options.ha_enable_leader_election)
-
-
-def pool_name(options: Options) -> str:
-    """Of the pool; with a selector, what the deployment of this pod is called, or a pod that belongs to none."""
-    if options.pool_name or not options.endpoint_selector:
-        return options.pool_name or "epp"
-    match = _OF_DEPLOYMENT.fullmatch(options.pod_name)
-    return (match[1] if match else options.pod_name) or "epp"
 
 
 class Cluster:
@@ -45,7 +33,7 @@ class Cluster:
         if options.ha_enable_leader_election:
             settings = LeaseSettings(
                 options.namespace,
-                options.lease_name or lease_name(options.namespace, pool_name(options)),
+                options.lease_name or lease_name(options.namespace, options.pool),
                 options.leader_election_lease_duration_s,
                 options.leader_election_renew_deadline_s,
                 options.leader_election_retry_period_s,

@@ -6,12 +6,15 @@ Source: llm-d-router: pkg/epp/server/options.go.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MIN_REFRESH_S = 0.05
 """Scraping faster than this is never worth its cost; llm-d-router's floor."""
 MAX_TARGET_PORTS = 8
+_OF_DEPLOYMENT = re.compile(r"(.+)-[a-z0-9]+-[a-z0-9]+")
+"""Name of a pod: deployment, replica set, pod. Source: llm-d-router: cmd/epp/runner/runner.go."""
 RETRY_JITTER = 1.2
 """As in client-go: the longest wait between two tries is that much of the retry period."""
 
@@ -98,6 +101,14 @@ class Options:
     """None = ``drain_timeout_s``; negative = without limit."""
     namespace: str = "default"
     pod_name: str = ""
+
+    @property
+    def pool(self) -> str:
+        """Name of the pool; with a selector, that of the deployment of this pod, or of a pod that belongs to none."""
+        if self.pool_name or not self.endpoint_selector:
+            return self.pool_name or "epp"
+        match = _OF_DEPLOYMENT.fullmatch(self.pod_name)
+        return (match[1] if match else self.pod_name) or "epp"
 
     @property
     def needs_kubernetes(self) -> bool:
@@ -189,6 +200,8 @@ def warnings(options: Options) -> list[str]:
     found = []
     if options.needs_kubernetes and not options.pool_namespace and options.namespace == "default":
         found.append("neither --pool-namespace nor NAMESPACE is set: the namespace is default")
+    if options.endpoint_selector and not _OF_DEPLOYMENT.fullmatch(options.pod_name):
+        found.append(f"POD_NAME {options.pod_name!r} is not that of a Deployment's pod: the pool is called {options.pool}")
     if options.enable_cert_reload and not options.cert_path:
         found.append("--enable-cert-reload has no effect without --cert-path")
     if not options.secure_serving and (options.tls_min_version or options.tls_cipher_suites or options.cert_path):

@@ -13,7 +13,6 @@ from epp.errors import UsageError
 from epp.framework import log
 from epp.framework.handle import MetricsFlags
 from epp.pool.settings import PoolSettings
-from epp.process.cluster import pool_name
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
 
@@ -84,7 +83,7 @@ def metrics_flags(options: Options) -> MetricsFlags:
 def pool_settings(options: Options) -> PoolSettings:
     """What the flags say about the pool that is served."""
     return PoolSettings(
-        PoolIdentity(pool_name(options), options.namespace, options.pool_group),
+        PoolIdentity(options.pool, options.namespace, options.pool_group),
         endpoints=options.endpoints,
         objects=options.objects,
         use_subset=not options.disable_endpoint_subset_filter,

@@ -18,6 +18,22 @@ def test_the_defaults_are_fine() -> None:
     assert warnings(Options()) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "pool", "is_told"),
+    [
+        ({}, "epp", False),
+        (POOL, "a", False),
+        ({**SELECTOR, "pod_name": "chat-epp-6b8f9c-x2x9z"}, "chat-epp", False),
+        ({**SELECTOR, "pod_name": "epp-0"}, "epp-0", True),
+        (SELECTOR, "epp", True),
+    ],
+)
+def test_the_name_of_the_pool(given: dict[str, Any], pool: str, is_told: bool) -> None:
+    options = Options(**given, namespace="n")
+    assert options.pool == pool
+    assert any("POD_NAME" in warning for warning in warnings(options)) == is_told
+
+
 def test_what_is_on_by_default() -> None:
     switched_on = {f.name for f in fields(Options) if getattr(Options(), f.name) is True}
     assert switched_on == {
