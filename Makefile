@@ -10,7 +10,7 @@ NATIVE := $(VENV)/.native
 NATIVE_SOURCES := $(shell find native -name '*.rs' -not -path 'native/target/*' 2>/dev/null) native/Cargo.toml native/crates.txt native/pyproject.toml
 HAS_CARGO := $(shell command -v cargo 2>/dev/null)
 
-.PHONY: demo test check unit native check-native soak bench bench-micro ghz protos lock wheel clean setup
+.PHONY: demo test check unit native check-native kube soak bench bench-micro ghz protos lock wheel clean setup
 
 demo: native
 	$(BIN)/epp demo $(ARGS)
@@ -24,7 +24,13 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 
 unit: native
-	$(BIN)/python -m pytest -n 2 --require=envoy,redis$(if $(HAS_CARGO),$(comma)native) $(ARGS)
+	$(BIN)/python -m pytest -n 2 --require=envoy,redis$(if $(HAS_CARGO),$(comma)native)$(if $(KUBE),$(comma)kube) $(ARGS)
+
+# What tests/kube runs: kube-apiserver and helm from their Go modules, kept outside of this folder; etcd is Debian's etcd-server.
+# Without them these tests skip; `make test KUBE=1` demands them.
+kube: setup
+	$(BIN)/python -m tests.kube.build
+	@command -v etcd >/dev/null || echo 'etcd is not there: install the package etcd-server'
 
 # The native transport: built where cargo is; everything works without it, slower.
 ifdef HAS_CARGO

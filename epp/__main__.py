@@ -12,6 +12,7 @@ COMMANDS = {
     "demo": "model servers, picker and Envoy on this machine, with a live view",
     "simulate": "simulated model servers",
     "replay": "what configurations would do with a recorded load",
+    "manifests": "print the Kubernetes manifests of a picker",
     "plugins": "list plugin types, or describe one",
 }
 

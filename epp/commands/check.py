@@ -61,6 +61,15 @@ def check_source(source: ConfigSource, flags: LoadFlags, *, print_effective: boo
     return INVALID if result is None else VALID
 
 
+def check_document(file: str) -> bool:
+    """Whether a file can be served; what was found in it goes to standard error."""
+    registry, unloaded = build_registry()
+    result, found = _check(ConfigSource.from_file(file), registry, LoadFlags(for_serve=True))
+    if findings := [*unloaded, *found]:
+        print(text_report(findings), file=sys.stderr)
+    return result is not None
+
+
 def _source(file: str) -> ConfigSource:
     if file == "-":
         return ConfigSource.from_text(sys.stdin.buffer.read(), "<stdin>")

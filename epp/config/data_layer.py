@@ -10,7 +10,14 @@ from epp.framework.interfaces import Role
 from epp.framework.registry import Gate
 
 _SOURCE = wanted(Role.DATA_SOURCE, "CFG082", "CFG083")
-_EXTRACTOR = Wanted(frozenset({Role.EXTRACTOR, Role.ENDPOINT_EXTRACTOR}), "an extractor", "CFG082", "CFG084")
+_EXTRACTOR = Wanted(
+    frozenset({Role.EXTRACTOR, Role.ENDPOINT_EXTRACTOR, Role.OBJECT_EXTRACTOR}), "an extractor", "CFG082", "CFG084"
+)
+_EVENTS = {
+    Role.ENDPOINT_EXTRACTOR: ("endpoints", defaults.ENDPOINT_SOURCE),
+    Role.OBJECT_EXTRACTOR: ("Kubernetes objects", defaults.OBJECT_SOURCE),
+}
+"""Of what an extractor of events hears, and the type of source that tells of it."""
 _DISCOVERY = wanted(Role.DISCOVERY, "CFG086", "CFG086")
 _PEERS = wanted(Role.PEER_DISCOVERY, "CFG086", "CFG086")
 _ANY = Wanted(frozenset(), "a plugin", "CFG082", "CFG082")
@@ -97,14 +104,24 @@ def _extractors(draft: Draft, config: DataSourceConfig, source: DraftPlugin | No
             at = ref.place("pluginRef")
             draft.report.error("CFG084", ref.child("pluginRef"), message, "remove one of them", value=plugin.name, at=at)
             continue
-        if source is not None and not plugin.has(Role.EXTRACTOR) and not source.is_type(defaults.ENDPOINT_SOURCE):
-            message = f"{show(plugin.name)} hears of endpoints, but the source {show(source.name)} tells of something else"
-            fix = f"list it as an extractor of a plugin of type {defaults.ENDPOINT_SOURCE}"
+        role = _hears_elsewhere(plugin, source)
+        if source is not None and role is not None:
+            what, fitting = _EVENTS[role]
+            message = f"{show(plugin.name)} hears of {what}, but the source {show(source.name)} tells of something else"
+            fix = f"list it as an extractor of a plugin of type {fitting}"
             at = ref.place("pluginRef")
             draft.report.error("CFG084", ref.child("pluginRef"), message, fix, value=plugin.name, at=at)
             continue
         names.append(plugin.name)
     return names
+
+
+def _hears_elsewhere(plugin: DraftPlugin, source: DraftPlugin | None) -> Role | None:
+    """The role of an extractor of events that the source has nothing for; None if they fit."""
+    roles = [role for role in _EVENTS if plugin.has(role)]
+    if source is None or plugin.has(Role.EXTRACTOR) or any(source.is_type(_EVENTS[role][1]) for role in roles):
+        return None
+    return roles[0]
 
 
 def _reference(draft: Draft, config: Reference, wanted_plugin: Wanted) -> DraftPlugin | None:

@@ -40,6 +40,7 @@ OLDER_TYPES = {"pd-profile-handler": "disagg-profile-handler"}
 METRICS_SOURCE = "metrics-data-source"
 METRICS_EXTRACTOR = "core-metrics-extractor"
 ENDPOINT_SOURCE = "endpoint-notification-source"
+OBJECT_SOURCE = "k8s-notification-source"
 PARSERS = ("openai-parser", "anthropic-parser", "vllmhttp-parser", "passthrough-parser")
 
 ORDERING_POLICY = "fcfs-ordering-policy"

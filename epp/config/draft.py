@@ -226,6 +226,7 @@ ROLE_WORDS: Mapping[Role, str] = {
     Role.DATA_SOURCE: "a data source",
     Role.EXTRACTOR: "an extractor",
     Role.ENDPOINT_EXTRACTOR: "an extractor of endpoint events",
+    Role.OBJECT_EXTRACTOR: "an extractor of Kubernetes objects",
     Role.DISCOVERY: "an endpoint discovery",
     Role.PEER_DISCOVERY: "a peer discovery",
     Role.CROSS_REPLICA_SYNCER: "a syncer of replicas",

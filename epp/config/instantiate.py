@@ -10,6 +10,7 @@ from epp.config.report import Report
 from epp.errors import EppError
 from epp.framework.handle import PluginContext, UnknownPluginError
 from epp.framework.interfaces import DataSource, Extractor
+from epp.framework.notifications import FollowsObjects, ObjectKind, TellsOfObjects
 
 MakeContext = Callable[[LoadedPlugin, Mapping[str, object]], PluginContext]
 """(plugin, the instances it may refer to) → what its factory receives."""
@@ -30,6 +31,7 @@ def instantiate(config: LoadedConfig, make_context: MakeContext | None = None) -
     if make_context is None:
         make_context = plain_context([profile.name for profile in config.profiles], config.flags)
     created = create_all(plugins, config.creation_order, make_context, report)
+    _check_sources(config, created, report)
     _check_extractors(config, created, report)
     report.raise_if_wrong()
     return Instances(config, {name: created[name] for name in plugins if name in created}, report.findings)
@@ -96,6 +98,22 @@ def _create(plugin: LoadedPlugin, created: dict[str, object], context: PluginCon
         report.warn("WRN012", path, sentence, at=place)
 
 
+def _check_sources(config: LoadedConfig, created: Mapping[str, object], report: Report) -> None:
+    """Each kind of Kubernetes objects has one source, as their extractors would hear all twice."""
+    first: dict[ObjectKind, str] = {}
+    for source in config.sources:
+        instance = created.get(source.name)
+        if not isinstance(instance, TellsOfObjects):
+            continue
+        other = first.setdefault(instance.objects, source.name)
+        if other != source.name:
+            plugin = config.plugin(source.name)
+            message = f'the sources "{other}" and "{source.name}" both tell of {instance.objects}'
+            report.error(
+                "CFG085", f"{plugin.path}.parameters", message, "merge their extractors", value=source.name, at=plugin.place()
+            )
+
+
 def _check_extractors(config: LoadedConfig, created: Mapping[str, object], report: Report) -> None:
     for source in config.sources:
         instance = created.get(source.name)
@@ -103,7 +121,7 @@ def _check_extractors(config: LoadedConfig, created: Mapping[str, object], repor
             continue
         for name in source.extractors:
             extractor = created.get(name)
-            if isinstance(extractor, Extractor) and extractor.input != instance.output:
+            if isinstance(extractor, Extractor | FollowsObjects) and extractor.input != instance.output:
                 plugin = config.plugin(name)
                 message = (
                     f'the extractor "{name}" reads {extractor.input}, but the source "{source.name}" gives {instance.output}'

@@ -16,6 +16,7 @@ from epp.datalayer.scrape import LOG_PAUSE_S, CollectorCounters, Scrape, ScrapeS
 from epp.datalayer.store import EndpointStore
 from epp.framework import log
 from epp.framework.interfaces import ChoosesPath, TakesPaths
+from epp.framework.notifications import TellsOfEndpoints
 from epp.framework.types import Endpoint, EndpointChange, EndpointId
 
 _logger = log.get(__name__)
@@ -64,7 +65,10 @@ class Collector:
         self._timeout_s = timeout_s
         self._sleep = sleep
         self._rounds = PageRounds(pages, self._read_by_tasks, clock, call_later) if pages is not None else None
-        self._intervals = [(binding, _interval(binding, refresh_interval_s)) for binding in sources]
+        self._notified = [binding for binding in sources if isinstance(binding.source, TellsOfEndpoints)]
+        self._intervals = [
+            (binding, _interval(binding, refresh_interval_s)) for binding in sources if binding not in self._notified
+        ]
         self._targets: dict[EndpointId, Target] = {}
         self._tasks: dict[Scrape, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -90,7 +94,7 @@ class Collector:
         if self._rounds is not None:
             self._rounds.close()
         await asyncio.gather(*self._ending, return_exceptions=True)
-        for binding, _ in self._intervals:
+        for binding in (*self._notified, *(polled for polled, _ in self._intervals)):
             await binding.source.close()
 
     def states(self) -> Iterator[ScrapeState]:
@@ -128,6 +132,7 @@ class Collector:
 
     def _add(self, endpoint: Endpoint) -> None:
         target = self._targets[endpoint.id] = Target(endpoint)
+        self._notify(target)
         for binding, interval_s in self._intervals:
             scrape = Scrape(self, target, binding, interval_s)
             target.scrapes.append(scrape)
@@ -137,6 +142,7 @@ class Collector:
         """Go on with the new labels, which may say that its page is elsewhere."""
         target = self._targets[endpoint.id]
         target.endpoint = endpoint
+        self._notify(target)
         if self._rounds is None:
             return
         for scrape in target.scrapes:
@@ -149,6 +155,11 @@ class Collector:
         target = self._targets.pop(endpoint.id, None)
         if target is not None:
             self._end(target)
+
+    def _notify(self, target: Target) -> None:
+        """Give the endpoint to the extractors of sources that are not polled."""
+        for binding in self._notified:
+            Scrape(self, target, binding, MIN_INTERVAL_S).fetched(b"", self.clock())
 
     def _begin(self, scrape: Scrape) -> None:
         if self._rounds is None or not self._rounds.follow(scrape):

@@ -1,6 +1,6 @@
 """InferenceObjective and InferenceModelRewrite objects, precomputed into look-ups of constant time.
 
-Files feed this store, and so can a Kubernetes watch; it knows nothing of where objects come from.
+Files feed this store, and so does a Kubernetes watch, each without knowing of the other.
 Source: llm-d-router: pkg/epp/datastore/modelrewritestore.go, pkg/epp/controller/inferenceobjective_reconciler.go.
 """
 
@@ -22,6 +22,9 @@ GROUP = "llm-d.ai"
 LEGACY_GROUP = "inference.networking.x-k8s.io"
 POOL_GROUP = "inference.networking.k8s.io"
 """Group of a poolRef that names none."""
+
+FILES, CLUSTER = "files", "cluster"
+"""Where objects come from."""
 
 
 class ObjectKey(NamedTuple):
@@ -138,6 +141,7 @@ class ObjectStore:
     def __init__(self, pool: PoolIdentity, rng: random.Random | None = None) -> None:
         self.pool = pool
         self._rng = rng or random.Random()
+        self._by_origin: dict[str, dict[tuple[type[InferenceObject], ObjectKey], InferenceObject]] = {CLUSTER: {}, FILES: {}}
         self._objects: dict[tuple[type[InferenceObject], ObjectKey], InferenceObject] = {}
         self._priorities: dict[str, int] = {}
         self._explicit_priorities: frozenset[int] = frozenset()
@@ -175,19 +179,19 @@ class ObjectStore:
 
     # ── writing ──
 
-    def put(self, obj: InferenceObject) -> None:
-        """Add or replace one object."""
-        self._objects[(type(obj), obj.key)] = obj
+    def put(self, obj: InferenceObject, origin: str = FILES) -> None:
+        """Add or replace one object of an origin."""
+        self._by_origin[origin][(type(obj), obj.key)] = obj
         self._rebuild()
 
-    def remove(self, kind: type[InferenceObject], key: ObjectKey) -> None:
-        """Remove one object; nothing happens if it is not there."""
-        if self._objects.pop((kind, key), None) is not None:
+    def remove(self, kind: type[InferenceObject], key: ObjectKey, origin: str = FILES) -> None:
+        """Remove one object of an origin; nothing happens if it is not there."""
+        if self._by_origin[origin].pop((kind, key), None) is not None:
             self._rebuild()
 
-    def replace_all(self, objects: Iterable[InferenceObject]) -> None:
-        """Make the set of objects equal to this; of a doubled key the last one counts."""
-        self._objects = {(type(obj), obj.key): obj for obj in objects}
+    def replace_all(self, objects: Iterable[InferenceObject], origin: str = FILES) -> None:
+        """Make the objects that came from ``origin`` equal to these; of a doubled key the last one counts."""
+        self._by_origin[origin] = {(type(obj), obj.key): obj for obj in objects}
         self._rebuild()
 
     def on_change(self, callback: Callable[[], None]) -> None:
@@ -197,6 +201,8 @@ class ObjectStore:
     # ── inside ──
 
     def _rebuild(self) -> None:
+        # What a file says of an object wins over what the cluster says of it.
+        self._objects = {**self._by_origin[CLUSTER], **self._by_origin[FILES]}
         self._said = {said for said in self._said if said[1:] in self._objects}
         used = self._used_objects()
         objectives = [o for o in used if isinstance(o, InferenceObjective)]

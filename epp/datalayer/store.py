@@ -156,15 +156,24 @@ class EndpointStore:
 
     def upsert(self, endpoint: Endpoint) -> None:
         """Add an endpoint at the end, or replace its metadata where it stands; its metrics stay."""
-        self._apply({**self._rows, endpoint.id: self._merged(endpoint)})
+        self.change((endpoint,))
 
     def delete(self, endpoint_id: EndpointId) -> None:
         """Remove an endpoint; nothing happens if it is not there."""
-        self._apply({known: row for known, row in self._rows.items() if known != endpoint_id})
+        self.change((), (endpoint_id,))
+
+    def change(self, upserted: Sequence[Endpoint], deleted: Sequence[EndpointId] = ()) -> None:
+        """Delete, then add or replace, as one change; one that is in both keeps nothing of what was known of it."""
+        rows = self._rows.copy()
+        for endpoint_id in deleted:
+            rows.pop(endpoint_id, None)
+        for endpoint in upserted:
+            rows[endpoint.id] = _merged(rows.get(endpoint.id), endpoint)
+        self._apply(rows)
 
     def replace_all(self, endpoints: Sequence[Endpoint]) -> None:
         """Make the membership equal to ``endpoints``, in their order; of a doubled id the last one counts."""
-        self._apply({endpoint.id: self._merged(endpoint) for endpoint in endpoints})
+        self._apply({endpoint.id: _merged(self._rows.get(endpoint.id), endpoint) for endpoint in endpoints})
 
     # ── metrics ──
 
@@ -194,13 +203,6 @@ class EndpointStore:
 
     # ── inside ──
 
-    def _merged(self, endpoint: Endpoint) -> _Row:
-        """The row that ``endpoint`` gets: with the old metrics if it is still the same server."""
-        old = self._rows.get(endpoint.id)
-        if old is None or old.endpoint.host_port != endpoint.host_port:
-            return _Row(endpoint, UNSCRAPED, Freshness())
-        return old if old.endpoint == endpoint else _Row(endpoint, old.metrics, old.freshness)
-
     def _apply(self, rows: dict[EndpointId, _Row]) -> None:
         """Take over the new rows, then tell the listeners what changed, all at once."""
         before, self._rows = self._rows, rows
@@ -216,6 +218,13 @@ class EndpointStore:
 
 
 _NO_CHANGE = EndpointChange()
+
+
+def _merged(old: _Row | None, endpoint: Endpoint) -> _Row:
+    """The row that ``endpoint`` gets: with the old metrics if it is still the same server."""
+    if old is None or old.endpoint.host_port != endpoint.host_port:
+        return _Row(endpoint, UNSCRAPED, Freshness())
+    return old if old.endpoint == endpoint else _Row(endpoint, old.metrics, old.freshness)
 
 
 def _change(before: Mapping[EndpointId, _Row], after: Mapping[EndpointId, _Row]) -> EndpointChange:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import difflib
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -83,21 +84,23 @@ class ManifestError(Exception):
         self.identity = identity
 
 
-def parse_manifest(manifest: object, namespace: str) -> InferenceObject:
+def parse_manifest(manifest: object, namespace: str, *, from_cluster: bool = False) -> InferenceObject:
     """The object of one manifest.
 
     Args:
         manifest: plain values.
         namespace: of objects that name none.
+        from_cluster: fields that are not known are those of a newer definition, not mistakes.
 
     Raises:
         ManifestError: with all that is wrong.
     """
-    return _Reader(manifest, namespace).read()
+    return _Reader(manifest, namespace, from_cluster=from_cluster).read()
 
 
 class _Reader:
-    def __init__(self, manifest: object, namespace: str) -> None:
+    def __init__(self, manifest: object, namespace: str, *, from_cluster: bool) -> None:
+        self._from_cluster = from_cluster
         self._manifest: dict[str, Any] = manifest if isinstance(manifest, dict) else {}
         self._is_mapping = isinstance(manifest, dict)
         self._namespace = namespace
@@ -114,7 +117,8 @@ class _Reader:
         metadata = self._mapping("metadata")
         key = ObjectKey(group, self._namespace_of(metadata), self._name(metadata))
         created_s = self._created(metadata)
-        self._check_keys()
+        if not self._from_cluster:
+            self._check_keys()
         is_objective = kind == "InferenceObjective"
         spec = self._spec(_Objective if is_objective else _Rewrite)
         if self._findings:
@@ -188,12 +192,20 @@ class _Reader:
 
     def _spec(self, model: type[Params]) -> Params | None:
         spec = self._mapping("spec")
-        try:
-            return model.decode(spec) if "spec" in self._manifest else None
-        except ValidationError as error:
-            for entry in error.errors(include_url=False):
-                self._add_invalid(model, entry)
+        if "spec" not in self._manifest:
             return None
+        try:
+            return model.decode(spec)
+        except ValidationError as error:
+            entries = error.errors(include_url=False)
+        unknown = [entry for entry in entries if entry["type"] == "extra_forbidden"]
+        if self._from_cluster and unknown:
+            for entry in unknown:
+                _remove(spec, entry["loc"])
+            return self._spec(model)
+        for entry in entries:
+            self._add_invalid(model, entry)
+        return None
 
     def _add_invalid(self, model: type[Params], entry: Any) -> None:
         path: Path = ("spec", *entry["loc"])
@@ -210,6 +222,13 @@ class _Reader:
         shown = value if isinstance(value, (str, int, float, bool)) else None
         self._findings.append(Finding("OBJ002", path_text(path), message, fix, shown))
         self._paths.append(path)
+
+
+def _remove(document: Any, path: Sequence[str | int]) -> None:
+    """Delete the member at a path."""
+    for step in path[:-1]:
+        document = document[step]
+    del document[path[-1]]
 
 
 def _pool(reference: _PoolRef | None) -> PoolRef | None:

@@ -55,6 +55,7 @@ class Role(StrEnum):
     DATA_SOURCE = "DataSource"
     EXTRACTOR = "Extractor"
     ENDPOINT_EXTRACTOR = "EndpointExtractor"
+    OBJECT_EXTRACTOR = "ObjectExtractor"
     DISCOVERY = "EndpointDiscovery"
     PEER_DISCOVERY = "PeerDiscovery"
     CROSS_REPLICA_SYNCER = "CrossReplicaSyncer"
@@ -396,6 +397,13 @@ class EndpointNotifier(Protocol):
 
     def upsert(self, endpoint: Endpoint) -> None: ...
     def delete(self, endpoint_id: EndpointId) -> None: ...
+    def change(self, upserted: Sequence[Endpoint], deleted: Sequence[EndpointId]) -> None:
+        """Delete, then add or replace, as one change: nobody sees a part of it.
+
+        One that is in both is another server under the same name, so that nothing which was learned of it is kept.
+        """
+        ...
+
     def replace_all(self, endpoints: Sequence[Endpoint]) -> None:
         """Make the set of endpoints equal to this; endpoints that stay keep their metrics."""
         ...

@@ -52,10 +52,13 @@ class Endpoint:
         *,
         namespace: str = "default",
         pod_name: str = "",
+        node_address: str = "",
         rank_index: int = 0,
+        metrics_port: int = 0,
     ) -> Endpoint:
-        """An endpoint with the derived fields filled in."""
-        host_port = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+        """An endpoint with the derived fields filled in; ``metrics_port`` 0 = ``port``."""
+        host = f"[{address}]" if ":" in address else address
+        host_port = f"{host}:{port}"
         return cls(
             id=EndpointId(f"{namespace}/{name}"),
             name=name,
@@ -63,9 +66,10 @@ class Endpoint:
             address=address,
             port=port,
             host_port=host_port,
-            metrics_host=host_port,
+            metrics_host=f"{host}:{metrics_port}" if metrics_port else host_port,
             labels=MappingProxyType(dict(labels)) if labels else _NOTHING,
             pod_name=pod_name or name,
+            node_address=node_address,
             rank_index=rank_index,
         )
 

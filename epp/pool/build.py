@@ -10,6 +10,7 @@ from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin, LoadedProfi
 from epp.datalayer.membership import Follower
 from epp.datalayer.scrape import ExtractorBinding, SourceBinding
 from epp.decision.pipeline import Pipeline
+from epp.discovery.kube_notify import ObjectFollower
 from epp.errors import EppError
 from epp.flowcontrol.admission import Admission, LegacyAdmission
 from epp.framework import log
@@ -26,6 +27,7 @@ from epp.framework.interfaces import (
     Scorer,
 )
 from epp.framework.keys import PREFIX_CACHE_MATCH, reading
+from epp.framework.notifications import FollowsObjects, ObjectKind, TellsOfObjects
 from epp.hooks.runner import HookRunner, Spawn
 from epp.hooks.slots import Hook, Hooks, deadline_s, has_hook, is_async, make_hook
 from epp.plugin_calls.defects import EXTENSION_POINTS, Defects
@@ -208,6 +210,21 @@ def followers(instances: Instances) -> list[Follower]:
     ]
 
 
+def protocol_problem(instances: Instances, app_protocol: str) -> str:
+    """Why the pool's ``appProtocol`` ("" = any) cannot be served; empty = it can."""
+    if not app_protocol:
+        return ""
+    parsers = [(name, instances.by_name[name]) for name in instances.config.parsers if name in instances.by_name]
+    refusing = [
+        f"{name} ({', '.join(parser.app_protocols)})"
+        for name, parser in parsers
+        if isinstance(parser, Parser) and parser.app_protocols and app_protocol not in parser.app_protocols
+    ]
+    if not refusing:
+        return ""
+    return f"appProtocol {app_protocol} of the pool is not served by the parsers {', '.join(refusing)}"
+
+
 def request_readers(config: LoadedConfig) -> tuple[str, ...]:
     """Names of the request readers that active plugins want, each once, in alphabetical order."""
     wanted: set[str] = set()
@@ -217,13 +234,29 @@ def request_readers(config: LoadedConfig) -> tuple[str, ...]:
     return tuple(sorted(wanted))
 
 
+def object_followers(instances: Instances) -> list[tuple[ObjectKind, list[ObjectFollower]]]:
+    """Active sources of Kubernetes objects, each with who follows them."""
+    config, by_name = instances.config, instances.by_name
+    found = []
+    for source in config.sources:
+        instance = by_name.get(source.name)
+        if source.active and isinstance(instance, TellsOfObjects):
+            followers = [
+                ObjectFollower(config.plugin(name).type.type, name, plugin)
+                for name in source.extractors
+                if isinstance(plugin := by_name.get(name), FollowsObjects)
+            ]
+            found.append((instance.objects, followers))
+    return found
+
+
 def data_sources(instances: Instances) -> list[SourceBinding]:
-    """Active data sources with their extractors."""
+    """Active data sources of endpoints with their extractors."""
     config, by_name = instances.config, instances.by_name
     bindings = []
     for source in config.sources:
         instance = by_name.get(source.name)
-        if not source.active or not isinstance(instance, DataSource):
+        if not source.active or not isinstance(instance, DataSource) or isinstance(instance, TellsOfObjects):
             continue
         extractors = tuple(
             ExtractorBinding(config.plugin(name).type.type, extractor)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import cast
 
 from epp.config.loaded import Instances, LoadedConfig
@@ -19,6 +19,8 @@ from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director, DirectorOptions
 from epp.decision.ledger import Ledger
 from epp.decision.response import ResponseObserver
+from epp.discovery.kube_notify import ObjectNotifications
+from epp.discovery.kube_pool import ClusterDiscovery
 from epp.discovery.objects_file import ObjectsFiles
 from epp.discovery.static import StaticDiscovery, parse_endpoints
 from epp.flowcontrol import pages as flow_pages
@@ -29,7 +31,7 @@ from epp.framework.interfaces import EndpointDiscovery
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
-from epp.pool.build import data_sources, followers
+from epp.pool.build import data_sources, followers, object_followers, protocol_problem
 from epp.pool.flow_control import flow_control_settings, start_flow_control
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
@@ -53,7 +55,8 @@ class Pool:
         spawn: starts a task of the process.
         on_defect: told of our own failures: (place, exception).
         discovery: finds the endpoints in place of what settings and configuration name.
-        surroundings: time, chance and metrics pages, where they are not the real ones.
+        surroundings: time, chance, metrics pages and a cluster, where they are not the usual ones.
+        on_change: told when ``problem`` may have changed.
 
     Raises:
         UsageError, ConfigError: it cannot be made.
@@ -70,6 +73,7 @@ class Pool:
         *,
         discovery: EndpointDiscovery | None = None,
         surroundings: Surroundings | None = None,
+        on_change: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
         self.store = EndpointStore()
@@ -90,6 +94,8 @@ class Pool:
             around.stopwatch,
         )
         self._given_discovery = discovery
+        self._cluster = around.cluster
+        self._on_change = on_change or (lambda: None)
         self._flow_metrics = FlowMetrics(metrics, settings.identity.name)
         self.flow_control: FlowController | None = None
         """None as long as no configuration had it."""
@@ -111,6 +117,7 @@ class Pool:
         self._stopped = asyncio.Event()
         self._retiring: list[Generation] = []
         self._followers: dict[Generation, PluginFollowers] = {}
+        self._notifying: dict[Generation, list[asyncio.Task[None]]] = {}
         metrics.watch_requests(lambda: self.ledger.by_labels)
         metrics.watch_pool(self.snapshot)
 
@@ -129,7 +136,8 @@ class Pool:
         await self.collector.start()
         await self._discover(self.discovery)
         self._metrics.config_loaded(self.generation.config.sha256, time.time())
-        _logger.info("pool synced", endpoints=len(self.store))
+        if not isinstance(self.discovery, ClusterDiscovery):
+            _logger.info("pool synced", endpoints=len(self.store))
 
     async def swap(self, config: LoadedConfig) -> None:
         """Serve new requests by another configuration; those that run end by the one that they began with.
@@ -158,6 +166,7 @@ class Pool:
             self.discovery = discovery
             self._forget_discovery()
             await self._discover(discovery)
+        self._changed()
         self._retiring.append(old)
         old.in_use.retire(lambda: self._retired(old))
 
@@ -176,6 +185,8 @@ class Pool:
         self.refuse_queued()
         self._stopped.set()
         self._forget_discovery()
+        for task in [task for tasks in self._notifying.values() for task in tasks]:
+            task.cancel()
         await self.collector.stop()
 
     async def stop(self) -> None:
@@ -190,6 +201,13 @@ class Pool:
             self._object_files.reload()
 
     # ── what is shown ──
+
+    @property
+    def problem(self) -> str:
+        """Why requests should go to another picker; empty = they may come. A pool without endpoints is no problem."""
+        if not isinstance(self.discovery, ClusterDiscovery):
+            return ""
+        return self.discovery.problem or protocol_problem(self.generation.instances, self.discovery.app_protocol)
 
     def snapshot(self) -> PoolSnapshot:
         """The pool's gauges."""
@@ -250,9 +268,19 @@ class Pool:
     def _discovery_of(self, generation: Generation) -> EndpointDiscovery:
         if self._given_discovery is None and self.settings.endpoints:
             self._given_discovery = StaticDiscovery(parse_endpoints(self.settings.endpoints))
+        if self._given_discovery is None and self._cluster is not None and generation.config.discovery is None:
+            self._given_discovery = ClusterDiscovery(self._cluster, self.settings.source, self.objects, self._changed)
         if self._given_discovery is not None:
             return self._given_discovery
         return cast("EndpointDiscovery", generation.instances.by_name[generation.config.discovery or ""])
+
+    def _changed(self) -> None:
+        """The pool was found or lost, or has another protocol."""
+        discovery = self.discovery
+        if isinstance(discovery, ClusterDiscovery) and not discovery.problem and self.problem:
+            _logger.error("pool cannot be served", problem=self.problem)
+            discovery.warn("UnsupportedAppProtocol", self.problem)
+        self._on_change()
 
     def _collector_of(self, generation: Generation) -> Collector:
         return Collector(
@@ -289,8 +317,8 @@ class Pool:
         )
 
     def _start_objects(self) -> None:
+        self.objects.on_change(lambda: self._metrics.admit_model_names(self.objects.rewrite_models))
         if self.settings.objects:
-            self.objects.on_change(lambda: self._metrics.admit_model_names(self.objects.rewrite_models))
             self._object_files = ObjectsFiles(self.settings.objects, self.objects)
             self._object_files.load()
             _ = self._spawn(self._object_files.run(self._stopped), "objects")
@@ -324,11 +352,24 @@ class Pool:
             task.cancel()
 
     def _follow(self, generation: Generation) -> None:
-        """Tell its plugins of the endpoints, from those that are there on."""
+        """Tell its plugins of the endpoints, from those that are there on, and of objects in the cluster."""
         followers_ = self._followers[generation] = PluginFollowers(followers(generation.instances), self._services.defects)
         self.store.subscribe(followers_)
+        self._notifying[generation] = list(self._notify(generation))
+
+    def _notify(self, generation: Generation) -> Iterator[asyncio.Task[None]]:
+        """Tell its plugins of objects in the cluster."""
+        for kind, told in object_followers(generation.instances):
+            if self._cluster is None:
+                _logger.warning("objects are not followed, there is no cluster", kind=str(kind))
+                continue
+            namespace, defects = self.settings.identity.namespace, self._services.defects
+            followed = ObjectNotifications(self._cluster, namespace, kind, told, defects)
+            yield self._spawn(followed.run(), f"notifications of {kind}")
 
     def _retired(self, generation: Generation) -> None:
         self._retiring.remove(generation)
         self.store.unsubscribe(self._followers.pop(generation))
+        for task in self._notifying.pop(generation):
+            task.cancel()
         _ = self._spawn(generation.stop(), "retired configuration")

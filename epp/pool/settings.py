@@ -8,10 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from epp.cluster.connection import ClusterConnection
 from epp.datalayer.collector import TIMEOUT_S
 from epp.datalayer.objects import PoolIdentity
 from epp.datalayer.page_rounds import PageReader, make_page_reader
 from epp.decision.director import DecisionLog
+from epp.discovery.kube_pool import ClusterSource
 from epp.framework.handle import MetricsFlags
 from epp.framework.prometheus_text import MAX_PAGE_BYTES
 from epp.telemetry.decision_log import LoggedDecisions
@@ -38,6 +40,16 @@ class PoolSettings:
     max_body_bytes: int = 64 * 1024 * 1024
     """``--max-request-body-bytes``; 0 = no limit."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)
+    selector: str = ""
+    """``--endpoint-selector``: pods that are followed in place of an InferencePool."""
+    target_ports: tuple[int, ...] = ()
+    metrics_port: int = 0
+    """``--model-server-metrics-port``, of pools in a cluster that have one port."""
+
+    @property
+    def source(self) -> ClusterSource:
+        """What is followed in a cluster."""
+        return ClusterSource(self.identity, self.selector, self.target_ports, self.metrics_port)
 
 
 def _native_pages() -> PageReader | None:
@@ -60,5 +72,7 @@ class Surroundings:
     new_request_id: Callable[[], str] = lambda: str(uuid4())
     pages: Callable[[], PageReader | None] = _native_pages
     """Makes what reads plain metrics pages; None = the event loop reads them."""
+    cluster: ClusterConnection | None = None
+    """Where endpoints are found that neither flags nor the configuration name; None = outside of any."""
     decisions: DecisionLog = field(default_factory=LoggedDecisions)
     """Takes the records of decisions."""

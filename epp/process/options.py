@@ -6,12 +6,17 @@ Source: llm-d-router: pkg/epp/server/options.go.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 MIN_REFRESH_S = 0.05
 """Scraping faster than this is never worth its cost; llm-d-router's floor."""
 MAX_TARGET_PORTS = 8
+_OF_DEPLOYMENT = re.compile(r"(.+)-[a-z0-9]+-[a-z0-9]+")
+"""Name of a pod: deployment, replica set, pod. Source: llm-d-router: cmd/epp/runner/runner.go."""
+RETRY_JITTER = 1.2
+"""As in client-go: the longest wait between two tries is that much of the retry period."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +103,14 @@ class Options:
     pod_name: str = ""
 
     @property
+    def pool(self) -> str:
+        """Name of the pool; with a selector, that of the deployment of this pod, or of a pod that belongs to none."""
+        if self.pool_name or not self.endpoint_selector:
+            return self.pool_name or "epp"
+        match = _OF_DEPLOYMENT.fullmatch(self.pod_name)
+        return (match[1] if match else self.pod_name) or "epp"
+
+    @property
     def needs_kubernetes(self) -> bool:
         """A flag asks for discovery in a cluster."""
         return bool(self.pool_name or self.endpoint_selector) and not self.endpoints
@@ -162,6 +175,23 @@ def _durations(options: Options) -> list[str]:
         problems.append("--drain-timeout must not be negative; 0s stops at once")
     if options.metrics_staleness_threshold_s <= 0:
         problems.append("--metrics-staleness-threshold must be positive, such as 2s")
+    return problems + _election(options)
+
+
+def _election(options: Options) -> list[str]:
+    """A leader must give up before others may take over, and try often enough before that."""
+    lease_s, deadline_s = options.leader_election_lease_duration_s, options.leader_election_renew_deadline_s
+    retry_s = options.leader_election_retry_period_s
+    problems = []
+    if retry_s <= 0 or lease_s < 1:
+        problems.append("--leader-election-retry-period must be positive, --leader-election-lease-duration at least 1s")
+    if lease_s <= deadline_s:
+        problems.append("--leader-election-lease-duration must be longer than --leader-election-renew-deadline: else two lead")
+    if deadline_s <= retry_s * RETRY_JITTER:
+        problems.append(
+            f"--leader-election-renew-deadline must be longer than {RETRY_JITTER} times --leader-election-retry-period: "
+            "else one failed try ends the leader"
+        )
     return problems
 
 
@@ -170,6 +200,8 @@ def warnings(options: Options) -> list[str]:
     found = []
     if options.needs_kubernetes and not options.pool_namespace and options.namespace == "default":
         found.append("neither --pool-namespace nor NAMESPACE is set: the namespace is default")
+    if options.endpoint_selector and not _OF_DEPLOYMENT.fullmatch(options.pod_name):
+        found.append(f"POD_NAME {options.pod_name!r} is not that of a Deployment's pod: the pool is called {options.pool}")
     if options.enable_cert_reload and not options.cert_path:
         found.append("--enable-cert-reload has no effect without --cert-path")
     if not options.secure_serving and (options.tls_min_version or options.tls_cipher_suites or options.cert_path):

@@ -12,18 +12,21 @@ import os
 import platform
 import resource
 import signal
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import uvloop
 
+from epp.cluster.election import LeaseLostError
 from epp.config.loaded import LoadedConfig
 from epp.errors import UsageError
 from epp.framework import log
 from epp.framework.file_watch import watch_files
 from epp.framework.interfaces import EndpointDiscovery
 from epp.pool.pool import Pool
+from epp.pool.settings import Surroundings
+from epp.process.cluster import Cluster, authorize_by, is_in_cluster
 from epp.process.health import Health
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
@@ -105,6 +108,7 @@ class Process:
         self.health = Health(
             ("pool", "plugins"), leader_election=options.ha_enable_leader_election, on_change=self.transport.set_health
         )
+        self.cluster = Cluster(options, self.health.set_leading) if is_in_cluster(options, config) else None
         self.pool = Pool(
             pool_settings(options),
             config,
@@ -113,6 +117,8 @@ class Process:
             self.runtime.spawn,
             self._on_defect,
             discovery=discovery,
+            surroundings=Surroundings(cluster=self.cluster.connection if self.cluster is not None else None),
+            on_change=self._look_at_pool,
         )
         self.http = self._http()
         self.ports: dict[str, int] = {}
@@ -126,12 +132,16 @@ class Process:
         """Start, serve until SIGTERM or SIGINT, stop.
 
         Raises:
-            UsageError, ConfigError, OSError: the service cannot start.
+            UsageError, ConfigError, OSError: the service cannot start, or cannot go on.
         """
         self._install_signals()
         try:
             early = await self._until_signal(self._start())
             received = early or await self._until_signal(self._watch())
+        except LeaseLostError as error:
+            _logger.error("stopping", reason=str(error))
+            await self._stop(skip_window=True)
+            raise
         except BaseException:
             await self._teardown()
             raise
@@ -156,19 +166,32 @@ class Process:
         return signalled.result()
 
     async def _watch(self) -> None:
-        """While the process serves: notice plugins that are not ready, and discovery that ends.
+        """While the process serves: notice plugins that are not ready, discovery that ends, and leadership that is lost.
 
         Raises:
+            LeaseLostError: another picker may lead now.
             OSError: discovery has ended; the endpoints would be frozen for ever.
         """
         lost = asyncio.create_task(self.pool.discovery_lost.wait())
+        election = self.cluster.elect() if self.cluster is not None else None
+        ends = [lost] if election is None else [lost, election]
         try:
-            while not lost.done():
-                await asyncio.wait([lost], timeout=READINESS_EVERY_S if self.pool.generation.has_gates else None)
+            while not any(end.done() for end in ends):
+                timeout_s = READINESS_EVERY_S if self.pool.generation.has_gates else None
+                await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
                 self._look_at_plugins()
         finally:
             lost.cancel()
+        if election is not None and election.done():
+            await election
         await self.pool.raise_lost()
+
+    def _look_at_pool(self) -> None:
+        problem = self.pool.problem
+        if problem:
+            self.health.set_not_ready("pool", problem)
+        else:
+            self.health.set_ready("pool")
 
     def _look_at_plugins(self) -> None:
         waiting = self.pool.generation.waiting()
@@ -180,8 +203,10 @@ class Process:
     async def _start(self) -> None:
         _logger.info("transport", name=self.transport_name)
         log_configuration(self.pool.generation.instances)
+        if self.cluster is not None:
+            await self.cluster.start()
         await self.pool.start()
-        self.health.set_ready("pool")
+        self._look_at_pool()
         await self._listen()
         self._look_at_plugins()
         gc.collect()
@@ -213,6 +238,8 @@ class Process:
 
     async def _stop(self, *, skip_window: bool) -> None:
         self.health.drain()
+        if self.cluster is not None:
+            await self.cluster.resign()
         options = self.options
         if not skip_window and options.drain_timeout_s > 0:
             _logger.info("draining", window_s=options.drain_timeout_s, open_streams=self.transport.stats().open_streams)
@@ -234,7 +261,16 @@ class Process:
         """
         self._stopped.set()
         failures: list[Exception] = []
-        for stop in (partial(self.transport.stop, 0), self.http.stop, self.pool.pause, self.runtime.stop, self.pool.stop):
+        parts: list[Callable[[], Awaitable[None]]] = [
+            partial(self.transport.stop, 0),
+            self.http.stop,
+            self.pool.pause,
+            self.runtime.stop,
+            self.pool.stop,
+        ]
+        if self.cluster is not None:
+            parts.append(self.cluster.stop)
+        for stop in parts:
             try:
                 await stop()
             except Exception as error:  # noqa: BLE001 — raised below, when the others are stopped
@@ -288,7 +324,9 @@ class Process:
             queues=self.pool.queues_page,
         )
         authorize = None
-        if options.metrics_endpoint_auth and not options.metrics_client_ca_file:
+        if self.cluster is not None and options.metrics_endpoint_auth is not False and not options.metrics_client_ca_file:
+            authorize = authorize_by(self.cluster.connection)
+        elif options.metrics_endpoint_auth and not options.metrics_client_ca_file:
             _logger.warning("metrics port answers 401", reason="--metrics-endpoint-auth is given and there is no API server")
             authorize = refuse_all
         return HttpServer(

@@ -18,10 +18,6 @@ from epp.process.plugin_types import build_registry
 
 _logger = log.get("epp.process.startup")
 
-NO_KUBERNETES = (
-    "discovery in a Kubernetes cluster is not there yet; "
-    "name the model servers with --endpoint HOST:PORT, or declare a file-discovery plugin in the configuration"
-)
 NO_ENDPOINTS = (
     "either pool-name or endpoint-selector must be set, or model servers named with --endpoint HOST:PORT, "
     "or a file-discovery plugin declared in the configuration"
@@ -66,9 +62,8 @@ def check_discovery(options: Options, config: LoadedConfig) -> None:
         UsageError: there is none, or an ``--endpoint`` cannot be read.
     """
     parse_endpoints(options.endpoints)
-    if options.endpoints or config.discovery is not None:
-        return
-    raise UsageError([NO_KUBERNETES if options.needs_kubernetes else NO_ENDPOINTS])
+    if not (options.endpoints or config.discovery is not None or options.needs_kubernetes):
+        raise UsageError([NO_ENDPOINTS])
 
 
 def metrics_flags(options: Options) -> MetricsFlags:
@@ -76,7 +71,8 @@ def metrics_flags(options: Options) -> MetricsFlags:
     return MetricsFlags(
         scheme=options.model_server_metrics_scheme,
         path=options.model_server_metrics_path,
-        port=options.model_server_metrics_port,
+        # In a cluster it counts only for pools with one port, which is known later: endpoints carry it.
+        port=0 if options.needs_kubernetes else options.model_server_metrics_port,
         insecure_skip_verify=options.model_server_metrics_https_insecure_skip_verify,
         refresh_interval_s=options.refresh_metrics_interval_s,
         refresh_interval_is_given=options.refresh_metrics_interval_is_given,
@@ -87,7 +83,7 @@ def metrics_flags(options: Options) -> MetricsFlags:
 def pool_settings(options: Options) -> PoolSettings:
     """What the flags say about the pool that is served."""
     return PoolSettings(
-        PoolIdentity(options.pool_name or "epp", options.namespace, options.pool_group),
+        PoolIdentity(options.pool, options.namespace, options.pool_group),
         endpoints=options.endpoints,
         objects=options.objects,
         use_subset=not options.disable_endpoint_subset_filter,
@@ -98,6 +94,9 @@ def pool_settings(options: Options) -> PoolSettings:
         emit_scores=options.emit_endpoint_scores,
         max_body_bytes=options.max_request_body_bytes,
         metrics_flags=metrics_flags(options),
+        selector=options.endpoint_selector,
+        target_ports=options.endpoint_target_ports,
+        metrics_port=options.model_server_metrics_port,
     )
 
 

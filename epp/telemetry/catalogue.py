@@ -225,6 +225,11 @@ _PLUGINS = (
     _histogram(
         "encoder_cache_hit_ratio", ("plugin_type", "plugin_name"), RATIO, "Share of the items found in the encoder cache."
     ),
+    _counter(
+        "disaggregatedset_strict_header_no_match_total",
+        ("plugin_type", "plugin_name", "selector"),
+        "Requests whose strict header named a label value that no endpoint has.",
+    ),
     _gauge("program_aware_jains_fairness_index", (), "Jain's fairness index over programs, 0 to 1."),
     _gauge("program_aware_avg_wait_time_milliseconds", ("program_id",), "Mean waiting time of a program's requests."),
     _gauge("program_aware_attained_service_tokens", ("program_id",), "Tokens that a program has been served."),

@@ -39,6 +39,46 @@ LabelValue = Annotated[str, AfterValidator(_check_value)]
 
 Matcher = Callable[[Mapping[str, str]], bool]
 
+_PART = re.compile(
+    r"\s*(?:!\s*(?P<absent>[^\s=!,()]+)"
+    r"|(?P<key>[^\s=!,()]+)\s*(?:(?P<sign>==?|!=)\s*(?P<value>[^\s=!,()]*)|\s(?P<set>in|notin)\s*\((?P<values>[^()]*)\))?)\s*"
+)
+_COMMA = re.compile(r",(?![^(]*\))")
+
+
+def parse_selector(text: str) -> Matcher:
+    """The predicate of a selector as kubectl takes it: ``a=b,c!=d,e in (x,y),f notin (z),g,!h``.
+
+    Raises:
+        ValueError: it is none.
+    """
+    matchers = [_expression(part).matcher() for part in _COMMA.split(text)]
+    return lambda labels: all(matches(labels) for matches in matchers)
+
+
+def _expression(part: str) -> LabelExpression:
+    match = _PART.fullmatch(part)
+    if match is None:
+        raise ValueError(f"{part.strip()!r} is no condition: write a=b, a!=b, a in (x,y), a notin (x,y), a or !a")
+    if match["absent"]:
+        return LabelExpression(key=match["absent"], operator="DoesNotExist")
+    key, sign, which = match["key"], match["sign"], match["set"]
+    if which:
+        values = [value.strip() for value in match["values"].split(",")]
+        return LabelExpression(key=key, operator="In" if which == "in" else "NotIn", values=values)
+    if sign:
+        return LabelExpression(key=key, operator="NotIn" if sign == "!=" else "In", values=[match["value"]])
+    return LabelExpression(key=key, operator="Exists")
+
+
+def _check_selector(text: str) -> str:
+    parse_selector(text)
+    return text
+
+
+SelectorText = Annotated[str, AfterValidator(_check_selector)]
+"""A label selector as text."""
+
 
 class LabelExpression(Params):
     """One entry of ``matchExpressions``."""

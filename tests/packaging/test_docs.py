@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from epp.__main__ import COMMANDS
-from epp.commands import check, demo, plugins, simulate
+from epp.commands import check, demo, manifests, plugins, simulate
 from epp.commands.flag_table import FLAGS
 from epp.commands.replay_flags import make_parser as replay_parser
 from epp.process.plugin_types import build_registry
@@ -18,7 +18,7 @@ from tests.packaging.conftest import CHECKOUT
 
 PAGES = [CHECKOUT / "README.md", CHECKOUT / "CHANGELOG.md", *sorted((CHECKOUT / "docs").glob("*.md"))]
 _OTHER_PROGRAMS = re.compile(
-    r"^.*(pip install|py-spy|pytest|ruff|lint-imports|docker build|bench\.load|--picker).*$", re.MULTILINE
+    r"^.*(pip install|py-spy|pytest|ruff|lint-imports|docker build|bench\.load|--picker|helm |kubectl ).*$", re.MULTILINE
 )
 
 
@@ -36,7 +36,7 @@ def known_flags() -> set[str]:
     """Flags of all commands, ``--no-`` forms apart."""
     simulated = argparse.ArgumentParser()
     simulate.add_arguments(simulated)
-    parsers = (simulated, demo._parser(), check._parser(), plugins._parser(), replay_parser())
+    parsers = (simulated, demo._parser(), check._parser(), plugins._parser(), manifests._parser(), replay_parser())
     found = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     return found | {f"--{flag.name}" for flag in FLAGS} | {"--help", "--version"}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.spec.capabilities import HOT_RELOAD, KUBERNETES, PROFILE_PAGES
+from tests.spec.capabilities import HOT_RELOAD, PROFILE_PAGES
 from tests.spec.document import Document
 
 DOCUMENT = Document(
@@ -23,7 +23,6 @@ DOCUMENT = Document(
         "A2": "--endpoint, or a file-discovery plugin, is enough; the message names all ways",
     },
     promises={
-        "WRN007 for a podLabelSelector that shares no label with the pool's own": KUBERNETES,
         "which fields of a changed configuration are used while serving": HOT_RELOAD,
         "the page /debug/pprof/profile": PROFILE_PAGES,
         "the page /debug/pprof/heap": PROFILE_PAGES,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.spec.capabilities import KUBERNETES
 from tests.spec.document import Document
 
 _CONFORMANCE = "tests/conformance"
@@ -23,10 +22,9 @@ DOCUMENT = Document(
         f"{_CONFORMANCE}/test_modes.py": "C101-106 C110-112",
         f"{_CONFORMANCE}/test_process.py": "C108 C109",
         "tests/envoy/test_end_to_end.py": "C113",
+        "tests/kube/test_objects.py": "C107",
     },
-    pending={
-        KUBERNETES: "C107",
-    },
+    pending={},
     changed={
         "C49": "a list of lists of token ids is routed, as OpenAI's API and all engines have it",
         "C53": "the refusal has the dropped reason rejected-saturated, as flow 28 has it",

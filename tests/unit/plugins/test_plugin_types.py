@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 import plugins
-from epp.framework import direct, flow_control, interfaces, rewriting
+from epp.framework import direct, flow_control, interfaces, notifications, rewriting
 from epp.framework.interfaces import Role
 from epp.framework.params import Params
 from epp.framework.registry import Alias, PluginType, Registry
@@ -141,6 +141,7 @@ PROTOCOLS = {
     Role.PROFILE_HANDLER: interfaces.ProfileHandler,
     Role.DECIDER: interfaces.Decider,
     Role.REQUEST_HEADER: interfaces.RequestHeaderProcessor,
+    Role.SCREENER: interfaces.Screener,
     Role.ADMITTER: interfaces.Admitter,
     Role.FILTER: interfaces.Filter,
     Role.SCORER: interfaces.Scorer,
@@ -155,6 +156,7 @@ PROTOCOLS = {
     Role.DATA_SOURCE: interfaces.DataSource,
     Role.EXTRACTOR: interfaces.Extractor,
     Role.ENDPOINT_EXTRACTOR: interfaces.FollowsEndpoints,
+    Role.OBJECT_EXTRACTOR: notifications.FollowsObjects,
     Role.DISCOVERY: interfaces.EndpointDiscovery,
     Role.DATA_PRODUCER: interfaces.DataProducer,
     Role.SATURATION_DETECTOR: interfaces.SaturationDetector,
@@ -264,7 +266,9 @@ def test_unknown_parameters_are_refused(plugin_type: PluginType) -> None:
 
 
 MINIMAL: dict[str, dict[str, object]] = {
+    "k8s-notification-source": {"version": "v1", "kind": "ConfigMap"},
     "by-label": {"label": "tier", "validValues": ["gold"]},
+    "disaggregatedset-rollout-screener": {"scope": {"labelSelector": "app=chat"}, "revisionGating": {"mode": "disabled"}},
     "endpoint-attribute-filter": {
         "attribute": "WaitingQueueSize",
         "algorithm": {"type": "threshold", "threshold": {"operator": "LessThan", "value": 5}},

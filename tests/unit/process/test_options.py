@@ -18,6 +18,22 @@ def test_the_defaults_are_fine() -> None:
     assert warnings(Options()) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "pool", "is_told"),
+    [
+        ({}, "epp", False),
+        (POOL, "a", False),
+        ({**SELECTOR, "pod_name": "chat-epp-6b8f9c-x2x9z"}, "chat-epp", False),
+        ({**SELECTOR, "pod_name": "epp-0"}, "epp-0", True),
+        (SELECTOR, "epp", True),
+    ],
+)
+def test_the_name_of_the_pool(given: dict[str, Any], pool: str, is_told: bool) -> None:
+    options = Options(**given, namespace="n")
+    assert options.pool == pool
+    assert any("POD_NAME" in warning for warning in warnings(options)) == is_told
+
+
 def test_what_is_on_by_default() -> None:
     switched_on = {f.name for f in fields(Options) if getattr(Options(), f.name) is True}
     assert switched_on == {
@@ -57,6 +73,9 @@ def test_what_is_on_by_default() -> None:
         ({"metrics_cert_dir": "d", "metrics_endpoint_auth": False}, ["TLS without authentication"]),
         ({"metrics_cert_dir": "d", "metrics_endpoint_auth": None}, []),
         ({"metrics_cert_dir": "d", "metrics_endpoint_auth": False, "metrics_client_ca_file": "f"}, []),
+        ({"leader_election_renew_deadline_s": 15.0}, ["--leader-election-lease-duration must be longer than"]),
+        ({"leader_election_retry_period_s": 9.0}, ["longer than 1.2 times --leader-election-retry-period"]),
+        ({"leader_election_retry_period_s": 0.0}, ["--leader-election-retry-period must be positive"]),
         ({"drain_timeout_s": -1.0}, ["--drain-timeout must not be negative"]),
         ({"drain_timeout_s": 0.0}, []),
         ({"metrics_staleness_threshold_s": 0.0}, ["--metrics-staleness-threshold must be positive"]),

@@ -1,0 +1,121 @@
+"""``epp manifests``: the Kubernetes manifests of a picker, filled in."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from epp.commands.check import INVALID, USAGE, VALID, check_document
+from epp.deploy.objects import IMAGE, Deployment, objects
+from epp.process.options import MAX_TARGET_PORTS
+
+DESCRIPTION = """\
+Print what a picker needs in a cluster: service account, role with the least rights, configuration, service, deployment and
+InferencePool; with --gateway an HTTPRoute too. Nothing is sent anywhere: pipe it into `kubectl apply -f -`, or keep it.
+The InferencePool is a custom resource, which a gateway with support for it brings along.
+"""
+EPILOG = """\
+examples:
+  epp manifests --pool chat --config epp.yaml --label app=vllm-chat | kubectl apply -f -
+  epp manifests --pool chat --replicas 2 --gateway inference-gateway > chat.yaml
+"""
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+_MAX_NAME = 59
+"""A Service may have 63 characters, four of which are the suffix of ours."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print manifests.
+
+    Returns:
+        0, 1 for a configuration that cannot be used, 2 for a wrong command line.
+    """
+    try:
+        options = _parser().parse_args(list(argv))
+    except SystemExit as stop:  # argparse has printed help or what is wrong
+        return VALID if not stop.code else USAGE
+    config = ""
+    if options.config:
+        if not check_document(options.config):
+            return INVALID
+        config = Path(options.config).read_text(encoding="utf-8")
+    wanted = Deployment(
+        pool=options.pool,
+        config=config,
+        namespace=options.namespace,
+        image=options.image,
+        labels=dict(options.label),
+        ports=tuple(options.port) or (8000,),
+        replicas=options.replicas,
+        gateway=options.gateway,
+    )
+    print(to_yaml(wanted), end="")
+    return VALID
+
+
+def to_yaml(wanted: Deployment) -> str:
+    """All objects as documents of one file."""
+    return yaml.dump_all(objects(wanted), Dumper=_Dumper, sort_keys=False, width=130, explicit_start=True)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Long texts as they are, and nothing by reference."""
+
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 — of the base class
+        return True
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="epp manifests", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--pool", required=True, type=_name, metavar="NAME", help="name of the InferencePool; other objects are NAME-epp")
+    add("--config", default="", metavar="FILE", help="EndpointPickerConfig, which is checked (default: the built-in one)")
+    add("--namespace", default="default", type=_name, help="of all objects (default: %(default)s)")
+    add("--image", default=IMAGE, help="of the picker (default: %(default)s)")
+    add(
+        "--label", action="append", default=[], type=_label, metavar="KEY=VALUE",
+        help="label of the model servers' pods; repeatable (default: app=NAME)",
+    )  # fmt: skip
+    add("--port", action="append", default=[], type=_port, help="of the model servers; repeatable (default: 8000)")
+    add("--replicas", default=1, type=_replicas, metavar="N", help="more than one elect a leader (default: 1)")
+    add("--gateway", default="", metavar="NAME", help="Gateway whose requests go to the pool (default: no HTTPRoute)")
+    return parser
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text) or len(text) > _MAX_NAME:
+        msg = f"{text!r} is no name of an object: at most {_MAX_NAME} of a-z 0-9 - . , alphanumeric at both ends"
+        raise argparse.ArgumentTypeError(msg)
+    return text
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, sign, value = text.partition("=")
+    if not (key and sign):
+        raise argparse.ArgumentTypeError(f"{text!r} is no label: write key=value")
+    return key, value
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"{text!r} is no port: use 1 to 65535, at most {MAX_TARGET_PORTS} of them")
+    return int(text)
+
+
+def _replicas(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number above 0")
+    return int(text)

@@ -1,0 +1,69 @@
+"""k8s-notification-source: plugins hear of objects in the cluster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.kube.api import Api, until
+from tests.kube.conftest import StartPicker
+from tests.kube.manifests import pool, role
+from tests.kube.picker import Picker, Way
+
+CONFIG = """
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: random-picker
+- type: object-recorder
+- type: k8s-notification-source
+  parameters: {version: v1, kind: ConfigMap}
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: random-picker
+dataLayer:
+  sources:
+  - pluginRef: k8s-notification-source
+    extractors:
+    - pluginRef: object-recorder
+"""
+
+
+def config_map(name: str, **data: str) -> dict[str, Any]:
+    """An object to follow."""
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data}
+
+
+async def hears(picker: Picker, events: list[list[Any]]) -> None:
+    """Wait until these are the events that the plugin heard."""
+
+    async def holds() -> bool:
+        heard: list[list[Any]] = await picker.state("object-recorder")
+        return heard == events
+
+    await until(holds, f"the events are {events}")
+
+
+async def test_plugins_hear_of_objects(api: Api, start: StartPicker, way: Way) -> None:
+    rules = [*role()["rules"], {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"]}]
+    await api.create(pool())
+    await api.create(config_map("a", x="1"))
+    picker = await start(config=CONFIG)
+    await picker.says("resource may not be read, going on without it")
+    await picker.is_ready()
+    await api.patch(role(), {"rules": rules})
+    heard = [["a", {"x": "1"}]]
+    await hears(picker, heard)
+    await api.create(config_map("bad", bug="1"))
+    await api.create(config_map("b", y="1"))
+    await api.patch(config_map("a"), {"data": {"x": "2"}})
+    await api.delete(config_map("b"))
+    heard += [["b", {"y": "1"}], ["a", {"x": "2"}], ["b", None]]
+    await hears(picker, heard)
+    assert "a bug" in picker.log
+    # What happened while nobody listened is told as it is now.
+    await way.cut()
+    await api.create(config_map("c", z="1"))
+    await api.delete(config_map("a"))
+    await way.mend()
+    await hears(picker, [*heard, ["c", {"z": "1"}], ["a", None]])
