@@ -16,7 +16,7 @@ from epp.errors import Finding, Severity
 from epp.framework.params import parse_duration
 from epp.framework.types import Endpoint
 
-HEALTHY, SICK, USAGE = 0, 1, 2
+HEALTHY, SICK, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEFAULT_PICKER = "http://127.0.0.1:9090"
 _DESCRIPTION = """\
 Look at a set-up that runs, and say what is wrong and how to repair it: Envoy, the picker, its pool, the model servers, and
@@ -36,7 +36,8 @@ def main(argv: Sequence[str]) -> int:
     """Examine.
 
     Returns:
-        0 without errors (warnings are errors with --strict only), 1 with some, 2 for a command line that cannot be used.
+        0 without errors (warnings are errors with --strict only), 1 with some, 2 for a command line that cannot be used;
+        130 after Ctrl-C.
     """
     try:
         options = make_parser().parse_args(list(argv))
@@ -48,7 +49,10 @@ def main(argv: Sequence[str]) -> int:
     except (OSError, ValueError) as error:
         print(f"epp doctor: {error}", file=sys.stderr)
         return USAGE
-    return asyncio.run(_run(options, token, tls))
+    try:
+        return asyncio.run(_run(options, token, tls))
+    except KeyboardInterrupt:
+        return INTERRUPTED
 
 
 async def _run(options: argparse.Namespace, token: str, tls: ssl.SSLContext | None) -> int:

@@ -84,6 +84,8 @@ CATALOGUE: dict[str, Rule] = {
     "POL005": Rule(_WARNING, "The picker misses values on an endpoint's page"),
     "POL006": Rule(_WARNING, "Two endpoints have the same address"),
     "POL007": Rule(_WARNING, "Every endpoint has requests waiting"),
+    "POL008": Rule(_ERROR, "The filters of a profile let no endpoint through"),
+    "POL009": Rule(_ERROR, "A filter of a profile raises when it is given the pool"),
     # Engines.
     "ENG001": Rule(_ERROR, "An engine's metrics page cannot be read"),
     "ENG002": Rule(_WARNING, "An engine's metrics page cannot be read from here, though the picker reads it"),

@@ -121,7 +121,11 @@ async def _read(endpoint: Endpoint, reading: EngineReading) -> EngineView:
             continue
         is_had = True
         for entry in binding.extractors:
-            extraction = entry.extractor.extract(page, endpoint, metrics)
+            try:
+                extraction = entry.extractor.extract(page, endpoint, metrics)
+            except Exception as defect:  # noqa: BLE001 — a plugin that raises hides nothing of the others
+                problems.append(f"{entry.type} raised {type(defect).__name__}: {defect}")
+                continue
             metrics = extraction.metrics
             problems += extraction.problems
     if not is_had:

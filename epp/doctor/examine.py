@@ -21,13 +21,14 @@ from epp.doctor.certificates import check_agreement, check_served
 from epp.doctor.engine_pages import engine_reading, look_at_engines
 from epp.doctor.engines import check_engines
 from epp.doctor.envoy_counters import STATS_FILTER, check_counters, check_hosts
-from epp.doctor.envoy_dump import EnvoySetup, is_envoy_config, mapping, mappings, read_setup
+from epp.doctor.envoy_dump import EnvoySetup, is_envoy_config, mapping, mappings, number, read_setup
 from epp.doctor.envoy_filter import check_filters, picker_cluster
 from epp.doctor.envoy_routes import addresses, check_routes, speaks_tls, verifies
 from epp.doctor.known import Picker, picker_of
 from epp.doctor.picker import PickerPages, check_picker
 from epp.doctor.pool import check_pool
 from epp.doctor.probes import Answer, Pages, UnreadableError, served_certificate
+from epp.doctor.profiles import check_profiles
 from epp.errors import Finding
 from epp.framework.handle import MetricsFlags
 from epp.framework.types import Endpoint
@@ -105,6 +106,9 @@ async def _picker(look: Look, http: Pages, result: Examination) -> PickerPages:
     result.findings += check_picker(pages)
     if pages.endpoints is not None:
         result.findings += check_pool(url, pages.endpoints, look.stale_s)
+        entries = mappings(pages.endpoints.get("endpoints"))
+        effective = mapping(mapping(pages.config).get("effective"))
+        result.findings += check_profiles(url, effective, [(_endpoint(entry), entry) for entry in entries])
     return pages
 
 
@@ -169,7 +173,8 @@ async def _engines(
     look: Look, pages: PickerPages, effective: Mapping[str, Any] | None, picker: Picker, http: Pages, result: Examination
 ) -> None:
     endpoints = [(endpoint, False) for endpoint in look.endpoints]
-    endpoints += [_endpoint(entry) for entry in mappings(mapping(pages.endpoints).get("endpoints"))]
+    entries = mappings(mapping(pages.endpoints).get("endpoints"))
+    endpoints += [(_endpoint(entry), _is_read(entry)) for entry in entries]
     if not endpoints:
         return
     source = pages.url or "--endpoint"
@@ -183,14 +188,17 @@ async def _engines(
     result.findings += [*reading.findings, *check_engines(source, views, picker)]
 
 
-def _endpoint(entry: Mapping[str, Any]) -> tuple[Endpoint, bool]:
-    """An entry of ``/debug/endpoints``, and whether the picker reads its page."""
+def _is_read(entry: Mapping[str, Any]) -> bool:
+    """Whether the picker reads the page of this endpoint at the moment."""
+    return entry.get("ageSeconds") is not None and not mapping(entry.get("scraping")).get("failing")
+
+
+def _endpoint(entry: Mapping[str, Any]) -> Endpoint:
+    """The endpoint of an entry of ``/debug/endpoints``."""
     namespace, _, name = str(entry.get("id", "")).rpartition("/")
     host, _, port = str(entry.get("address", "")).rpartition(":")
     labels = {str(key): str(value) for key, value in mapping(entry.get("labels")).items()}
-    endpoint = Endpoint.of(name, host.strip("[]"), int(port or 0), labels, namespace=namespace)
-    is_read = entry.get("ageSeconds") is not None and not mapping(entry.get("scraping")).get("failing")
-    return endpoint, is_read
+    return Endpoint.of(name, host.strip("[]"), number(port, 0), labels, namespace=namespace)
 
 
 async def _page(http: Pages, url: str, result: Examination, accept: tuple[int, ...] = (200,)) -> Answer | None:

@@ -40,10 +40,9 @@ def codes(findings: list[dict[str, Any]], severity: str) -> set[str]:
 def ext_proc(bootstrap: Bootstrap) -> dict[str, Any]:
     """The filter's configuration, to be changed in place."""
     manager = listener(bootstrap)["filter_chains"][0]["filters"][0]["typed_config"]
-    config: dict[str, Any] = next(f for f in manager["http_filters"] if f["name"] == "envoy.filters.http.ext_proc")[
-        "typed_config"
-    ]
-    return config
+    [config] = [f["typed_config"] for f in manager["http_filters"] if f["name"] == "envoy.filters.http.ext_proc"]
+    found: dict[str, Any] = config
+    return found
 
 
 @pytest.fixture

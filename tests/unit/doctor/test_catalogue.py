@@ -10,9 +10,9 @@ import pytest
 import epp.doctor
 from epp.doctor.catalogue import CATALOGUE, finding
 from epp.errors import Severity
-from tests.unit.doctor import test_certificates, test_engines, test_envoy, test_examine, test_picker_and_pool
+from tests.unit.doctor import test_certificates, test_engines, test_envoy, test_examine, test_picker_and_pool, test_profiles
 
-TABLES = (test_certificates, test_engines, test_envoy, test_examine, test_picker_and_pool)
+TABLES = (test_certificates, test_engines, test_envoy, test_examine, test_picker_and_pool, test_profiles)
 
 
 def test_every_kind_of_finding_has_a_case() -> None:

@@ -13,7 +13,6 @@ from epp.doctor.known import KvEventSettings, Picker
 from epp.doctor.probes import Pages
 from epp.framework.handle import MetricsFlags
 from epp.framework.types import Endpoint, EndpointMetrics
-from epp.simulate.options import MetricsPage, ServerOptions
 from epp.simulate.server import SimulatedPool
 
 A = Endpoint.of("a", "10.0.0.1", 8000)
@@ -93,7 +92,7 @@ async def test_a_simulated_server_is_read_by_the_built_in_mapping() -> None:
 
 
 async def test_a_page_without_the_needed_families_is_told() -> None:
-    async with SimulatedPool(1, ServerOptions(metrics_page=MetricsPage.FULL)) as pool:
+    async with SimulatedPool(1) as pool:
         [view] = await look(None, replace(at(pool.addresses[0]), labels={"llm-d.ai/engine-type": "sglang"}))
     [found] = [each for each in check_engines("picker", [view], Picker()) if each.code == "ENG003"]
     assert "sglang:num_queue_reqs is not on the page" in found.message
@@ -133,6 +132,16 @@ async def test_pages_are_read_as_the_configuration_of_the_picker_says() -> None:
     assert view.metrics == EndpointMetrics(waiting_queue=0)
     [found] = check_engines("picker", [view], Picker())
     assert found.value == "running requests, KV cache use"
+
+
+async def test_an_extractor_that_raises_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise RuntimeError("no page for me")
+
+    monkeypatch.setattr("plugins.datalayer.core_metrics.CoreMetricsExtractor.extract", broken)
+    async with SimulatedPool(1) as servers:
+        [view] = await look(None, at(servers.addresses[0]))
+    assert view.problems == ["core-metrics-extractor raised RuntimeError: no page for me"]
 
 
 def test_a_mapping_that_cannot_be_made_here_is_told_and_the_built_in_one_is_used() -> None:
