@@ -13,8 +13,8 @@ from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, LoadFlags
 from epp.datalayer.scrape import SourceBinding
 from epp.doctor.catalogue import finding
+from epp.doctor.documents import mapping, mappings
 from epp.doctor.engines import EngineView, EventPort
-from epp.doctor.envoy_dump import mapping, mappings
 from epp.doctor.known import Picker
 from epp.doctor.probes import Pages, UnreadableError, event_port
 from epp.errors import ConfigError, Finding

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from epp.doctor.catalogue import finding
-from epp.doctor.envoy_dump import EnvoySetup, Json, mapping, mappings, number
+from epp.doctor.documents import Json, mapping, mappings, number
+from epp.doctor.envoy_dump import EnvoySetup
 from epp.doctor.envoy_filter import picker_cluster
 from epp.errors import Finding
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+
+from epp.doctor.documents import Json, mapping, mappings
 
 EXT_PROC = "envoy.filters.http.ext_proc"
-Json = Mapping[str, Any]
 _EXT_PROC_TYPE = ".ext_proc.v3.ExternalProcessor"
 _HCM_TYPE = ".http_connection_manager.v3.HttpConnectionManager"
 
@@ -64,24 +64,6 @@ def seconds(text: object, default: float) -> float:
         return float(text[:-1])
     except ValueError:
         return default
-
-
-def number(value: object, default: int) -> int:
-    """An integer, which proto JSON may write as text."""
-    try:
-        return int(value)  # type: ignore[call-overload, no-any-return]
-    except (TypeError, ValueError):
-        return default
-
-
-def mapping(value: object) -> Json:
-    """The value if it is an object, else an empty one."""
-    return value if isinstance(value, Mapping) else {}
-
-
-def mappings(value: object) -> list[Json]:
-    """The objects of a list."""
-    return [entry for entry in value if isinstance(entry, Mapping)] if isinstance(value, list) else []
 
 
 def _resources(document: Json) -> tuple[list[Json], list[Json], dict[str, Json]]:

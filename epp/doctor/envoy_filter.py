@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 
 from epp.doctor.catalogue import finding
-from epp.doctor.envoy_dump import EnvoySetup, Json, Use, mapping, mappings, number, seconds
+from epp.doctor.documents import Json, mapping, mappings, number
+from epp.doctor.envoy_dump import EnvoySetup, Use, seconds
 from epp.doctor.known import Picker
 from epp.errors import Finding
 from epp.framework.params import format_duration

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from epp.doctor.catalogue import finding, unique
-from epp.doctor.envoy_dump import EnvoySetup, Json, Use, mapping, mappings, number, seconds
+from epp.doctor.documents import Json, mapping, mappings, number
+from epp.doctor.envoy_dump import EnvoySetup, Use, seconds
 from epp.doctor.envoy_filter import forwards_served, picker_cluster, receives_decision
 from epp.doctor.known import Picker
 from epp.errors import Finding

@@ -18,10 +18,11 @@ import yaml
 
 from epp.doctor.catalogue import finding, unique
 from epp.doctor.certificates import check_agreement, check_served
+from epp.doctor.documents import mapping, mappings, number
 from epp.doctor.engine_pages import engine_reading, look_at_engines
 from epp.doctor.engines import check_engines
 from epp.doctor.envoy_counters import STATS_FILTER, check_counters, check_hosts
-from epp.doctor.envoy_dump import EnvoySetup, is_envoy_config, mapping, mappings, number, read_setup
+from epp.doctor.envoy_dump import EnvoySetup, is_envoy_config, read_setup
 from epp.doctor.envoy_filter import check_filters, picker_cluster
 from epp.doctor.envoy_routes import addresses, check_routes, speaks_tls, verifies
 from epp.doctor.known import Picker, picker_of

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epp.decision.progress import DECISION_DEADLINE_S
-from epp.doctor.envoy_dump import Json, mapping, mappings
+from epp.doctor.documents import Json, mapping, mappings
 from epp.framework.params import parse_duration
 from epp.process.options import Options
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from epp.doctor.catalogue import finding
-from epp.doctor.envoy_dump import mapping, mappings
+from epp.doctor.documents import mapping, mappings
 from epp.errors import Finding
 from epp.framework.prometheus_text import FamilyReader, Sample
 from epp.process.options import Options

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from epp.doctor.catalogue import finding
-from epp.doctor.envoy_dump import mapping, mappings
+from epp.doctor.documents import mapping, mappings
 from epp.errors import Finding
 
 _REACH = "see that the server runs and that its metrics page can be read from where the picker runs"

@@ -15,7 +15,7 @@ from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, Instances, LoadFlags
 from epp.doctor.catalogue import finding
-from epp.doctor.envoy_dump import mapping, mappings
+from epp.doctor.documents import mapping, mappings
 from epp.errors import ConfigError, Finding
 from epp.extproc.response import NoHeaders
 from epp.framework.candidates import Candidates
