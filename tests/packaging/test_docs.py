@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from epp.__main__ import COMMANDS
-from epp.commands import check, demo, manifests, plugins, simulate
+from epp.commands import check, demo, doctor, manifests, plugins, simulate
 from epp.commands.flag_table import FLAGS
 from epp.commands.replay_flags import make_parser as replay_parser
+from epp.doctor.catalogue import CATALOGUE as FINDINGS
 from epp.process.plugin_types import build_registry
 from epp.telemetry.catalogue import CATALOGUE, PREFIX, REQUEST_LABELS
 from tests.packaging.conftest import CHECKOUT
@@ -36,7 +37,15 @@ def known_flags() -> set[str]:
     """Flags of all commands, ``--no-`` forms apart."""
     simulated = argparse.ArgumentParser()
     simulate.add_arguments(simulated)
-    parsers = (simulated, demo._parser(), check._parser(), plugins._parser(), manifests._parser(), replay_parser())
+    parsers = (
+        simulated,
+        demo._parser(),
+        check._parser(),
+        plugins._parser(),
+        manifests._parser(),
+        replay_parser(),
+        doctor.make_parser(),
+    )
     found = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     return found | {f"--{flag.name}" for flag in FLAGS} | {"--help", "--version"}
 
@@ -104,6 +113,12 @@ def test_the_table_of_metrics_is_the_catalogue() -> None:
     not_yet = re.compile("inflight_(requests|tokens)|program_aware")
     families = [metric for metric in CATALOGUE if not not_yet.match(metric.name.removeprefix(PREFIX))]
     assert metrics_table() == {m.name.removeprefix(PREFIX): (str(m.kind), m.labels) for m in families}
+
+
+def test_the_tables_of_findings_are_the_catalogue() -> None:
+    section = (CHECKOUT / "docs" / "doctor.md").read_text().partition("<!-- findings")[2].partition("<!-- end of findings")[0]
+    rows = re.findall(r"^\| ([A-Z]{3}\d{3}) \| (\w+) \| (.*) \|$", section, re.MULTILINE)
+    assert rows == [(code, str(rule.severity), rule.meaning) for code, rule in FINDINGS.items()]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

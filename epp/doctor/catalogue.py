@@ -1,0 +1,134 @@
+"""Everything that ``epp doctor`` may find: stable codes, how much each matters, and what it means.
+
+Codes are kept for good; scripts rely on them. ``docs/doctor.md`` has the same table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from epp.errors import Finding, Severity
+
+
+class Rule(NamedTuple):
+    """One kind of finding."""
+
+    severity: Severity
+    meaning: str
+    """One sentence without its full stop, for the catalogue."""
+
+
+_ERROR, _WARNING, _INFO = Severity.ERROR, Severity.WARNING, Severity.INFO
+
+CATALOGUE: dict[str, Rule] = {
+    # What could not be looked at.
+    "DOC001": Rule(_ERROR, "An address or file that was named could not be read"),
+    "DOC002": Rule(_INFO, "A part of the set-up was not looked at, because nothing told where it is"),
+    # Envoy: the ext_proc filter.
+    "ENV001": Rule(_ERROR, "No listener has an active `ext_proc` filter that calls a gRPC service"),
+    "ENV002": Rule(_ERROR, "`observability_mode` is on, so Envoy ignores every answer of the picker"),
+    "ENV003": Rule(_ERROR, "`request_header_mode` is `SKIP`, so the picker sees no request"),
+    "ENV004": Rule(_WARNING, "The picker decides without the body, and so without model and prompt"),
+    "ENV005": Rule(_WARNING, "`BUFFERED_PARTIAL` hides the end of a body that is larger than the buffer"),
+    "ENV006": Rule(_ERROR, "A body is `FULL_DUPLEX_STREAMED`, but its trailers are not sent"),
+    "ENV007": Rule(_ERROR, "`response_body_mode` buffers responses, so streams arrive in one piece at their end"),
+    "ENV008": Rule(_WARNING, "The picker does not learn when a response ends"),
+    "ENV009": Rule(_INFO, "The response bypasses the picker: it counts no tokens and measures no latency"),
+    "ENV010": Rule(_ERROR, "`message_timeout` ends before the picker must have answered"),
+    "ENV011": Rule(_WARNING, "`message_timeout` is below the picker's deadline, in a mode in which not every Envoy applies it"),
+    "ENV012": Rule(_WARNING, "`message_timeout` is below the longest wait in the picker's queue"),
+    "ENV013": Rule(_WARNING, "`failure_mode_allow` lets requests pass without a decision"),
+    "ENV014": Rule(_ERROR, "Without a decision, a client's own destination header decides where its request goes"),
+    "ENV015": Rule(_INFO, "A client's own destination header is not removed before `ext_proc`"),
+    "ENV016": Rule(_ERROR, "`mutation_rules` forbid the header that carries the decision"),
+    "ENV017": Rule(_WARNING, "`disable_immediate_response` turns the picker's refusals into errors"),
+    "ENV018": Rule(_ERROR, "The destination is taken from dynamic metadata that Envoy drops"),
+    "ENV019": Rule(_WARNING, "Which endpoint really answered is not forwarded to the picker"),
+    "ENV020": Rule(_INFO, "The subset hint of the data plane is not forwarded to the picker"),
+    "ENV021": Rule(_WARNING, "The listener's buffer is smaller than the bodies that the picker accepts"),
+    # Envoy: routes and clusters.
+    "ENV030": Rule(_ERROR, "No route behind the picker leads to a cluster that follows its decision"),
+    "ENV031": Rule(_WARNING, "A route behind the picker leads to a cluster that ignores its decision"),
+    "ENV032": Rule(_ERROR, "A cluster that is needed does not exist"),
+    "ENV033": Rule(_WARNING, "Circuit breakers are at their default of 1,024, which streams alone reach"),
+    "ENV034": Rule(_WARNING, "Retries are allowed, but at most three at a time in the whole cluster"),
+    "ENV035": Rule(_ERROR, "The picker's cluster does not speak HTTP/2, which gRPC needs"),
+    "ENV036": Rule(_WARNING, "A route has a timeout that cuts long responses"),
+    "ENV037": Rule(_INFO, "`stream_idle_timeout` ends requests whose prefill is silent for long"),
+    "ENV038": Rule(_INFO, "While idle, Envoy checks the picker's health only once a minute"),
+    "ENV039": Rule(_WARNING, "`ORIGINAL_DST` takes one address, but the picker may name several"),
+    # Envoy: what it has counted.
+    "ENV050": Rule(_ERROR, "Envoy holds no host of the picker for healthy"),
+    "ENV051": Rule(_WARNING, "Envoy gave up on the picker because of `message_timeout`"),
+    "ENV052": Rule(_WARNING, "Requests passed without a decision"),
+    "ENV053": Rule(_WARNING, "Envoy rejected header changes of the picker"),
+    "ENV054": Rule(_WARNING, "A circuit breaker turned requests away"),
+    # Picker.
+    "PCK001": Rule(_ERROR, "The picker is not ready"),
+    "PCK002": Rule(_WARNING, "The event loop answers late"),
+    "PCK003": Rule(_ERROR, "A plugin is left out at the moment because it was too slow too often"),
+    "PCK004": Rule(_WARNING, "Calls of a plugin were left out since the start"),
+    "PCK005": Rule(_ERROR, "A plugin raised or broke its contract"),
+    "PCK006": Rule(_ERROR, "The last load of the configuration failed"),
+    "PCK007": Rule(_WARNING, "The configuration in use was loaded with a warning"),
+    "PCK008": Rule(_WARNING, "Request bodies nearly fill the memory that they may take"),
+    "PCK009": Rule(_WARNING, "Cached prefixes are predicted that an endpoint does not have, or the other way round"),
+    "PCK010": Rule(_WARNING, "Many scheduling decisions found no endpoint"),
+    "PCK011": Rule(_WARNING, "The clock of the picker's machine and the one here differ"),
+    # Pool.
+    "POL001": Rule(_ERROR, "The picker knows no endpoint"),
+    "POL002": Rule(_ERROR, "No endpoint has fresh metrics, so every decision is blind"),
+    "POL003": Rule(_ERROR, "An endpoint was never scraped"),
+    "POL004": Rule(_ERROR, "The metrics of an endpoint are stale"),
+    "POL005": Rule(_WARNING, "The picker misses values on an endpoint's page"),
+    "POL006": Rule(_WARNING, "Two endpoints have the same address"),
+    "POL007": Rule(_WARNING, "Every endpoint has requests waiting"),
+    "POL008": Rule(_ERROR, "The filters of a profile let no endpoint through"),
+    "POL009": Rule(_ERROR, "A filter of a profile raises when it is given the pool"),
+    # Engines.
+    "ENG001": Rule(_ERROR, "An engine's metrics page cannot be read"),
+    "ENG002": Rule(_WARNING, "An engine's metrics page cannot be read from here, though the picker reads it"),
+    "ENG003": Rule(_ERROR, "A page lacks what the picker decides by: queue, running requests or KV cache use"),
+    "ENG004": Rule(_WARNING, "A page lacks further values, or has wrong ones"),
+    "ENG005": Rule(_WARNING, "An engine does not tell its KV block size"),
+    "ENG006": Rule(_WARNING, "Engines of one pool have different block sizes"),
+    "ENG007": Rule(_ERROR, "The precise prefix cache counts in another block size than an engine"),
+    "ENG008": Rule(_WARNING, "LoRA adapters are scored, but an engine tells of none"),
+    "ENG009": Rule(_WARNING, "An engine's clock and the one here differ"),
+    "ENG010": Rule(_ERROR, "The port for KV events does not answer on an engine"),
+    "ENG011": Rule(_ERROR, "The port for KV events does not speak ZeroMQ"),
+    "ENG012": Rule(_WARNING, "The topic filter for KV events matches nothing that engines publish by default"),
+    "ENG013": Rule(_WARNING, "The picker's mapping of metrics cannot be rebuilt here; the built-in one was used"),
+    # Certificates and the picker's gRPC port.
+    "CRT001": Rule(_ERROR, "A served certificate has expired"),
+    "CRT002": Rule(_ERROR, "A served certificate is not valid yet"),
+    "CRT003": Rule(_WARNING, "A served certificate expires soon"),
+    "CRT004": Rule(_ERROR, "Envoy speaks TLS to the picker, which serves without"),
+    "CRT005": Rule(_ERROR, "Envoy speaks to the picker without TLS, which serves with it"),
+    "CRT006": Rule(_WARNING, "The picker's gRPC port cannot be reached from here"),
+    "CRT007": Rule(_WARNING, "Envoy verifies the picker's certificate, which is signed by itself"),
+}
+
+
+def finding(code: str, file: str, path: str, message: str, fix: str, value: object = None) -> Finding:
+    """A finding of the catalogue.
+
+    Args:
+        code: a key of ``CATALOGUE``, which gives the severity.
+        file: the address or file that was looked at.
+        path: the place in it; empty for all of it.
+        message: what is wrong and why it matters.
+        fix: what to do.
+        value: what was found there.
+    """
+    return Finding(code, path, message, fix, value, severity=CATALOGUE[code].severity, file=file)
+
+
+def unique(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings in their order, equal ones once."""
+    kept: list[Finding] = []
+    for found in findings:
+        if found not in kept:
+            kept.append(found)
+    return kept
