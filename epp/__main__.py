@@ -9,6 +9,7 @@ from importlib import import_module
 COMMANDS = {
     "serve": "serve as Envoy's external processor (also when the first argument is a flag)",
     "check": "check configuration files",
+    "explain": "say why a request went where it went, or where it would go",
     "demo": "model servers, picker and Envoy on this machine, with a live view",
     "simulate": "simulated model servers",
     "plugins": "list plugin types, or describe one",

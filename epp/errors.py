@@ -3,6 +3,7 @@
     EppError
     ├── ConfigError      the operator's: a document, a flag or a file; carries all findings at once
     ├── UsageError       the operator's: a command line
+    ├── PageError        the operator's: a debug page was asked what it cannot answer
     ├── RequestError     one request's: carries what the client is told
     ├── SchedulingError  no endpoint could be picked for this request: 429
     └── ProtocolError    the data plane's: a message that ext_proc forbids; the stream is aborted
@@ -75,6 +76,10 @@ class UsageError(EppError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(self.problems))
+
+
+class PageError(EppError):
+    """A debug page was asked what it cannot answer; the message, which says why, is sent with 400."""
 
 
 class SchedulingError(EppError):

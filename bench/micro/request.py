@@ -33,7 +33,7 @@ from epp.pool.build import PipelineBuilder
 from epp.process.plugin_types import build_registry
 from epp.process.runtime import TaskRuntime
 from epp.seam import BodyState, End, Metadata, Outcome, Reply, Route
-from epp.telemetry.decision_log import LoggedDecisions
+from epp.telemetry.decisions import DecisionOptions, Decisions
 from epp.telemetry.metrics import Metrics
 
 _CONFIG = """
@@ -102,7 +102,7 @@ class _Stream:
         self.answered = answer
 
 
-def _director(endpoints: int) -> tuple[Director, EndpointStore]:
+def _director(endpoints: int, explain_share: float) -> tuple[Director, EndpointStore]:
     registry, _ = build_registry()
     instances = instantiate(load_config(ConfigSource.from_text(_CONFIG), registry))
     metrics, store, runtime = Metrics(), EndpointStore(), TaskRuntime()
@@ -119,7 +119,7 @@ def _director(endpoints: int) -> tuple[Director, EndpointStore]:
         ObjectStore(PoolIdentity("pool")),
         metrics,
         ResponseObserver(store, ledger, metrics, lambda _place, error: print(error)),
-        LoggedDecisions(),
+        Decisions(DecisionOptions(share=explain_share)),
         ledger=ledger,
         choose=rng.choice,
         spawn=runtime.spawn,
@@ -150,11 +150,13 @@ def main() -> None:
     """Print the cost of a request: median and 99th percentile."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--endpoints", type=int, default=10)
-    asyncio.run(_measure(arguments.parse_args().endpoints))
+    arguments.add_argument("--explain-share", type=float, default=DecisionOptions().share, help="1 = the cost of a kept decision")
+    options = arguments.parse_args()
+    asyncio.run(_measure(options.endpoints, options.explain_share))
 
 
-async def _measure(endpoints: int) -> None:
-    director, store = _director(endpoints)
+async def _measure(endpoints: int, explain_share: float) -> None:
+    director, store = _director(endpoints, explain_share)
     messages = [
         {"role": "system", "content": "You are helpful. " * 12},
         {"role": "user", "content": "Why is the sky blue? " * 16},

@@ -115,6 +115,7 @@ class ResponseObserver:
         )
         if flight.hooks.hooks.complete:
             flight.tail = flight.hooks.complete(flight.inference, result, completion, flight.tail)
+        flight.completion = completion
         self._count(flight, labels, outcome, completion)
         return completion.metadata or None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import cast
 
 from epp.config.loaded import LoadedConfig
@@ -30,11 +30,12 @@ from epp.framework.prometheus_text import MAX_PAGE_BYTES
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
-from epp.pool.build import data_sources, followers
+from epp.pool.build import data_sources, followers, request_readers
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
+from epp.pool.rehearsal import Rehearsal, RehearsedRequest
 from epp.pool.settings import PoolSettings
-from epp.telemetry.decision_log import LoggedDecisions
+from epp.telemetry.decisions import Decisions
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.pool import PoolSnapshot
 
@@ -81,7 +82,8 @@ class Pool:
         self.generation = Generation(config, self._services)
         self.discovery = self._discovery_of(self.generation)
         self.collector = self._collector_of(self.generation)
-        self.director = self._director(seeds, on_defect)
+        self.decisions = Decisions(settings.decisions)
+        self.director, self._rehearsal = self._directors(seeds, on_defect)
         self.discovery_lost = asyncio.Event()
         """Discovery has ended by itself: the endpoints would be frozen for ever."""
         self._discovering: asyncio.Task[None] | None = None
@@ -173,6 +175,29 @@ class Pool:
         """``/debug/plugins/state``."""
         return pages.plugins(self.generation.instances)
 
+    def decisions_page(self, query: Mapping[str, str]) -> object:
+        """``/debug/decisions``.
+
+        Raises:
+            PageError: a filter cannot be read.
+        """
+        return pages.decisions(self.decisions.ring, query)
+
+    def decision_page(self, request_id: str) -> object | None:
+        """``/debug/decisions/ID``; None if nothing is kept of such a request."""
+        found = self.decisions.ring.of(request_id)
+        return {"decisions": [kept.as_json() for kept in found]} if found else None
+
+    async def rehearse(self, document: bytes) -> object:
+        """``/debug/explain``: the decision that a request would get.
+
+        Raises:
+            PageError: the document cannot be read.
+        """
+        request = RehearsedRequest.of(document, request_readers(self.generation.config))
+        record = await self._rehearsal.decide(self.generation.in_use.pipeline, request)
+        return record.as_json()
+
     # ── parts ──
 
     async def _started(self, config: LoadedConfig) -> Generation:
@@ -200,26 +225,29 @@ class Pool:
             pages=make_page_reader(MAX_PAGE_BYTES, TIMEOUT_S),
         )
 
-    def _director(self, seeds: random.Random, on_defect: Callable[[str, Exception], None]) -> Director:
+    def _directors(self, seeds: random.Random, on_defect: Callable[[str, Exception], None]) -> tuple[Director, Rehearsal]:
+        """The one that decides, and the one that only tells."""
         settings = self.settings
+        options = DirectorOptions(settings.emit_scores, settings.max_body_bytes)
         finder = CandidateFinder(
             self.store,
             use_subset=settings.use_subset,
             hold_back_unscraped=settings.hold_back_unscraped,
             hold_back_stale_s=settings.staleness_threshold_s if settings.hold_back_stale else None,
         )
-        return Director(
+        director = Director(
             self.generation.in_use,
             finder,
             self.objects,
             self._metrics,
             ResponseObserver(self.store, self.ledger, self._metrics, on_defect),
-            LoggedDecisions(),
-            DirectorOptions(settings.emit_scores, settings.max_body_bytes),
+            self.decisions,
+            options,
             ledger=self.ledger,
             choose=seeds.choice,
             spawn=self._spawn,
         )
+        return director, Rehearsal(finder, self.store, self.objects, options, seeds.choice, self._spawn, on_defect)
 
     def _start_objects(self) -> None:
         if self.settings.objects:

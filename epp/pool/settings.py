@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from epp.datalayer.objects import PoolIdentity
 from epp.framework.handle import MetricsFlags
+from epp.telemetry.decisions import DecisionOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,4 +29,6 @@ class PoolSettings:
     emit_scores: bool = False
     max_body_bytes: int = 64 * 1024 * 1024
     """``--max-request-body-bytes``; 0 = no limit."""
+    decisions: DecisionOptions = field(default_factory=DecisionOptions)
+    """Which decisions are kept for explanations."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)

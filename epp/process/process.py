@@ -24,6 +24,7 @@ from epp.framework import log
 from epp.framework.file_watch import watch_files
 from epp.framework.interfaces import EndpointDiscovery
 from epp.pool.pool import Pool
+from epp.process.debug_pages import pool_pages
 from epp.process.health import Health
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
@@ -281,9 +282,8 @@ class Process:
         sources = HttpSources(
             metrics=self.metrics,
             not_ready=self.health.why,
-            endpoints=self.pool.endpoints_page,
-            config=self.pool.config_page,
-            plugins=self.pool.plugins_page,
+            pages=pool_pages(self.pool),
+            posts={"/debug/explain": lambda asked: self.pool.rehearse(asked.body)},
         )
         authorize = None
         if options.metrics_endpoint_auth and not options.metrics_client_ca_file:

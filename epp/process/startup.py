@@ -15,6 +15,7 @@ from epp.framework.handle import MetricsFlags
 from epp.pool.settings import PoolSettings
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
+from epp.telemetry.decisions import DecisionOptions
 
 _logger = log.get("epp.process.startup")
 
@@ -97,7 +98,20 @@ def pool_settings(options: Options) -> PoolSettings:
         refresh_interval_s=options.refresh_metrics_interval_s,
         emit_scores=options.emit_endpoint_scores,
         max_body_bytes=options.max_request_body_bytes,
+        decisions=decision_options(options),
         metrics_flags=metrics_flags(options),
+    )
+
+
+def decision_options(options: Options) -> DecisionOptions:
+    """Which decisions are kept for explanations."""
+    callers: dict[str, set[str]] = {}
+    for name, value in options.explain_callers:
+        callers.setdefault(name, set()).add(value)
+    return DecisionOptions(
+        share=options.explain_share,
+        limit_bytes=options.explain_memory_bytes,
+        callers={name: frozenset(values) for name, values in callers.items()} or None,
     )
 
 

@@ -7,6 +7,7 @@ Source: llm-d-router: pkg/epp/scheduling/scheduler.go
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from epp.errors import RequestError, SchedulingError
@@ -16,7 +17,7 @@ from epp.framework.results import ProfileResults, ProfileRunResult, SchedulingRe
 from epp.framework.types import InferenceRequest
 from epp.plugin_calls.step import CallWatch, Record
 from epp.scheduling.profile import Profile
-from epp.telemetry.decision_record import ProfileRecord
+from epp.telemetry.decision_record import InputRecord, ProfileRecord
 
 
 class HandlerStep:
@@ -57,6 +58,7 @@ class Scheduler:
             return self._cycle(request, candidates, None)
         record.request_id, record.model, record.target_model = request.request_id, request.model, request.target_model
         record.candidates = [e.host_port for e in candidates]
+        record.inputs = _inputs(candidates)
         try:
             result = self._cycle(request, candidates, record)
         except (SchedulingError, RequestError) as error:
@@ -135,6 +137,21 @@ class Scheduler:
 
     def _failed(self) -> SchedulingError:
         return SchedulingError(f"profile handler '{self.handler.watch.name}' failed")
+
+
+def _inputs(candidates: Candidates) -> dict[str, InputRecord]:
+    """What scorers are about to read of each candidate."""
+    now = time.monotonic()
+    columns = zip(candidates.endpoints, candidates.metrics, candidates.updated_s, strict=True)
+    return {
+        endpoint.host_port: InputRecord(
+            metrics.waiting_queue,
+            metrics.running_requests,
+            metrics.kv_cache_usage,
+            None if updated_s is None else now - updated_s,
+        )
+        for endpoint, metrics, updated_s in columns
+    }
 
 
 def _checked_pick(

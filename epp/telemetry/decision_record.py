@@ -1,16 +1,38 @@
 """A decision as a record: who was a candidate, who dropped whom, how each scorer rated, who was picked, and what it took.
 
-Made only for requests of which somebody wants one (debug log, explanations, shadow configurations); for all others nothing is
-written down. The schema is stable: fields are added, never renamed, and ``SCHEMA`` grows when a meaning changes. Endpoints are
-named by ``host:port``; there is no text of a prompt.
+Made only for requests of which somebody wants one (``Why``); for all others nothing is written down. The schema is stable:
+fields are added, never renamed, and ``SCHEMA`` grows when a meaning changes. Endpoints are named by ``host:port``; there is no
+text of a prompt.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
 
 SCHEMA = 1
 """Version of the schema."""
+
+
+class Why(StrEnum):
+    """Why a record is made."""
+
+    NOTHING = ""
+    """It is not."""
+    LOG = "log"
+    """The debug log wants it; it is not kept."""
+    SHARE = "share"
+    """It is one of the share that is always kept."""
+    ASKED = "asked"
+    """The request asked to be explained."""
+    REFUSED = "refused"
+    """Our own answer was an error, or the decision failed."""
+    FAILED = "failed"
+    """The model server's answer was an error, or the stream broke."""
+    REHEARSED = "rehearsed"
+    """Nobody sent the request; somebody asked what would become of it."""
 
 
 @dataclass(slots=True)
@@ -68,6 +90,8 @@ class ScoreRecord:
     scores: dict[str, float]
     """``host:port`` → score in [0, 1] as it was counted, before weighting."""
     error: str = ""
+    raw: dict[str, float] = field(default_factory=dict)
+    """What the scorer returned, where that was not in [0, 1] and so was not counted as it was; NaN is left out."""
 
 
 @dataclass(slots=True)
@@ -79,6 +103,8 @@ class ProfileRecord:
     scorers: list[ScoreRecord] = field(default_factory=list)
     totals: dict[str, float] = field(default_factory=dict)
     """``host:port`` → weighted sum."""
+    tied: list[str] = field(default_factory=list)
+    """The candidates that share the highest total, if there are several: between them the picker chose by its own rule."""
     picker: str = ""
     picked: list[str] = field(default_factory=list)
     """``host:port``, best first."""
@@ -86,12 +112,60 @@ class ProfileRecord:
 
 
 @dataclass(slots=True)
+class InputRecord:
+    """What was known of a candidate when it was judged; None = never read."""
+
+    waiting_queue: int | None
+    running_requests: int | None
+    kv_cache_usage: float | None
+    age_s: float | None
+    """Since these were scraped."""
+
+
+@dataclass(slots=True)
+class PrefixRecord:
+    """How much of the prompt's beginning the endpoints were thought to hold, as one producer said."""
+
+    producer: str
+    total_blocks: int
+    """Of the prompt, or of the part that was looked up."""
+    block_size_tokens: int
+    matched_blocks: dict[str, int]
+    """``host:port`` → leading blocks found; endpoints without an entry hold nothing."""
+
+
+@dataclass(slots=True)
+class OutcomeRecord:
+    """What became of the request after it was sent."""
+
+    cause: str
+    """``natural``, ``client-disconnect``, ``evicted`` or ``error``."""
+    status: int
+    """HTTP status of the response; 0 if none came."""
+    served: str
+    """``host:port`` of the endpoint that answered, as the data plane said, else of the target."""
+    ttft_s: float | None
+    duration_s: float
+    response_bytes: int
+    streaming: bool
+    prompt_tokens: int
+    """0 = the model server did not say, also for completion tokens."""
+    completion_tokens: int
+    cached_tokens: int | None
+    """Prompt tokens that the model server had cached; None = it did not say."""
+
+
+@dataclass(slots=True)
 class DecisionRecord:
     """One decision, from the whole request to its answer."""
 
     schema: int = SCHEMA
+    why: Why = Why.NOTHING
+    """Why there is this record."""
+    at_s: float = 0.0
+    """When it was decided, Unix time."""
     request_id: str = ""
-    """Empty if the request was refused before it was understood."""
+    """Empty if the request came without one and was refused before it was understood."""
     path: str = ""
     model: str = ""
     """The name that the client asked for."""
@@ -100,6 +174,9 @@ class DecisionRecord:
     fairness_id: str = ""
     candidates: list[str] = field(default_factory=list)
     """``host:port`` of all that could be picked, after the screeners."""
+    inputs: dict[str, InputRecord] = field(default_factory=dict)
+    """Of each candidate, by ``host:port``."""
+    prefixes: list[PrefixRecord] = field(default_factory=list)
     screeners: list[ScreenRecord] = field(default_factory=list)
     admission: AdmissionRecord | None = None
     """None if the request did not get that far, or nothing had to let it in."""
@@ -117,11 +194,34 @@ class DecisionRecord:
     """Why it was refused, or that its stream ended before it was decided."""
     took_s: float = 0.0
     """From the whole request to its answer, waiting included."""
+    outcome: OutcomeRecord | None = None
+    """None while the response runs, and for a request that was not forwarded."""
 
     def called(self, extension_point: str, plugin_type: str, plugin: str, took_s: float, error: str = "") -> None:
         """A plugin was called."""
         self.calls.append(CallRecord(extension_point, plugin_type, plugin, took_s, error))
 
     def as_json(self) -> dict[str, object]:
-        """The record as JSON can hold it, under the names of its fields."""
-        return asdict(self)
+        """The record as JSON can hold it, under the names of its fields, with what follows from them."""
+        return completed(asdict(self))
+
+
+def completed(shown: dict[str, Any]) -> dict[str, object]:
+    """A record as JSON with what follows from it: what each scorer added to the totals, the tokens that were thought cached.
+
+    Args:
+        shown: the fields; changed in place.
+    """
+    for profile in shown["profiles"]:
+        for scorer in profile["scorers"]:
+            scorer["weighted"] = {endpoint: score * scorer["weight"] for endpoint, score in scorer["scores"].items()}
+    shown["predicted_cached_tokens"] = _predicted_cached_tokens(shown)
+    return shown
+
+
+def _predicted_cached_tokens(shown: Mapping[str, Any]) -> int | None:
+    """Prompt tokens that the first picked endpoint was thought to hold; None if nobody looked."""
+    if not shown["prefixes"] or not shown["picked"]:
+        return None
+    target = shown["picked"][0]
+    return max(int(prefix["matched_blocks"].get(target, 0)) * int(prefix["block_size_tokens"]) for prefix in shown["prefixes"])

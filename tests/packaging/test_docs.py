@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from epp.__main__ import COMMANDS
-from epp.commands import check, demo, plugins, simulate
+from epp.commands import check, demo, explain, plugins, simulate
 from epp.commands.flag_table import FLAGS
 from epp.process.plugin_types import build_registry
 from epp.telemetry.catalogue import CATALOGUE, PREFIX, REQUEST_LABELS
@@ -35,7 +35,7 @@ def known_flags() -> set[str]:
     """Flags of all commands, ``--no-`` forms apart."""
     simulated = argparse.ArgumentParser()
     simulate.add_arguments(simulated)
-    parsers = (simulated, demo._parser(), check._parser(), plugins._parser())
+    parsers = (simulated, demo._parser(), check._parser(), plugins._parser(), explain._parser())
     found = {option for parser in parsers for action in parser._actions for option in action.option_strings}
     return found | {f"--{flag.name}" for flag in FLAGS} | {"--help", "--version"}
 
