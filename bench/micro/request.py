@@ -150,7 +150,9 @@ def main() -> None:
     """Print the cost of a request: median and 99th percentile."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--endpoints", type=int, default=10)
-    arguments.add_argument("--explain-share", type=float, default=DecisionOptions().share, help="1 = the cost of a kept decision")
+    arguments.add_argument(
+        "--explain-share", type=float, default=DecisionOptions().share, help="1 = the cost of a kept decision"
+    )
     options = arguments.parse_args()
     asyncio.run(_measure(options.endpoints, options.explain_share))
 

@@ -155,7 +155,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("strict-config", _CONFIG, "warnings in the configuration are errors", BOOL),
     Flag("print-effective-config", _CONFIG, "print the completed configuration and exit", BOOL),
     Flag("list-plugins", _CONFIG, "print all plugin types and exit", BOOL),
-    Flag("watch-config-file", _CONFIG, "use changes of --config-file", BOOL, note="a changed file is used after a restart"),
+    Flag("watch-config-file", _CONFIG, "follow --config-file: a changed document takes the place of the running one, if it can", BOOL),
     Flag("allow-experimental-plugins", _CONFIG, "allow plugin types that are alpha upstream", BOOL),
     Flag("objects", _CONFIG, "YAML file with InferenceObjectives and InferenceModelRewrites; watched; repeatable", repeats=True),
     Flag("endpoint", _POOL, "HOST:PORT[,label=value...] of a model server; repeatable", field="endpoints", repeats=True),

@@ -58,6 +58,7 @@ class PipelineBuilder:
         instances: created plugins with the configuration they come from.
         metrics: where plugin durations are observed.
         defects: told of plugins that misbehave.
+        watch: has or makes the guards of the plugins.
         spawn: starts background tasks for coroutine hooks.
     """
 
@@ -67,13 +68,14 @@ class PipelineBuilder:
         metrics: Metrics,
         defects: Defects,
         spawn: Spawn,
+        watch: PluginWatch | None = None,
     ) -> None:
         self._instances = instances
         self._config = instances.config
         self._metrics = metrics
         self._defects = defects
         self._spawn = spawn
-        self._watch = PluginWatch(metrics)
+        self._watch = watch or PluginWatch(metrics)
 
     def build(self) -> Pipeline:
         """The pipeline."""

@@ -85,10 +85,11 @@ def _scraping(collector: Collector, endpoint: Endpoint, now: float) -> object:
     }
 
 
-def config(instances: Instances) -> object:
+def config(instances: Instances, loaded_at_s: float) -> dict[str, object]:
     """``/debug/config``."""
     loaded = instances.config
     return {
+        "loadedAt": datetime.fromtimestamp(loaded_at_s, UTC).isoformat(),
         "source": loaded.source.name,
         "sha256": loaded.sha256,
         "effective": loaded.effective,

@@ -9,8 +9,10 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import cast
 
+from epp.config.changes import Changes, compare
 from epp.config.loaded import LoadedConfig
 from epp.datalayer.collector import TIMEOUT_S, Collector
 from epp.datalayer.membership import PluginFollowers
@@ -36,7 +38,7 @@ from epp.pool.numbers import PoolNumbers
 from epp.pool.rehearsal import Rehearsal, RehearsedRequest
 from epp.pool.settings import PoolSettings
 from epp.telemetry.decisions import Decisions
-from epp.telemetry.metrics import Metrics
+from epp.telemetry.metrics import Metrics, Reloaded
 from epp.telemetry.pool import PoolSnapshot
 
 _logger = log.get("epp.pool")
@@ -90,7 +92,10 @@ class Pool:
         self._object_files: ObjectsFiles | None = None
         self._stopped = asyncio.Event()
         self._retiring: list[Generation] = []
-        self._followers: dict[Generation, PluginFollowers] = {}
+        self._followers: dict[int, PluginFollowers] = {}
+        """By the id of the plugin."""
+        self.loaded_at_s = 0.0
+        """When the configuration in use was loaded, Unix time."""
         metrics.watch_requests(lambda: self.ledger.by_labels)
         metrics.watch_pool(self.snapshot)
 
@@ -108,37 +113,53 @@ class Pool:
         _logger.info("metrics pages", reader="native" if self.collector.has_reader else "event loop")
         await self.collector.start()
         await self._discover(self.discovery)
-        self._metrics.config_loaded(self.generation.config.sha256, time.time())
+        self.loaded_at_s = time.time()
+        self._metrics.config_loaded(self.generation.config.sha256, self.loaded_at_s)
         _logger.info("pool synced", endpoints=len(self.store))
 
-    async def swap(self, config: LoadedConfig) -> None:
+    async def swap(self, config: LoadedConfig) -> Changes:
         """Serve new requests by another configuration; those that run end by the one that they began with.
 
-        Endpoints, their metrics, objects and counts stay. The old generation is stopped when its last request is over.
+        Endpoints, their metrics, objects and counts stay, and so do plugins that did not change. What is no longer used is
+        stopped when the last request is over that began with it.
+
+        Returns:
+            What has changed.
 
         Raises:
             ConfigError, OSError: the new one cannot be used; nothing has changed. Whatever its plugins raise at their start.
         """
+        old = self.generation
+        changes = compare(old.config, config, old.seen)
         try:
-            generation = await self._started(config)
+            generation = await self._started(config, changes)
         except Exception:
-            self._metrics.config_reloaded(succeeded=False)
+            self._metrics.config_reloaded(Reloaded.FAILURE)
             raise
-        self._metrics.config_reloaded(succeeded=True)
-        old, self.generation = self.generation, generation
+        self._metrics.config_reloaded(Reloaded.SUCCESS)
+        self.generation = generation
         self._follow(generation)
         self.director.use(generation.in_use)
-        self._metrics.config_loaded(config.sha256, time.time())
-        collector, self.collector = self.collector, self._collector_of(generation)
-        await collector.stop()
-        await self.collector.start()
-        discovery = self._discovery_of(generation)
+        self.loaded_at_s = time.time()
+        self._metrics.config_loaded(config.sha256, self.loaded_at_s)
+        await self._replace_sources(old, changes)
+        old.watch.forget({*changes.changed, *changes.removed})
+        self._retiring.append(old)
+        old.in_use.retire(lambda: self._retired(old))
+        return changes
+
+    async def _replace_sources(self, old: Generation, changes: Changes) -> None:
+        """Read the endpoints by what the new configuration names, where that is something else."""
+        sources = {name for source in old.config.sources for name in (source.name, *source.extractors)}
+        if old.config.sources != self.generation.config.sources or not sources <= changes.unchanged:
+            collector, self.collector = self.collector, self._collector_of(self.generation)
+            await collector.stop()
+            await self.collector.start()
+        discovery = self._discovery_of(self.generation)
         if discovery is not self.discovery:
             self.discovery = discovery
             self._forget_discovery()
             await self._discover(discovery)
-        self._retiring.append(old)
-        old.in_use.retire(lambda: self._retired(old))
 
     async def pause(self) -> None:
         """Learn nothing any more; no request may run."""
@@ -148,8 +169,10 @@ class Pool:
 
     async def stop(self) -> None:
         """Stop the plugins, when background work has ended that they may have begun."""
-        for generation in (*self._retiring, self.generation):
-            await generation.stop()
+        left = [*self._retiring, self.generation]
+        while left:
+            generation = left.pop(0)
+            await generation.stop(left)
 
     def reload(self) -> None:
         """Look again at endpoint and object files."""
@@ -167,9 +190,9 @@ class Pool:
         """``/debug/endpoints``."""
         return pages.endpoints(self.store, self.collector)
 
-    def config_page(self) -> object:
+    def config_page(self) -> dict[str, object]:
         """``/debug/config``."""
-        return pages.config(self.generation.instances)
+        return pages.config(self.generation.instances, self.loaded_at_s)
 
     def plugins_page(self) -> object:
         """``/debug/plugins/state``."""
@@ -200,12 +223,14 @@ class Pool:
 
     # ── parts ──
 
-    async def _started(self, config: LoadedConfig) -> Generation:
-        generation = Generation(config, self._services)
+    async def _started(self, config: LoadedConfig, changes: Changes) -> Generation:
+        """Made in a thread, as factories may read files."""
+        make = partial(Generation, config, self._services, self.generation, changes.unchanged)
+        generation = await self._services.runtime.offload(make)
         try:
             await generation.start()
         except BaseException:
-            await generation.stop()
+            await generation.stop([self.generation, *self._retiring])
             raise
         return generation
 
@@ -285,11 +310,16 @@ class Pool:
             task.cancel()
 
     def _follow(self, generation: Generation) -> None:
-        """Tell its plugins of the endpoints, from those that are there on."""
-        followers_ = self._followers[generation] = PluginFollowers(followers(generation.instances), self._services.defects)
-        self.store.subscribe(followers_)
+        """Tell its plugins of the endpoints, from those that are there on; those carried over are told already."""
+        for follower in followers(generation.instances):
+            if id(follower.plugin) not in self._followers:
+                listener = self._followers[id(follower.plugin)] = PluginFollowers([follower], self._services.defects)
+                self.store.subscribe(listener)
 
     def _retired(self, generation: Generation) -> None:
         self._retiring.remove(generation)
-        self.store.unsubscribe(self._followers.pop(generation))
-        _ = self._spawn(generation.stop(), "retired configuration")
+        others = [*self._retiring, self.generation]
+        for follower in followers(generation.instances):
+            if not any(follower.plugin in other for other in others):
+                self.store.unsubscribe(self._followers.pop(id(follower.plugin)))
+        _ = self._spawn(generation.stop(others), "retired configuration")

@@ -13,25 +13,29 @@ import platform
 import resource
 import signal
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import uvloop
 
+from epp.config.changes import Changes, compare
 from epp.config.loaded import LoadedConfig
 from epp.errors import UsageError
 from epp.framework import log
 from epp.framework.file_watch import watch_files
 from epp.framework.interfaces import EndpointDiscovery
+from epp.pool.build import request_readers
 from epp.pool.pool import Pool
+from epp.process.config_reload import ConfigReload
 from epp.process.debug_pages import pool_pages
 from epp.process.health import Health
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
-from epp.process.startup import check_discovery, log_configuration, pool_settings
-from epp.process.transport_settings import transport_settings
-from epp.seam import Port, Transport, total
+from epp.process.startup import Loader, check_discovery, log_configuration, pool_settings
+from epp.process.transport_settings import transport_settings, with_config
+from epp.seam import Port, Settings, Transport, total
 from epp.telemetry.log import LogOptions, setup
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.transport.choose import make_transport
@@ -115,7 +119,9 @@ class Process:
             self._on_defect,
             discovery=discovery,
         )
+        self.config_reload = self._config_reload() if options.config_file else None
         self.http = self._http()
+        self._settings = Settings()
         self.ports: dict[str, int] = {}
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
@@ -165,7 +171,8 @@ class Process:
         lost = asyncio.create_task(self.pool.discovery_lost.wait())
         try:
             while not lost.done():
-                await asyncio.wait([lost], timeout=READINESS_EVERY_S if self.pool.generation.has_gates else None)
+                may_wait = self.pool.generation.has_gates or self.config_reload is not None
+                await asyncio.wait([lost], timeout=READINESS_EVERY_S if may_wait else None)
                 self._look_at_plugins()
         finally:
             lost.cancel()
@@ -200,13 +207,16 @@ class Process:
             Port(host, options.grpc_health_port, secure=False, extproc=False),
         ]
         self.transport.set_health(self.health.table())
-        grpc_port, health_port = await self.transport.start(
-            handler, transport_settings(options, self.pool.generation.config), ports
-        )
+        self._settings = transport_settings(options, self.pool.generation.config)
+        grpc_port, health_port = await self.transport.start(handler, self._settings, ports)
         metrics_port = await self.http.start()
         self.ports = {"grpc_port": grpc_port, "grpc_health_port": health_port, "metrics_port": metrics_port}
         for name, port in self.ports.items():
             _logger.info("listening", server=name, address=host, port=port)
+        if self.config_reload is not None:
+            _ = self.runtime.spawn(self.config_reload.run(), "configuration")
+            if options.watch_config_file:
+                _ = self.runtime.spawn(self.config_reload.follow(self._stopped), "configuration file")
         if options.cert_path and options.enable_cert_reload:
             self._watch_certificate(options.cert_path, self._reload_certificate)
         if options.metrics_cert_dir:
@@ -265,16 +275,51 @@ class Process:
 
     def reload(self) -> None:
         """Look again at what can be reloaded, and name what cannot."""
-        _logger.info("reloading", what="certificates, endpoints, objects")
+        _logger.info("reloading", what="configuration, certificates, endpoints, objects")
         if self.options.cert_path and self.options.secure_serving:
             self._reload_certificate()
         if self.options.metrics_cert_dir:
             self._reload_metrics_certificate()
         self.pool.reload()
-        if self.options.config_file:
-            _logger.warning("restart required", what=self.options.config_file)
+        if self.config_reload is not None:
+            self.config_reload.ask()
 
     # ── parts ──
+
+    def _config_reload(self) -> ConfigReload:
+        return ConfigReload(
+            self.options.config_file,
+            Loader(self.options),
+            self.runtime.offload,
+            lambda: self.pool.generation.config,
+            self._compare_config,
+            self._use_config,
+            self.metrics,
+        )
+
+    def _compare_config(self, config: LoadedConfig) -> Changes:
+        generation = self.pool.generation
+        changes = compare(generation.config, config, generation.seen)
+        before, after = request_readers(generation.config), request_readers(config)
+        if before != after and len(before) == len(after):  # what was read for one pipeline would be taken for another's
+            changes = replace(changes, restart=(*changes.restart, "plugins: other readers of request bodies"))
+        return changes
+
+    async def _use_config(self, config: LoadedConfig) -> Changes:
+        """Decide new requests by another configuration, and let the transport do what its plugins want of requests.
+
+        Raises:
+            ConfigError, UsageError: it cannot be used; nothing has changed. Whatever its plugins raise at their start.
+        """
+        settings = with_config(self._settings, config)
+        changes = await self.pool.swap(config)
+        if settings != self._settings:
+            self._configure(settings)
+        return changes
+
+    def _configure(self, settings: Settings) -> None:
+        self._settings = settings
+        self.transport.configure(settings)
 
     def _http(self) -> HttpServer:
         options = self.options
@@ -282,7 +327,7 @@ class Process:
         sources = HttpSources(
             metrics=self.metrics,
             not_ready=self.health.why,
-            pages=pool_pages(self.pool),
+            pages=pool_pages(self.pool, self.config_reload),
             posts={"/debug/explain": lambda asked: self.pool.rehearse(asked.body)},
         )
         authorize = None
@@ -305,10 +350,11 @@ class Process:
         """New handshakes on the ext_proc port get what is in the directory now."""
         path = self.options.cert_path
         try:
-            self.transport.configure(transport_settings(self.options, self.pool.generation.config))
+            settings = transport_settings(self.options, self.pool.generation.config)
         except (UsageError, OSError) as error:
             _logger.error("certificate not reloaded, the one in use stays", path=path, problem=str(error))
             return
+        self._configure(settings)
         _logger.info("certificate reloaded", path=path)
 
     def _reload_metrics_certificate(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -12,6 +13,7 @@ from epp.discovery.static import parse_endpoints
 from epp.errors import UsageError
 from epp.framework import log
 from epp.framework.handle import MetricsFlags
+from epp.framework.registry import Registry
 from epp.pool.settings import PoolSettings
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
@@ -58,6 +60,29 @@ def load(options: Options) -> LoadedConfig:
     for finding in findings:
         print(f"epp: {finding.message}", file=sys.stderr)
     return load_config(config_source(options), registry, load_flags(options))
+
+
+class Loader:
+    """Loads the configuration file again, as often as it is asked; in any thread, one call at a time.
+
+    Args:
+        options: of the process.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._registry: Registry | None = None
+
+    def __call__(self) -> LoadedConfig:
+        """What the file says now.
+
+        Raises:
+            ConfigError: it cannot be used, or is empty.
+        """
+        if self._registry is None:
+            self._registry, _ = build_registry()
+        source = dataclasses.replace(config_source(self._options), may_be_empty=False)
+        return load_config(source, self._registry, load_flags(self._options))
 
 
 def check_discovery(options: Options, config: LoadedConfig) -> None:

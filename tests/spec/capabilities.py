@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from epp.commands.flag_table import FLAGS
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource
 from epp.errors import UsageError
@@ -24,15 +23,9 @@ def _has_profile_pages() -> bool:
     return "/debug/pprof/profile" in (ROOT / "docs/operations.md").read_text()
 
 
-def _follows_its_configuration() -> bool:
-    (flag,) = [flag for flag in FLAGS if flag.name == "watch-config-file"]
-    return not flag.note
-
-
 KUBERNETES = Capability("Kubernetes", _pools_are_found)
 PREFIX_CACHE = plugin_type("prefix-cache-scorer")
 PRECISE_PREFIX_CACHE = plugin_type("precise-prefix-cache-scorer")
 FLOW_CONTROL = plugin_type("fcfs-ordering-policy")
 EVICTION = plugin_type("priority-then-time-eviction-order-policy")
 PROFILE_PAGES = Capability("operators' tools: profiles", _has_profile_pages)
-HOT_RELOAD = Capability("operators' tools: the watched configuration file", _follows_its_configuration)
