@@ -35,6 +35,8 @@ from epp.process.runtime import TaskRuntime
 from epp.seam import BodyState, End, Metadata, Outcome, Reply, Route
 from epp.telemetry.decisions import DecisionOptions, Decisions
 from epp.telemetry.metrics import Metrics
+from epp.telemetry.trace_context import Sampler
+from epp.telemetry.tracing import Tracing
 
 _CONFIG = """
 apiVersion: inference.networking.x-k8s.io/v1alpha1
@@ -102,7 +104,19 @@ class _Stream:
         self.answered = answer
 
 
-def _director(endpoints: int, explain_share: float) -> tuple[Director, EndpointStore]:
+def _tracing(traced: str) -> Tracing | None:
+    """Traces no request, or every one; ``off`` is the default of a process."""
+    if traced == "off":
+        return None
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from epp.telemetry.otel import NextId, OtelTracing
+
+    ids = NextId()
+    return OtelTracing(TracerProvider(id_generator=ids), Sampler("always_on" if traced == "all" else "always_off", 0.0), ids)
+
+
+def _director(endpoints: int, explain_share: float, traced: str) -> tuple[Director, EndpointStore]:
     registry, _ = build_registry()
     instances = instantiate(load_config(ConfigSource.from_text(_CONFIG), registry))
     metrics, store, runtime = Metrics(), EndpointStore(), TaskRuntime()
@@ -123,6 +137,7 @@ def _director(endpoints: int, explain_share: float) -> tuple[Director, EndpointS
         ledger=ledger,
         choose=rng.choice,
         spawn=runtime.spawn,
+        tracing=_tracing(traced),
     )
     return director, store
 
@@ -153,12 +168,16 @@ def main() -> None:
     arguments.add_argument(
         "--explain-share", type=float, default=DecisionOptions().share, help="1 = the cost of a kept decision"
     )
+    arguments.add_argument(
+        "--traced", choices=("off", "none", "all"), default="off", help="none = what tracing costs the others"
+    )
     options = arguments.parse_args()
-    asyncio.run(_measure(options.endpoints, options.explain_share))
+    asyncio.run(_measure(options))
 
 
-async def _measure(endpoints: int, explain_share: float) -> None:
-    director, store = _director(endpoints, explain_share)
+async def _measure(options: argparse.Namespace) -> None:
+    endpoints: int = options.endpoints
+    director, store = _director(endpoints, options.explain_share, options.traced)
     messages = [
         {"role": "system", "content": "You are helpful. " * 12},
         {"role": "user", "content": "Why is the sky blue? " * 16},

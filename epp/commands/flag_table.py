@@ -208,7 +208,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("explain-share", _OBSERVE, "share of the requests whose decision is kept for /debug/decisions; refusals and errors always are", SHARE),
     Flag("explain-memory", _OBSERVE, "for kept decisions; the oldest go; 0 = none are kept", BYTES, "explain_memory_bytes"),
     Flag("explain-callers", _OBSERVE, "requests with this header may ask with x-epp-explain: 1; the gateway must set it; repeatable", HEADER_VALUE, repeats=True),
-    Flag("tracing", _OBSERVE, "OpenTelemetry; nothing is exported by this version", BOOL),
+    Flag("tracing", _OBSERVE, "OpenTelemetry, where OTEL_TRACES_EXPORTER or an OTLP endpoint is set", BOOL),
     Flag("v", _LOG, "verbosity: 2 default, 3 a line per request, 4 decisions, 5 everything", INT, "verbosity"),
     Flag("zap-log-level", _LOG, "debug, info, error, panic or a verbosity; -v wins", LEVEL, "zap_verbosity"),
     Flag("zap-encoder", _LOG, "form of a record", _one_of("json", "console")),

@@ -44,6 +44,7 @@ from epp.telemetry.decision_record import AdmissionRecord, DecisionRecord, Outco
 from epp.telemetry.decision_ring import KeptDecision
 from epp.telemetry.metrics import AttemptLabels, Metrics
 from epp.telemetry.requests import RequestLabels
+from epp.telemetry.tracing import Tracing
 
 SCREENED_OUT = "screeners eliminated all endpoint candidates"
 NOT_CACHED = "no decode worker has the requested KV cache"
@@ -96,8 +97,10 @@ class Director:
         choose: Callable[[Sequence[Endpoint]], Endpoint],
         spawn: Spawn,
         clock: Callable[[], float] = time.monotonic,
+        tracing: Tracing | None = None,
     ) -> None:
         self._used = used
+        self._tracing = tracing
         self._ledger = ledger
         self._finder = finder
         self._reader = RequestReader(objects, metrics)
@@ -127,7 +130,9 @@ class Director:
         flight = Flight(used, progress, request.at_s, request_path(request.headers), request.headers)
         used.begin()
         stream.state = flight
-        if why := self._decisions.wants(request):
+        if self._tracing is not None:
+            flight.trace = self._tracing.begin(request.headers, request.at_s)
+        if (why := self._decisions.wants(request)) or flight.trace is not None:
             flight.record = DecisionRecord(path=flight.path, why=why)
         progress.begin(self._answer(stream, used.pipeline, flight, request))
 
@@ -180,6 +185,8 @@ class Director:
             self._write_down(flight, answer)
             if flight.record.why is Why.ASKED:
                 answer, flight.explanation = explanation.told(answer, flight.record)
+            if flight.trace is not None:
+                answer = explanation.traced(answer, flight.trace)
             flight.record = None
         stream.answer(answer)
 
@@ -327,11 +334,15 @@ class Director:
             record.error = "the stream ended before the decision"
         explanation.describe(record, flight)
         flight.kept = self._decisions.decided(record)
+        if flight.trace is not None:
+            flight.trace.decided(record)
         flight.candidates = None
 
     def _write_outcome(self, flight: Flight, outcome: Outcome) -> None:
         """Tell of the end of a request whose decision was kept, or that failed."""
         completion = flight.completion
+        if flight.trace is not None:
+            flight.trace.ended(None if completion is None else explanation.outcome(completion))
         if completion is None:
             return
         if flight.kept is None and completion.status < explanation.FIRST_ERROR_STATUS and outcome.end is not End.FAILED:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from epp.decision.flight import Flight
 from epp.framework.types import Completion
-from epp.request.headers import REQUEST_ID
+from epp.request.headers import REQUEST_ID, TRACEPARENT
 from epp.seam import Edits, Pairs, Reply, Route
 from epp.telemetry.decision_record import DecisionRecord, OutcomeRecord, PrefixRecord
 from epp.telemetry.decision_text import short_form
 from epp.telemetry.decisions import EXPLAIN_HEADER
+from epp.telemetry.tracing import RequestTrace
 
 FIRST_ERROR_STATUS = 400
 
@@ -63,6 +64,14 @@ def told(answer: Route | Reply, record: DecisionRecord) -> tuple[Route | Reply, 
     if isinstance(answer, Reply):
         return answer._replace(headers=(*answer.headers, header)), ()
     return answer._replace(plan=answer.plan._replace(ask_headers=True)), (header,)
+
+
+def traced(answer: Route | Reply, trace: RequestTrace) -> Route | Reply:
+    """The answer, with the context of its trace for the model server."""
+    if isinstance(answer, Reply) or not trace.traceparent:
+        return answer
+    headers = answer.headers
+    return answer._replace(headers=headers._replace(set=(*headers.set, (TRACEPARENT, trace.traceparent))))
 
 
 def with_headers(edits: Edits | None, headers: Pairs) -> Edits | None:

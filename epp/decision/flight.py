@@ -18,6 +18,7 @@ from epp.telemetry.decision_record import DecisionRecord
 from epp.telemetry.decision_ring import KeptDecision
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestLabels
+from epp.telemetry.tracing import RequestTrace
 
 
 class Flight:
@@ -46,6 +47,7 @@ class Flight:
         "tail",
         "target",
         "targets",
+        "trace",
         "used",
     )
 
@@ -63,6 +65,8 @@ class Flight:
         """The decision in the ring of the last ones."""
         self.explanation: Pairs = ()
         """Headers for the response to a request that asked for them."""
+        self.trace: RequestTrace | None = None
+        """Its spans, if it is traced."""
         self.completion: Completion | None = None
         """Set when a scheduled request is over."""
         self.received_s = received_s

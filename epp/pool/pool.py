@@ -40,6 +40,7 @@ from epp.pool.settings import PoolSettings
 from epp.telemetry.decisions import Decisions
 from epp.telemetry.metrics import Metrics, Reloaded
 from epp.telemetry.pool import PoolSnapshot
+from epp.telemetry.tracing import Tracing
 
 _logger = log.get("epp.pool")
 
@@ -55,6 +56,7 @@ class Pool:
         spawn: starts a task of the process.
         on_defect: told of our own failures: (place, exception).
         discovery: finds the endpoints in place of what settings and configuration name.
+        tracing: traces its requests.
 
     Raises:
         UsageError, ConfigError: it cannot be made.
@@ -70,8 +72,10 @@ class Pool:
         on_defect: Callable[[str, Exception], None],
         *,
         discovery: EndpointDiscovery | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self.settings = settings
+        self._tracing = tracing
         self.store = EndpointStore()
         self.objects = ObjectStore(settings.identity)
         self.ledger = Ledger()
@@ -271,6 +275,7 @@ class Pool:
             ledger=self.ledger,
             choose=seeds.choice,
             spawn=self._spawn,
+            tracing=self._tracing,
         )
         return director, Rehearsal(finder, self.store, self.objects, options, seeds.choice, self._spawn, on_defect)
 

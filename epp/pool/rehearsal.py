@@ -187,7 +187,6 @@ class _Written:
         return False
 
     def decided(self, record: DecisionRecord) -> KeptDecision | None:
-        record.at_s = time.time()
         self.record = record
         return None
 

@@ -38,6 +38,7 @@ from epp.process.transport_settings import transport_settings, with_config
 from epp.seam import Port, Settings, Transport, total
 from epp.telemetry.log import LogOptions, setup
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
+from epp.telemetry.tracing import make_tracing
 from epp.transport.choose import make_transport
 from epp.transport.grpc_environment import prepare as prepare_grpc
 from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
@@ -106,6 +107,7 @@ class Process:
             )
         )
         self.runtime = TaskRuntime()
+        self.tracing = make_tracing(os.environ, _warn_of_tracing) if options.tracing else None
         self.transport_name, self.transport = ("given", transport) if transport else make_transport(options.transport)
         self.health = Health(
             ("pool", "plugins"), leader_election=options.ha_enable_leader_election, on_change=self.transport.set_health
@@ -118,6 +120,7 @@ class Process:
             self.runtime.spawn,
             self._on_defect,
             discovery=discovery,
+            tracing=self.tracing,
         )
         self.config_reload = self._config_reload() if options.config_file else None
         self.http = self._http()
@@ -244,7 +247,8 @@ class Process:
         """
         self._stopped.set()
         failures: list[Exception] = []
-        for stop in (partial(self.transport.stop, 0), self.http.stop, self.pool.pause, self.runtime.stop, self.pool.stop):
+        parts = (partial(self.transport.stop, 0), self.http.stop, self.pool.pause, self.runtime.stop, self.pool.stop)
+        for stop in (*parts, self._stop_tracing):
             try:
                 await stop()
             except Exception as error:  # noqa: BLE001 — raised below, when the others are stopped
@@ -371,8 +375,17 @@ class Process:
         files = [Path(directory) / "tls.crt", Path(directory) / "tls.key"]
         _ = self.runtime.spawn(watch_files(files, reload, self._stopped), "certificates")
 
+    async def _stop_tracing(self) -> None:
+        """Send the last spans, for as long as their exporter may take."""
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.stop)
+
     def _on_defect(self, place: str, error: Exception) -> None:
         _logger.error("internal error", exc=error, place=place)
+
+
+def _warn_of_tracing(problem: str) -> None:
+    _logger.warning("tracing", problem=problem)
 
 
 def _raise_open_files_limit() -> None:

@@ -66,6 +66,8 @@ class Scheduler:
             raise
         record.primary = result.primary
         record.picked = [e.host_port for e in result.targets]
+        record.prefill = [e.host_port for e in result.targets_of(result.prefill)]
+        record.encode = [e.host_port for e in result.targets_of(result.encode)]
         return result
 
     def totals(self, result: SchedulingResult) -> dict[str, float]:
@@ -112,7 +114,7 @@ class Scheduler:
             raise self._defect(f"asked for the profile '{name}', which does not exist")
         written = None
         if record is not None:
-            written = ProfileRecord(name)
+            written = ProfileRecord(name, after_s=record.since_s())
             record.profiles.append(written)
         try:
             return profile.run(request, candidates, written, record)
@@ -121,6 +123,9 @@ class Scheduler:
             if written is not None:
                 written.error = str(error)
             return None
+        finally:
+            if written is not None and record is not None:
+                written.took_s = record.since_s() - written.after_s
 
     def _names(self, request: InferenceRequest, results: ProfileResults, record: Record) -> Sequence[str]:
         """The profiles to run next, each once."""

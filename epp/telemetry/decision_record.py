@@ -7,6 +7,7 @@ text of a prompt.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
@@ -46,6 +47,8 @@ class CallRecord:
     took_s: float
     error: str = ""
     """What it raised; also a refusal."""
+    after_s: float = 0.0
+    """When it began, since the record's ``at_s``."""
 
 
 @dataclass(slots=True)
@@ -109,6 +112,9 @@ class ProfileRecord:
     picked: list[str] = field(default_factory=list)
     """``host:port``, best first."""
     error: str = ""
+    after_s: float = 0.0
+    """When it began, since the record's ``at_s``."""
+    took_s: float = 0.0
 
 
 @dataclass(slots=True)
@@ -162,8 +168,8 @@ class DecisionRecord:
     schema: int = SCHEMA
     why: Why = Why.NOTHING
     """Why there is this record."""
-    at_s: float = 0.0
-    """When it was decided, Unix time."""
+    at_s: float = field(default_factory=time.time)
+    """When its decision began, Unix time."""
     request_id: str = ""
     """Empty if the request came without one and was refused before it was understood."""
     path: str = ""
@@ -186,6 +192,10 @@ class DecisionRecord:
     """Profile whose targets the request goes to."""
     picked: list[str] = field(default_factory=list)
     """``host:port`` as it was sent to the data plane, best first."""
+    prefill: list[str] = field(default_factory=list)
+    """``host:port`` of the endpoint that computes the prompt, if it is another one."""
+    encode: list[str] = field(default_factory=list)
+    """``host:port`` of the endpoints that encode media, if these are others."""
     calls: list[CallRecord] = field(default_factory=list)
     """Every call of a plugin: data producers and admitters among them."""
     status: int = 0
@@ -199,7 +209,11 @@ class DecisionRecord:
 
     def called(self, extension_point: str, plugin_type: str, plugin: str, took_s: float, error: str = "") -> None:
         """A plugin was called."""
-        self.calls.append(CallRecord(extension_point, plugin_type, plugin, took_s, error))
+        self.calls.append(CallRecord(extension_point, plugin_type, plugin, took_s, error, self.since_s() - took_s))
+
+    def since_s(self) -> float:
+        """Seconds since its beginning."""
+        return time.time() - self.at_s
 
     def as_json(self) -> dict[str, object]:
         """The record as JSON can hold it, under the names of its fields, with what follows from them."""

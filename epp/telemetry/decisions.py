@@ -55,7 +55,6 @@ class Decisions:
     Args:
         options: what is kept.
         clock: seconds, monotonic.
-        wall_clock: Unix seconds.
     """
 
     def __init__(
@@ -63,7 +62,6 @@ class Decisions:
         options: DecisionOptions = DecisionOptions(),
         *,
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self.ring = DecisionRing(options.limit_bytes)
         self._log = LoggedDecisions()
@@ -72,7 +70,6 @@ class Decisions:
         self._callers = options.callers or None
         self._due = 0.0
         self._clock = clock
-        self._wall_clock = wall_clock
         self._failures = FAILURES_PER_S
         self._failures_at_s = clock()
 
@@ -100,7 +97,6 @@ class Decisions:
 
     def decided(self, record: DecisionRecord) -> KeptDecision | None:
         """The request was answered, or is over before it was; returns what is kept of it."""
-        record.at_s = self._wall_clock()
         if log.enabled(log.VERBOSE):
             self._log.decided(record)
         if record.status >= 400 and record.why in (Why.LOG, Why.NOTHING):
@@ -121,7 +117,7 @@ class Decisions:
             kept.outcome = outcome
         elif self._keeps:
             late = record()
-            late.why, late.at_s, late.outcome = Why.FAILED, self._wall_clock(), outcome
+            late.why, late.outcome = Why.FAILED, outcome
             self.ring.add(late)
 
     @staticmethod

@@ -27,7 +27,9 @@ def record(request_id: str, why: Why = Why.SHARE, *, endpoints: int = 10, status
     names = [f"10.0.0.{i}:8000" for i in range(endpoints)]
     scores = {name: i / endpoints for i, name in enumerate(names)}
     profile = ProfileRecord("default", scorers=[ScoreRecord(f"s{i}", 2.0, dict(scores)) for i in range(5)], totals=scores)
-    return DecisionRecord(request_id=request_id, why=why, candidates=names, profiles=[profile], picked=names[:1], status=status)
+    return DecisionRecord(
+        at_s=1.7e9, request_id=request_id, why=why, candidates=names, profiles=[profile], picked=names[:1], status=status
+    )
 
 
 @pytest.mark.parametrize(
@@ -71,12 +73,12 @@ def test_nobody_may_ask_by_default() -> None:
     ],
 )
 def test_what_is_kept(why: Why, status: int, kept_as: Why | None) -> None:
-    decisions = Decisions(wall_clock=lambda: 1700000000.5)
+    decisions = Decisions()
     kept = decisions.decided(record("r", why, status=status))
     assert (kept.why if kept else None) is kept_as
     if kept is not None:
         shown = kept.as_json()
-        assert (shown["at_s"], shown["why"], shown["request_id"], shown["outcome"]) == (1700000000.5, kept_as, "r", None)
+        assert (shown["at_s"], shown["why"], shown["request_id"], shown["outcome"]) == (1.7e9, kept_as, "r", None)
 
 
 def test_nothing_is_kept_without_memory() -> None:
@@ -110,10 +112,10 @@ def test_what_becomes_of_a_kept_request_is_added() -> None:
 
 
 def test_a_failure_after_the_decision_is_kept_too() -> None:
-    decisions = Decisions(wall_clock=lambda: 5.0)
+    decisions = Decisions()
     decisions.over(None, DONE, lambda: record("late", Why.NOTHING))
     [found] = decisions.ring.of("late")
-    assert (found.why, found.at_s, found.outcome) == (Why.FAILED, 5.0, DONE)
+    assert (found.why, found.outcome) == (Why.FAILED, DONE)
 
 
 def test_failed_decisions_are_repeated_so_often_at_most() -> None:
