@@ -26,7 +26,10 @@ SERVE = [
 
 IMPORT_ALL = """
 import importlib, pkgutil, sys
-needs_more = ("epp.demo", "epp.__main__", "epp.transport.native", "plugins.tokenization.template")
+needs_more = (
+    "epp.demo", "epp.__main__", "epp.telemetry.decision_spans", "epp.telemetry.otel", "epp.transport.native",
+    "plugins.tokenization.template",
+)
 for package in sys.argv[1:]:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
         if not module.name.startswith(needs_more):
