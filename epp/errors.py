@@ -31,6 +31,21 @@ class Severity(StrEnum):
     INFO = "info"
 
 
+class Edit(StrEnum):
+    """How ``epp check --fix`` repairs what a finding is about; the document means the same afterwards."""
+
+    REPLACE = "replace"
+    """The key or value at the finding's place becomes the new text."""
+    MOVE = "move"
+    """The parameter at the finding's place goes to the mapping and key of the new text, ``profiles.decode``."""
+    LIST_PARSER = "list-parser"
+    """The reference at the finding's place becomes the one entry of ``requestHandler.parsers``."""
+    DROP_ITEM = "drop-item"
+    """The entry of a list at the finding's place goes away."""
+    ADD_LINE = "add-line"
+    """The new text is a line for the top of the document."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is wrong, or worth knowing, in a configuration document.
@@ -52,6 +67,10 @@ class Finding:
     column: int = 0
     severity: Severity = Severity.ERROR
     file: str = ""
+    edit: Edit | None = None
+    """How a program may repair it; None = a person has to."""
+    new_text: str = ""
+    """What the edit writes."""
 
 
 class ConfigError(EppError):
