@@ -9,6 +9,7 @@ import stat
 from epp.config import data_layer, defaults, dependencies, effective, flow_control, handler, plugin_list, profiles
 from epp.config.decode import decode_document
 from epp.config.draft import Draft, DraftPlugin
+from epp.config.environment import gates_of
 from epp.config.header import check_header, read_gates, refuse_manifest
 from epp.config.instantiate import create_all, plain_context
 from epp.config.loaded import ConfigSource, LoadedConfig, LoadedPlugin, LoadedProfile, LoadedSource, LoadFlags
@@ -53,7 +54,7 @@ def _draft(source: ConfigSource, registry: Registry, flags: LoadFlags, report: R
     document = dataclasses.replace(decode_document(root, report), is_builtin=not data)
     check_header(document, report)
     find_placeholders(root, report)
-    gates = read_gates(document, report)
+    gates = read_gates(document, report) | dict.fromkeys(gates_of(flags.environ, report), True)
     return Draft(document, registry, flags, report, gates, digest=hashlib.sha256(data).hexdigest())
 
 

@@ -56,6 +56,8 @@ class LoadFlags:
     for_serve: bool = False
     """Refuse declared plugin types that are not built; leave out those that only defaults ask for."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Variables of earlier versions that change the document (``environment.VARIABLES``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,10 @@ class Options:
     """None = ``drain_timeout_s``; negative = without limit."""
     namespace: str = "default"
     pod_name: str = ""
+    node_name: str = ""
+    """Where the pod runs; for the log."""
+    older_environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of earlier versions that change the configuration."""
 
     @property
     def needs_kubernetes(self) -> bool:

@@ -69,7 +69,15 @@ def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnin
     )
     prepare_grpc(parse_cipher_suites(options.tls_cipher_suites))
     try:
-        _logger.info("starting", version=VERSION, commit=commit(), python=platform.python_version(), pid=os.getpid())
+        _logger.info(
+            "starting",
+            version=VERSION,
+            commit=commit(),
+            python=platform.python_version(),
+            pid=os.getpid(),
+            pod=options.pod_name,
+            node=options.node_name,
+        )
         _logger.info("flags", details=dict(given))
         for warning in warnings:
             _logger.warning("flag", problem=warning)

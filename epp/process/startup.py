@@ -47,6 +47,7 @@ def load_flags(options: Options) -> LoadFlags:
         allow_experimental=options.allow_experimental_plugins,
         for_serve=True,
         metrics_flags=metrics_flags(options),
+        environ=options.older_environment,
     )
 
 

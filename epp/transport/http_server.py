@@ -25,7 +25,7 @@ from epp.errors import PageError, UsageError
 from epp.framework import log
 from epp.telemetry.exposition import CONTENT_TYPE
 from epp.telemetry.metrics import Metrics
-from epp.transport.stack_dump import dump_stacks
+from epp.transport.profiles import profile_pages
 
 _STOP_TIMEOUT_S = 2.0
 """How long a stop waits for open requests; the pages are small."""
@@ -144,7 +144,7 @@ class HttpServer:
         }
         self._posts: Mapping[str, Page] = {path: self._json_page(source, path) for path, source in sources.posts.items()}
         if options.pprof:
-            self._pages = {**self._pages, "/debug/pprof/goroutine": _goroutine}
+            self._pages = {**self._pages, **profile_pages()}
 
     async def start(self) -> int:
         """Listen and serve.
@@ -333,10 +333,6 @@ def _to_json(state: object) -> bytes:
 
 def _json(status: int, document: object, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(status=status, body=_to_json(document), content_type=_JSON, headers=headers)
-
-
-async def _goroutine(_request: web.BaseRequest) -> web.Response:
-    return web.Response(text=await dump_stacks())
 
 
 def _tls_context(cert_dir: Path, client_ca_file: Path | None) -> SSLContext:

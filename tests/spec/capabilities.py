@@ -8,7 +8,7 @@ from epp.errors import UsageError
 from epp.process.options import Options
 from epp.process.startup import check_discovery
 from tests.config.corpus import registry
-from tests.spec.document import ROOT, Capability, plugin_type
+from tests.spec.document import Capability, plugin_type
 
 
 def _pools_are_found() -> bool:
@@ -19,13 +19,8 @@ def _pools_are_found() -> bool:
     return True
 
 
-def _has_profile_pages() -> bool:
-    return "/debug/pprof/profile" in (ROOT / "docs/operations.md").read_text()
-
-
 KUBERNETES = Capability("Kubernetes", _pools_are_found)
 PREFIX_CACHE = plugin_type("prefix-cache-scorer")
 PRECISE_PREFIX_CACHE = plugin_type("precise-prefix-cache-scorer")
 FLOW_CONTROL = plugin_type("fcfs-ordering-policy")
 EVICTION = plugin_type("priority-then-time-eviction-order-policy")
-PROFILE_PAGES = Capability("operators' tools: profiles", _has_profile_pages)

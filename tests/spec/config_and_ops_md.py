@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.spec.capabilities import KUBERNETES, PRECISE_PREFIX_CACHE, PROFILE_PAGES
+from tests.spec.capabilities import KUBERNETES, PRECISE_PREFIX_CACHE
 from tests.spec.document import Document
 
 DOCUMENT = Document(
@@ -25,7 +25,5 @@ DOCUMENT = Document(
     promises={
         "V10: the ZMQ socket is bound on 5557": PRECISE_PREFIX_CACHE,
         "WRN007 for a podLabelSelector that shares no label with the pool's own": KUBERNETES,
-        "the page /debug/pprof/profile": PROFILE_PAGES,
-        "the page /debug/pprof/heap": PROFILE_PAGES,
     },
 )

@@ -137,7 +137,7 @@ async def test_profiling_pages_exist_only_on_request(serve: Serve) -> None:
     assert "3 tasks @\n    Event.wait" in text
     assert "test_profiling_pages_exist_only_on_request" in text
     assert "thread MainThread @" in text
-    assert (await client.ask("/debug/pprof/heap")).status == 404
+    assert (await client.ask("/debug/pprof/block")).status == 404
 
 
 async def test_a_page_that_fails_is_answered_and_the_server_goes_on(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
