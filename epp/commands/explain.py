@@ -114,11 +114,14 @@ def _ask(options: argparse.Namespace, request: Request) -> tuple[int, Any]:
     Raises:
         PickerError: there is none.
     """
-    token = options.token_file.read_text().strip() if options.token_file else os.environ.get(TOKEN_VARIABLE, "")
+    try:
+        token = options.token_file.read_text().strip() if options.token_file else os.environ.get(TOKEN_VARIABLE, "")
+    except OSError as error:
+        raise PickerError(f"--token-file: {error}") from error
     if token:
         request.add_header("Authorization", f"Bearer {token}")
     try:
-        with urlopen(request, timeout=TIMEOUT_S, context=_tls(options)) as response:  # the scheme is checked by the parser
+        with urlopen(request, timeout=TIMEOUT_S, context=_tls(options)) as response:
             return response.status, json.loads(response.read())
     except HTTPError as error:
         text = error.read().decode(errors="replace")
@@ -135,6 +138,8 @@ def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
     if not options.url.startswith("https:"):
         return None
     context = ssl.create_default_context(cafile=options.ca_file)
+    if options.cert_file:
+        context.load_cert_chain(options.cert_file, options.key_file)
     if options.insecure_skip_verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -182,5 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--token-file", type=Path, help=f"bearer token for the metrics port (default: ${TOKEN_VARIABLE})")
     parser.add_argument("--ca-file", help="certificate authority of an https URL")
+    parser.add_argument("--cert-file", help="client certificate, where the metrics port demands one")
+    parser.add_argument("--key-file", help="its key, if that is in another file")
     parser.add_argument("--insecure-skip-verify", action="store_true", help="do not verify its certificate")
     return parser

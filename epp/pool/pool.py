@@ -221,7 +221,8 @@ class Pool:
         Raises:
             PageError: the document cannot be read.
         """
-        request = RehearsedRequest.of(document, request_readers(self.generation.config))
+        readers = request_readers(self.generation.config)
+        request = await self._services.runtime.offload(RehearsedRequest.of, document, readers)
         record = await self._rehearsal.decide(self.generation.in_use.pipeline, request)
         return record.as_json()
 

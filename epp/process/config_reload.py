@@ -10,17 +10,23 @@ import contextlib
 import hashlib
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from epp.config.changes import Changes
+from epp.config.changes import Changes, compare
 from epp.config.findings import json_records, text_line
 from epp.config.loaded import LoadedConfig
 from epp.errors import ConfigError, Finding, UsageError
 from epp.framework import log
 from epp.framework.file_watch import FileWatch
+from epp.framework.handle import Runtime
+from epp.pool.build import request_readers
+from epp.pool.pool import Pool
+from epp.process.live_settings import LiveSettings
+from epp.process.options import Options
+from epp.process.startup import Loader, log_configuration
 from epp.telemetry.metrics import Metrics, Reloaded
 
 DEBOUNCE_S = 0.5
@@ -58,32 +64,20 @@ class ConfigReload:
     """Loads the document again when it is asked to.
 
     Args:
-        path: of the document.
-        load: reads it, in a thread.
-        offload: runs something in a thread.
-        current: the configuration in use.
-        compare: what would change.
-        use: puts another one in its place.
+        options: of the process; names the file.
+        pool: whose configuration it is.
+        settings: of the transport, which does what plugins want of requests.
         metrics: where attempts are counted.
+        runtime: loads in a thread.
     """
 
-    def __init__(
-        self,
-        path: str,
-        load: Callable[[], LoadedConfig],
-        offload: Callable[[Callable[[], LoadedConfig]], Awaitable[LoadedConfig]],
-        current: Callable[[], LoadedConfig],
-        compare: Callable[[LoadedConfig], Changes],
-        use: Callable[[LoadedConfig], Awaitable[Changes]],
-        metrics: Metrics,
-    ) -> None:
-        self._path = path
-        self._load = load
-        self._offload = offload
-        self._current = current
-        self._compare = compare
-        self._use = use
+    def __init__(self, options: Options, pool: Pool, settings: LiveSettings, metrics: Metrics, runtime: Runtime) -> None:
+        self._path = options.config_file
+        self._load = Loader(options)
+        self._pool = pool
+        self._settings = settings
         self._metrics = metrics
+        self._runtime = runtime
         self._asked = asyncio.Event()
         self.last: Attempt | None = None
         """The last attempt."""
@@ -103,7 +97,7 @@ class ConfigReload:
     async def follow(self, stop: asyncio.Event) -> None:
         """Ask whenever the file changes; also now, if it changed since it was loaded."""
         watch = FileWatch([Path(self._path)], debounce_s=DEBOUNCE_S, poll_s=POLL_S)
-        if await asyncio.to_thread(_digest, self._path) != self._current().digest:
+        if await asyncio.to_thread(_digest, self._path) != self._pool.generation.config.digest:
             self.ask()
         await watch.run(self.ask, stop)
 
@@ -111,7 +105,7 @@ class ConfigReload:
         """Load the document and use it, if it can be used."""
         now = time.time()
         try:
-            config = await self._offload(self._load)
+            config = await self._runtime.offload(self._load)
             changes = self._compare(config)
             if changes.is_nothing:
                 self._metrics.config_reloaded(Reloaded.NOOP)
@@ -127,13 +121,32 @@ class ConfigReload:
         except ConfigError as error:
             return self._failed(tuple(text_line(finding) for finding in error.findings), now, error.findings)
         except UsageError as error:
+            self._metrics.config_reloaded(Reloaded.FAILURE)
             return self._failed(tuple(error.problems), now)
         except Exception as error:  # noqa: BLE001 — whatever a plugin raises at its start, the running ones serve on
             return self._failed((f"{type(error).__name__}: {error}",), now)
         _logger.info("configuration reloaded", file=self._path, sha256=config.sha256, details=_shown(changes))
-        for finding in config.findings:
-            _logger.warning("configuration finding", code=finding.code, path=finding.path, problem=finding.message)
+        log_configuration(self._pool.generation.instances)
         return Attempt(Reloaded.SUCCESS, now, findings=config.findings)
+
+    def _compare(self, config: LoadedConfig) -> Changes:
+        generation = self._pool.generation
+        changes = compare(generation.config, config, generation.seen)
+        before, after = request_readers(generation.config), request_readers(config)
+        if before != after and len(before) == len(after):  # what was read for one pipeline would be taken for another's
+            changes = replace(changes, restart=(*changes.restart, "plugins: other readers of request bodies"))
+        return changes
+
+    async def _use(self, config: LoadedConfig) -> Changes:
+        """Decide new requests by another configuration, and let the transport do what its plugins want of requests.
+
+        Raises:
+            ConfigError, UsageError: it cannot be used; nothing has changed. Whatever its plugins raise at their start.
+        """
+        settings = self._settings.of(config)
+        changes = await self._pool.swap(config)
+        self._settings.use(settings)
+        return changes
 
     def _restart_required(self, config: LoadedConfig, changes: Changes, now: float) -> Attempt:
         self._metrics.config_reloaded(Reloaded.RESTART_REQUIRED)

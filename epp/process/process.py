@@ -12,30 +12,26 @@ import os
 import platform
 import resource
 import signal
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import uvloop
 
-from epp.config.changes import Changes, compare
 from epp.config.loaded import LoadedConfig
-from epp.errors import UsageError
 from epp.framework import log
-from epp.framework.file_watch import watch_files
 from epp.framework.interfaces import EndpointDiscovery
-from epp.pool.build import request_readers
 from epp.pool.pool import Pool
+from epp.process.certificates import Certificates
 from epp.process.config_reload import ConfigReload
 from epp.process.debug_pages import pool_pages
 from epp.process.health import Health
+from epp.process.live_settings import LiveSettings
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
-from epp.process.startup import Loader, check_discovery, log_configuration, pool_settings
-from epp.process.transport_settings import transport_settings, with_config
-from epp.seam import Port, Settings, Transport, total
+from epp.process.startup import check_discovery, log_configuration, pool_settings
+from epp.seam import Port, Transport, total
 from epp.telemetry.log import LogOptions, setup
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.telemetry.tracing import make_tracing
@@ -130,9 +126,14 @@ class Process:
             discovery=discovery,
             tracing=self.tracing,
         )
-        self.config_reload = self._config_reload() if options.config_file else None
+        self.settings = LiveSettings(options, self.transport)
+        self.config_reload = (
+            ConfigReload(options, self.pool, self.settings, self.metrics, self.runtime) if options.config_file else None
+        )
         self.http = self._http()
-        self._settings = Settings()
+        self._certificates = Certificates(
+            options, lambda: self.settings.reload_certificate(self.pool.generation.config), self.http.reload_tls
+        )
         self.ports: dict[str, int] = {}
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
@@ -218,8 +219,8 @@ class Process:
             Port(host, options.grpc_health_port, secure=False, extproc=False),
         ]
         self.transport.set_health(self.health.table())
-        self._settings = transport_settings(options, self.pool.generation.config)
-        grpc_port, health_port = await self.transport.start(handler, self._settings, ports)
+        settings = self.settings.first(self.pool.generation.config)
+        grpc_port, health_port = await self.transport.start(handler, settings, ports)
         metrics_port = await self.http.start()
         self.ports = {"grpc_port": grpc_port, "grpc_health_port": health_port, "metrics_port": metrics_port}
         for name, port in self.ports.items():
@@ -228,10 +229,7 @@ class Process:
             _ = self.runtime.spawn(self.config_reload.run(), "configuration")
             if options.watch_config_file:
                 _ = self.runtime.spawn(self.config_reload.follow(self._stopped), "configuration file")
-        if options.cert_path and options.enable_cert_reload:
-            self._watch_certificate(options.cert_path, self._reload_certificate)
-        if options.metrics_cert_dir:
-            self._watch_certificate(options.metrics_cert_dir, self._reload_metrics_certificate)
+        self._certificates.follow(self.runtime.spawn, self._stopped)
 
     async def _stop(self, *, skip_window: bool) -> None:
         self.health.drain()
@@ -288,50 +286,12 @@ class Process:
     def reload(self) -> None:
         """Look again at what can be reloaded, and name what cannot."""
         _logger.info("reloading", what="configuration, certificates, endpoints, objects")
-        if self.options.cert_path and self.options.secure_serving:
-            self._reload_certificate()
-        if self.options.metrics_cert_dir:
-            self._reload_metrics_certificate()
+        self._certificates.reload()
         self.pool.reload()
         if self.config_reload is not None:
             self.config_reload.ask()
 
     # ── parts ──
-
-    def _config_reload(self) -> ConfigReload:
-        return ConfigReload(
-            self.options.config_file,
-            Loader(self.options),
-            self.runtime.offload,
-            lambda: self.pool.generation.config,
-            self._compare_config,
-            self._use_config,
-            self.metrics,
-        )
-
-    def _compare_config(self, config: LoadedConfig) -> Changes:
-        generation = self.pool.generation
-        changes = compare(generation.config, config, generation.seen)
-        before, after = request_readers(generation.config), request_readers(config)
-        if before != after and len(before) == len(after):  # what was read for one pipeline would be taken for another's
-            changes = replace(changes, restart=(*changes.restart, "plugins: other readers of request bodies"))
-        return changes
-
-    async def _use_config(self, config: LoadedConfig) -> Changes:
-        """Decide new requests by another configuration, and let the transport do what its plugins want of requests.
-
-        Raises:
-            ConfigError, UsageError: it cannot be used; nothing has changed. Whatever its plugins raise at their start.
-        """
-        settings = with_config(self._settings, config)
-        changes = await self.pool.swap(config)
-        if settings != self._settings:
-            self._configure(settings)
-        return changes
-
-    def _configure(self, settings: Settings) -> None:
-        self._settings = settings
-        self.transport.configure(settings)
 
     def _http(self) -> HttpServer:
         options = self.options
@@ -357,31 +317,6 @@ class Process:
                 pprof=options.enable_pprof,
             ),
         )
-
-    def _reload_certificate(self) -> None:
-        """New handshakes on the ext_proc port get what is in the directory now."""
-        path = self.options.cert_path
-        try:
-            settings = transport_settings(self.options, self.pool.generation.config)
-        except (UsageError, OSError) as error:
-            _logger.error("certificate not reloaded, the one in use stays", path=path, problem=str(error))
-            return
-        self._configure(settings)
-        _logger.info("certificate reloaded", path=path)
-
-    def _reload_metrics_certificate(self) -> None:
-        """The same for the metrics port."""
-        path = self.options.metrics_cert_dir
-        try:
-            self.http.reload_tls()
-        except UsageError as error:
-            _logger.error("certificate not reloaded, the one in use stays", path=path, problem=str(error))
-            return
-        _logger.info("certificate reloaded", path=path)
-
-    def _watch_certificate(self, directory: str, reload: Callable[[], None]) -> None:
-        files = [Path(directory) / "tls.crt", Path(directory) / "tls.key"]
-        _ = self.runtime.spawn(watch_files(files, reload, self._stopped), "certificates")
 
     async def _stop_tracing(self) -> None:
         """Send the last spans, for as long as their exporter may take."""

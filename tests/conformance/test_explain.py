@@ -12,6 +12,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from grpc import aio
 
 from epp.demo.picker import PickerProcess
@@ -218,6 +219,34 @@ async def test_explanations_are_behind_the_metrics_authentication(tmp_path: Path
             code, _, complaints = await served.explain(*arguments)
             assert code == 1
             assert "refuses with 401 Unauthorized; pass a token" in complaints
+
+
+async def test_a_token_is_passed_on(tmp_path: Path) -> None:
+    """To whoever answers there: here a page that wants it."""
+    seen: list[str] = []
+
+    async def answer(request: web.BaseRequest) -> web.Response:
+        seen.append(request.headers.get("Authorization", ""))
+        return web.json_response({"error": "Forbidden"}, status=403)
+
+    runner = web.ServerRunner(web.Server(answer))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    file = tmp_path / "token"
+    file.write_text("secret\n")
+    url = f"--url=127.0.0.1:{runner.addresses[0][1]}"
+    for arguments, complaint in (
+        ([url, f"--token-file={file}", "r"], "refuses with 403 Forbidden"),
+        ([url, "--token-file=/nowhere/token", "r"], "--token-file: "),
+    ):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "epp", "explain", *arguments), stderr=asyncio.subprocess.PIPE
+        )
+        _, complaints = await process.communicate()
+        assert process.returncode == 1
+        assert complaint in complaints.decode()
+    await runner.cleanup()
+    assert seen == ["Bearer secret"]
 
 
 @pytest.mark.parametrize(

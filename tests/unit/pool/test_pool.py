@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -163,6 +165,17 @@ async def test_a_plugin_that_does_not_change_serves_on_with_its_state() -> None:
         "kept completes",
         "kept stopped",
     ]
+
+
+async def test_nothing_is_left_of_a_configuration_that_is_over() -> None:
+    async with serving(config([], "kept", "old")) as served:
+        left = weakref.ref(served.pool.generation)
+        old = served.plugin("old")
+        await served.pool.swap(config([], "kept", "new"))
+        await old.stopped.wait()
+        await asyncio.sleep(0)  # the task that stopped it ends
+        gc.collect()
+        assert left() is None
 
 
 async def test_a_configuration_that_cannot_start_stops_nothing_that_serves() -> None:
