@@ -10,6 +10,8 @@ from epp.telemetry.decision_record import DecisionRecord
 MAX_SHORT = 1024
 """Characters of the short form; gateways limit the size of all headers together."""
 _NOTHING = "-"
+_SHOWN_FROM = 0.0005
+"""Smaller differences of scores read as 0."""
 
 Record = Mapping[str, Any]
 """A record as JSON (``DecisionRecord.as_json``)."""
@@ -113,7 +115,7 @@ def _row(record: Record, profile: Mapping[str, Any], name: str, dropped_by: Mapp
         name,
         _shown(inputs.get("waiting_queue")),
         _shown(inputs.get("running_requests")),
-        _NOTHING if kv_cache is None else f"{kv_cache:.2f}",
+        _NOTHING if kv_cache is None else f"{kv_cache:.3f}",
         _NOTHING if age is None else f"{age * 1e3:.0f} ms",
         "/".join(str(prefix["matched_blocks"].get(name, 0)) for prefix in record["prefixes"]) or _NOTHING,
     ]
@@ -195,7 +197,7 @@ def _reason(profile: Mapping[str, Any], name: str) -> Iterator[str]:
         (scorer, scorer["weighted"].get(winner, 0.0) - scorer["weighted"].get(name, 0.0)) for scorer in profile["scorers"]
     ]
     for scorer, difference in sorted(differences, key=lambda entry: -entry[1]):
-        if difference:
+        if abs(difference) >= _SHOWN_FROM:
             ours, theirs = scorer["scores"].get(name, 0.0), scorer["scores"].get(winner, 0.0)
             yield f"  {scorer['plugin']}: {ours:.3f} against {theirs:.3f}, ×{scorer['weight']:g}: {-difference:+.3f}"
 
