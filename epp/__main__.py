@@ -12,6 +12,7 @@ COMMANDS = {
     "explain": "say why a request went where it went, or where it would go",
     "demo": "model servers, picker and Envoy on this machine, with a live view",
     "simulate": "simulated model servers",
+    "replay": "what configurations would do with a recorded load",
     "plugins": "list plugin types, or describe one",
 }
 

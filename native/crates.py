@@ -61,7 +61,9 @@ def write() -> int:
 
 def pin() -> int:
     """Move the lock file to the pinned versions."""
-    if not LOCK.exists():
+    if LOCK.exists():
+        cargo("update", "--workspace")  # a lock file of an earlier checkout does not have the crates that are new
+    else:
         cargo("generate-lockfile")
     for _ in range(PASSES):
         different = differing()

@@ -20,6 +20,7 @@ from bench.calibration import calibrate
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource
+from epp.datalayer.membership import PluginFollowers
 from epp.datalayer.objects import ObjectStore, PoolIdentity
 from epp.datalayer.store import EndpointStore
 from epp.decision.candidates import CandidateFinder
@@ -29,7 +30,7 @@ from epp.decision.pipeline import PipelineInUse
 from epp.decision.response import ResponseObserver
 from epp.framework.types import Endpoint, EndpointMetrics, Usage
 from epp.plugin_calls.defects import PluginDefects
-from epp.pool.build import PipelineBuilder
+from epp.pool.build import PipelineBuilder, followers
 from epp.process.plugin_types import build_registry
 from epp.process.runtime import TaskRuntime
 from epp.seam import BodyState, End, Metadata, Outcome, Reply, Route
@@ -72,20 +73,22 @@ class _Headers:
         return iter(_HEADERS.items())
 
 
-class _Request:
+class BenchRequest:
     """A complete request, as a transport hands it over."""
 
     metadata: Metadata = MappingProxyType({})
     body_state = BodyState.COMPLETE
-    read: tuple[object, ...] = ()
 
-    def __init__(self, body: bytes) -> None:
+    def __init__(self, body: bytes, read: tuple[object, ...] = ()) -> None:
         self.headers = _Headers()
+        self.read = read
         self.body = memoryview(body)
         self.at_s = time.monotonic()
 
 
-class _Head:
+class BenchHead:
+    """Response headers."""
+
     status = 200
     metadata: Metadata = MappingProxyType({})
     at_s = 0.0
@@ -94,7 +97,9 @@ class _Head:
         self.headers = _Headers()
 
 
-class _Stream:
+class BenchStream:
+    """Remembers its answer."""
+
     state: object = None
 
     def __init__(self) -> None:
@@ -116,10 +121,21 @@ def _tracing(traced: str) -> Tracing | None:
     return OtelTracing(TracerProvider(id_generator=ids), Sampler("always_on" if traced == "all" else "always_off", 0.0), ids)
 
 
-def _director(endpoints: int, explain_share: float, traced: str) -> tuple[Director, EndpointStore]:
+def make_director(
+    endpoints: int, config: str = _CONFIG, explain_share: float = DecisionOptions().share, traced: str = "off"
+) -> tuple[Director, EndpointStore]:
+    """A director of this configuration, whose plugins know the endpoints.
+
+    Args:
+        endpoints: how many.
+        config: the document.
+        explain_share: of the decisions, kept.
+        traced: which requests are: ``off``, ``none``, ``all``.
+    """
     registry, _ = build_registry()
-    instances = instantiate(load_config(ConfigSource.from_text(_CONFIG), registry))
+    instances = instantiate(load_config(ConfigSource.from_text(config), registry))
     metrics, store, runtime = Metrics(), EndpointStore(), TaskRuntime()
+    store.subscribe(PluginFollowers(followers(instances), PluginDefects(metrics)))
     pool = [Endpoint.of(f"pod-{i}", f"10.0.{i // 250}.{1 + i % 250}", 8000) for i in range(endpoints)]
     store.replace_all(pool)
     rng = random.Random(7)
@@ -152,7 +168,7 @@ def _scrape(store: EndpointStore, endpoint: Endpoint, rng: random.Random) -> Non
 
 
 def _once(director: Director, body: bytes, outcome: Outcome) -> float:
-    request, stream = _Request(body), _Stream()
+    request, stream = BenchRequest(body), BenchStream()
     begun = time.perf_counter()
     director.request(stream, request)
     director.finished(stream, outcome)
@@ -177,7 +193,7 @@ def main() -> None:
 
 async def _measure(options: argparse.Namespace) -> None:
     endpoints: int = options.endpoints
-    director, store = _director(endpoints, options.explain_share, options.traced)
+    director, store = make_director(endpoints, explain_share=options.explain_share, traced=options.traced)
     messages = [
         {"role": "system", "content": "You are helpful. " * 12},
         {"role": "user", "content": "Why is the sky blue? " * 16},
@@ -185,7 +201,9 @@ async def _measure(options: argparse.Namespace) -> None:
     body = json.dumps({"model": "m", "messages": messages, "max_tokens": 100}).encode()
     usage = Usage(100, 20, 120, 64, 0, found=True)
     now = time.monotonic()
-    outcome = Outcome(End.NATURAL, True, "", _Head(), False, 1, 900, (usage,), now + 0.2, now + 0.2, now + 0.2, 1e-4, (), 0.0)
+    outcome = Outcome(
+        End.NATURAL, True, "", BenchHead(), False, 1, 900, (usage,), now + 0.2, now + 0.2, now + 0.2, 1e-4, (), 0.0
+    )
     rng = random.Random(11)
     pool = list(store)
     for _ in range(_WARM_UP):

@@ -40,10 +40,6 @@ def _observe(_seconds: float) -> None:
 def _plugin(type_name: str) -> Any:
     plugin_type = build_registry()[0].get(type_name)
     assert plugin_type is not None
-    if type_name == "prefix-cache-scorer":  # its index comes later; the scoring half is complete
-        from plugins.scorers.prefix_cache import PrefixCacheScorerParams, create_scorer
-
-        return create_scorer(make_context(type_name), PrefixCacheScorerParams())
     return make_plugin(plugin_type, context=make_context(type_name))
 
 

@@ -127,6 +127,12 @@ class EndpointStore:
 
     # ── listening ──
 
+    def cache_block_tokens(self, endpoint_id: EndpointId) -> int:
+        """Tokens per KV block, as the server tells; 0 = it does not, or there is no such endpoint. Not for every request."""
+        snapshot = self.snapshot()
+        found = zip(snapshot.endpoints, snapshot.metrics, strict=True)
+        return next((metrics.cache_block_size for endpoint, metrics in found if endpoint.id == endpoint_id), 0)
+
     def subscribe(self, listener: FollowsEndpoints) -> None:
         """Tell ``listener`` of changes from now on, and of all endpoints that are already there.
 

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
+from uuid import uuid4
 
 from epp.decision import direct_reply, explanation
 from epp.decision.candidates import CandidateFinder
@@ -98,13 +99,14 @@ class Director:
         spawn: Spawn,
         clock: Callable[[], float] = time.monotonic,
         tracing: Tracing | None = None,
+        new_request_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         self._used = used
         self._tracing = tracing
         self._ledger = ledger
         self._finder = finder
-        self._reader = RequestReader(objects, metrics)
-        self._router = Router(finder, responses, choose)
+        self._reader = RequestReader(objects, metrics, new_request_id)
+        self._router = Router(finder, responses, choose, new_request_id)
         self._metrics = metrics
         self._responses = responses
         self._decisions = decisions
@@ -187,7 +189,6 @@ class Director:
                 answer, flight.explanation = explanation.told(answer, flight.record)
             if flight.trace is not None:
                 answer = explanation.traced(answer, flight.trace)
-            flight.record = None
         stream.answer(answer)
 
     async def _decide(self, pipeline: Pipeline, flight: Flight, request: Request) -> Route | Reply:
@@ -249,6 +250,9 @@ class Director:
         edits = BodyEditList(request.body, body.document)
         await pipeline.hooks.rewrite(inference, edits, flight.progress, flight.record)
         flight.splices = edits.splices(inference.target_model if flight.splices else None)
+        if edits.has_changes:
+            for key in pipeline.readings:  # they are of the body as it came
+                inference.data.discard(key)
         inference.body = replace(body, document=edits.document)
         inference.size_bytes = flight.forwarded_bytes(request)
 

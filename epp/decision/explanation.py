@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from epp.decision.cached import predictions
 from epp.decision.flight import Flight
 from epp.framework.types import Completion
 from epp.request.headers import REQUEST_ID, TRACEPARENT
 from epp.seam import Edits, Pairs, Reply, Route
-from epp.telemetry.decision_record import DecisionRecord, OutcomeRecord, PrefixRecord
+from epp.telemetry.decision_record import DecisionRecord, OutcomeRecord
 from epp.telemetry.decision_text import short_form
 from epp.telemetry.decisions import EXPLAIN_HEADER
 from epp.telemetry.tracing import RequestTrace
@@ -22,14 +23,7 @@ def describe(record: DecisionRecord, flight: Flight) -> None:
         return
     record.request_id, record.fairness_id = inference.request_id, inference.fairness_id
     record.model, record.target_model, record.priority = inference.model, inference.target_model, inference.priority
-    address = {candidate.id: candidate.host_port for candidate in flight.candidates or ()}
-    for key in flight.used.pipeline.match_keys:
-        matches = inference.data.get(key)
-        if not matches:
-            continue
-        some = next(iter(matches.values()))
-        matched = {address[id_]: match.match_blocks for id_, match in matches.items() if id_ in address}
-        record.prefixes.append(PrefixRecord(key.producer, some.total_blocks, some.block_size_tokens, matched))
+    record.prefixes = predictions(inference, flight.target, flight.used.pipeline.match_keys, flight.candidates)
 
 
 def after_the_fact(flight: Flight) -> DecisionRecord:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
-from uuid import uuid4
 
 from epp.decision.flight import Flight
 from epp.decision.pipeline import Pipeline
@@ -46,10 +46,12 @@ class RequestReader:
     Args:
         objects: priorities and rewrites.
         metrics: where rewrites are counted.
+        new_id: makes an id for a request without one.
     """
 
-    def __init__(self, objects: ObjectLookup, metrics: Metrics) -> None:
+    def __init__(self, objects: ObjectLookup, metrics: Metrics, new_id: Callable[[], str]) -> None:
         self._objects = objects
+        self._new_id = new_id
         self._metrics = metrics
 
     def read(self, pipeline: Pipeline, flight: Flight, request: Request) -> InferenceRequest:
@@ -67,7 +69,7 @@ class RequestReader:
         request_id = headers.get(REQUEST_ID)
         flight.adds_request_id = not request_id
         flight.request = inference = InferenceRequest(  # by position, in their order: by name it takes twice as long
-            request_id or str(uuid4()),
+            request_id or self._new_id(),
             flight.path,
             headers,
             body,

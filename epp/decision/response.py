@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Protocol
 
+from epp.decision.cached import compare_cached
 from epp.decision.flight import Flight
 from epp.decision.ledger import Ledger
 from epp.errors import ErrorCode
@@ -25,6 +26,7 @@ from epp.hooks.runner import HookRunner
 from epp.request.edits import EditList
 from epp.request.headers import DESTINATION_SERVED, LB_NAMESPACE
 from epp.seam import Chunk, Edits, End, Metadata, Observe, Outcome, Plan, ResponseHead
+from epp.telemetry.cache_truth import CacheTruth
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestFacts, RequestLabels
 
@@ -52,15 +54,22 @@ class ResponseObserver:
         ledger: of the requests in flight.
         metrics: where requests are counted.
         defect: told of our own failures: (place, exception).
+        truth: told of cached tokens that responses report; None = nobody is.
     """
 
     def __init__(
-        self, endpoints: EndpointLookup, ledger: Ledger, metrics: Metrics, defect: Callable[[str, Exception], None]
+        self,
+        endpoints: EndpointLookup,
+        ledger: Ledger,
+        metrics: Metrics,
+        defect: Callable[[str, Exception], None],
+        truth: CacheTruth | None = None,
     ) -> None:
         self._endpoints = endpoints
         self._ledger = ledger
         self._metrics = metrics
         self.defect = defect
+        self._truth = truth
         self._plans = lru_cache(maxsize=256)(_plan)
 
     def plan(self, hooks: HookRunner, body: ParsedBody) -> Plan:
@@ -115,6 +124,8 @@ class ResponseObserver:
         )
         if flight.hooks.hooks.complete:
             flight.tail = flight.hooks.complete(flight.inference, result, completion, flight.tail)
+        if self._truth is not None and flight.used.pipeline.match_keys and completion.usage.cached_tokens is not None:
+            compare_cached(self._truth, flight, result, completion)
         flight.completion = completion
         self._count(flight, labels, outcome, completion)
         return completion.metadata or None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from uuid import uuid4
 
 from epp.decision.candidates import CandidateFinder
 from epp.decision.flight import Flight
@@ -31,14 +30,20 @@ class Router:
         finder: finds candidates of requests without a body.
         responses: knows what a response needs.
         choose: draws one of several endpoints.
+        new_id: makes an id for a request without one.
     """
 
     def __init__(
-        self, finder: CandidateFinder, responses: ResponseObserver, choose: Callable[[Sequence[Endpoint]], Endpoint]
+        self,
+        finder: CandidateFinder,
+        responses: ResponseObserver,
+        choose: Callable[[Sequence[Endpoint]], Endpoint],
+        new_id: Callable[[], str],
     ) -> None:
         self._finder = finder
         self._responses = responses
         self._choose = choose
+        self._new_id = new_id
         self._said_list = False
 
     def anywhere(self, request: Request) -> Route:
@@ -54,7 +59,7 @@ class Router:
         target = self._choose(candidates.endpoints).host_port
         first: list[tuple[str, str]] = [(DESTINATION, target)]
         if not request.headers.get(REQUEST_ID):
-            first.append((REQUEST_ID, str(uuid4())))
+            first.append((REQUEST_ID, self._new_id()))
         return Route(Edits(tuple(first)), {LB_NAMESPACE: {DESTINATION: target}}, _UNOBSERVED)
 
     def route(

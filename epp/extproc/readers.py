@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, Protocol
 
+from epp.extproc.blocks import prompt_blocks_reader
 from epp.extproc.document import openai_response
 from epp.extproc.rename import Renamer, make_renamer
 from epp.extproc.usage import anthropic_usage, openai_usage
@@ -89,9 +90,52 @@ READERS: Mapping[str, Callable[[ResponseHead], Reader]] = {
 """Of responses, by the names that ``Plan.readers`` uses. The usage readers' result is ``Usage``, that of ``copy`` is
 ``BodyCopy``, that of ``openai-response`` bytes or None."""
 
-REQUEST_READERS: Mapping[str, Callable[[ResponseHead], Reader]] = {
-    "copy": _copy,
-}
+
+class RequestReaders(dict[str, Callable[[ResponseHead], Reader]]):
+    """Readers of requests by name; a name may go on with numbers that its reader takes: ``prompt-blocks/64/256``.
+
+    Args:
+        plain: readers by name.
+        numbered: name → (how many numbers it takes, each 0 or more, what makes the reader of them).
+    """
+
+    def __init__(
+        self,
+        plain: Mapping[str, Callable[[ResponseHead], Reader]],
+        numbered: Mapping[str, tuple[int, Callable[..., Callable[[ResponseHead], Reader]]]],
+    ) -> None:
+        super().__init__(plain)
+        self._numbered = numbered
+
+    def __missing__(self, name: str) -> Callable[[ResponseHead], Reader]:
+        stem, *numbers = name.split("/")
+        count, make = self._numbered.get(stem, (0, None))
+        if make is None or len(numbers) != count or not all(number.isascii() and number.isdigit() for number in numbers):
+            raise KeyError(name)
+        return make(*map(int, numbers))
+
+    def knows(self, name: str) -> bool:
+        """There is a reader of this name."""
+        try:
+            self[name]
+        except (KeyError, ValueError):
+            return False
+        return True
+
+    @property
+    def stems(self) -> frozenset[str]:
+        """All names without numbers."""
+        return frozenset(self) | self._numbered.keys()
+
+    def forms(self) -> list[str]:
+        """How readers are named, for messages."""
+        return sorted([*self, *(stem + "/<n>" * count for stem, (count, _) in self._numbered.items())])
+
+
+REQUEST_READERS = RequestReaders({"copy": _copy}, {"prompt-blocks": (2, prompt_blocks_reader)})
 """Of requests, by the names that ``Settings.request_readers`` uses; made with the request's head, whose status is 0. They are
 fed while the body arrives, by the native transport off the event loop if they have a twin; one that only Python has then reads
-the whole body at its end. What was fed of a body that is too large or does not end is known too."""
+the whole body at its end. What was fed of a body that is too large or does not end is known too.
+
+``prompt-blocks/<bytes of a block>/<most blocks of a prompt, 0 = all>`` gives the packed form of ``framework.prompt_blocks``;
+b"" of what is no JSON object."""

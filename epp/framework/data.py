@@ -91,6 +91,11 @@ class RequestData:
             raise ValueError(f"data key {key} was already written for this request")
         self._values[plain] = value
 
+    def discard(self, key: DataKey[Any]) -> None:
+        """Forget what was written under ``key``, because it is not true any longer; nothing happens if it was not written."""
+        if self._values is not None:
+            self._values.pop(cast("DataKey[object]", key), None)
+
     def overlaid(self, more: Mapping[DataKey[Any], object]) -> RequestData:
         """These data and ``more``; what is written to one of both later is not seen by the other.
 

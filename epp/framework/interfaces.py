@@ -461,6 +461,26 @@ class FollowsEndpoints(Protocol):
         ...
 
 
+class CacheMismatch(StrEnum):
+    """How predictions of cached prefixes and what a server reports differ for long."""
+
+    NO_HITS = "no-hits"
+    """Hits were predicted, the server reports none."""
+    UNFORESEEN = "unforeseen-hits"
+    """The server reports hits, none were predicted."""
+    TOO_MANY = "fewer-hits-than-predicted"
+    TOO_FEW = "more-hits-than-predicted"
+
+
+@runtime_checkable
+class ExplainsMismatch(Protocol):
+    """A producer of prefix matches that knows why they differ from what a server reports."""
+
+    def explain_mismatch(self, endpoint_id: EndpointId, mismatch: CacheMismatch) -> str:
+        """The likely cause, in one sentence; "" = it knows none. Asked once for each change."""
+        ...
+
+
 @runtime_checkable
 class HasState(Protocol):
     """A plugin that shows its state at /debug/plugins/state."""
@@ -468,6 +488,14 @@ class HasState(Protocol):
     def debug_state(self) -> object:
         """Something JSON can hold; bounded."""
         ...
+
+
+@runtime_checkable
+class SetsDeadline(Protocol):
+    """A plugin whose coroutine hooks wait on purpose: they have a deadline of their own, within that of the whole decision."""
+
+    @property
+    def deadline_s(self) -> float: ...
 
 
 @runtime_checkable

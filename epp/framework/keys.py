@@ -166,6 +166,7 @@ CLUSTER_KV_CACHE_USAGE: DataKey[float] = DataKey("llm-d.ai/multicluster-kv-cache
 def reading(name: str) -> DataKey[object]:
     """What the reader of this name knows of the request's body; not written for a request without a body.
 
-    Plugin types name the readers they want in ``Reads.request_readers``.
+    Not written either if a plugin has changed the body since. Plugin types name the readers they want in
+    ``Reads.request_readers``, or ``readers_of`` where they depend on parameters.
     """
     return DataKey(f"reading/{name}", object, "transport")

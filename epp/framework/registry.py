@@ -58,10 +58,18 @@ class Reads:
     """The whole response as one JSON document, where the parser knows how to find it."""
     chunks_when: Callable[[Any], bool] | None = None
     """Tells from the plugin's parameters whether ``response_chunks`` holds; None = it does."""
+    readers_of: Callable[[Any], tuple[str, ...]] | None = None
+    """Gives more names of readers, which depend on the plugin's parameters: ``prompt-blocks/64/256``."""
 
     def every_chunk(self, params: Params | None) -> bool:
         """A plugin with these parameters needs every chunk of streaming responses."""
         return self.response_chunks and (self.chunks_when is None or params is None or self.chunks_when(params))
+
+    def readers(self, params: Params | None) -> tuple[str, ...]:
+        """Names of the readers of request bodies that a plugin with these parameters needs."""
+        if self.readers_of is None or params is None:
+            return self.request_readers
+        return (*self.request_readers, *self.readers_of(params))
 
 
 NO_READS = Reads()

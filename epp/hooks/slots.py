@@ -19,6 +19,7 @@ from epp.framework.interfaces import (
     ResponseStreaming,
     Role,
     Screener,
+    SetsDeadline,
 )
 from epp.framework.rewriting import BodyRewriter
 from epp.framework.types import EndpointId, InferenceRequest
@@ -77,7 +78,9 @@ def make_hook(watch: CallWatch, plugin: T, needs: frozenset[str] = frozenset()) 
     method = _checked(watch.role, getattr(plugin, METHODS[watch.role]))
     is_async = inspect.iscoroutinefunction(method)
     if watch.role in _MAY_WAIT or is_async:
-        call: Callable[..., Any] = watch.waiting(method, has_deadline=watch.role not in _OWN_DEADLINE)
+        call: Callable[..., Any] = watch.waiting(
+            method, has_deadline=watch.role not in _OWN_DEADLINE, deadline_s=deadline_s(plugin)
+        )
     else:
         call = watch.plain(method)
     return Hook(watch, plugin, call, is_async, needs)
@@ -92,6 +95,16 @@ def _checked(role: Role, method: Callable[..., Any]) -> Callable[..., Any]:
         return {endpoint.id for endpoint in method(request, candidates)}
 
     return screen
+
+
+def has_hook(plugin: object, role: Role) -> bool:
+    """The plugin has a method for this hook; one whose parameters leave it nothing to do there has none."""
+    return hasattr(plugin, METHODS[role])
+
+
+def deadline_s(plugin: object) -> float | None:
+    """The deadline that a plugin has set itself; None = that of all."""
+    return plugin.deadline_s if isinstance(plugin, SetsDeadline) else None
 
 
 def is_async(plugin: object, role: Role) -> bool:

@@ -45,12 +45,15 @@ _DECIDES = frozenset({Role.DIRECT_RESPONDER, Role.REQUEST_HEADER, Role.BODY_REWR
 """Without the word of these no request can go on: a defect of theirs refuses it."""
 
 
-def budget_s(*, is_async: bool) -> float:
+def budget_s(*, is_async: bool, deadline_s: float | None = None) -> float:
     """How long a call of a hook may take: of a coroutine, which lets others work, nearly its whole deadline.
 
     Not all of it, since an event loop's timers may be early by a millisecond.
+
+    Args:
+        deadline_s: the plugin's own; None = ``HOOK_DEADLINE_S``.
     """
-    return 0.95 * HOOK_DEADLINE_S if is_async else BUDGET_S
+    return 0.95 * (HOOK_DEADLINE_S if deadline_s is None else deadline_s) if is_async else BUDGET_S
 
 
 class MayWait(Protocol):
@@ -127,12 +130,15 @@ class CallWatch:
         return cast("Callable[Concatenate[Record, P], R]", watched(self, function))
 
     def waiting(
-        self, function: Callable[P, Awaitable[R] | R], *, has_deadline: bool = True
+        self, function: Callable[P, Awaitable[R] | R], *, has_deadline: bool = True, deadline_s: float | None = None
     ) -> Callable[Concatenate[Record, MayWait, P], Coroutine[Any, Any, R]]:
         """``function``, which may be a coroutine function, watched; its first arguments become record and request.
 
+        A plain function whose result is awaitable is judged as a coroutine function is.
+
         Args:
-            has_deadline: what it waits for must be there within ``HOOK_DEADLINE_S``.
+            has_deadline: what it waits for must be there within its deadline.
+            deadline_s: None = ``HOOK_DEADLINE_S``.
         """
         waits = inspect.iscoroutinefunction(function)
 
@@ -140,10 +146,13 @@ class CallWatch:
             if waits:
                 await request.enter()
             begun = self.clock()
+            waited = False
             try:
                 result = function(*args)  # type: ignore[call-arg]  # as above
                 if result is not None and inspect.isawaitable(result):
-                    result = await _settled(result, request, has_deadline)
+                    waited = True
+                    limit_s = HOOK_DEADLINE_S if deadline_s is None else deadline_s
+                    result = await _settled(result, request, limit_s if has_deadline else None)
                     request.check()
             except Exception as error:
                 refuses = self._failed(self.clock() - begun, record, error)
@@ -151,7 +160,7 @@ class CallWatch:
                 if refuses:
                     raise RequestError(ErrorCode.INTERNAL, "internal error") from error
                 raise
-            self._ended(self.clock() - begun, record, "")
+            self._ended(self.clock() - begun, record, "", waited=waited)
             return result
 
         return cast("Callable[Concatenate[Record, MayWait, P], Coroutine[Any, Any, R]]", call)
@@ -181,10 +190,10 @@ class CallWatch:
         self.failed(error)
         return self.role in _DECIDES
 
-    def _ended(self, elapsed_s: float, record: Record, error: str) -> None:
+    def _ended(self, elapsed_s: float, record: Record, error: str, *, waited: bool = False) -> None:
         self.guard.calls += 1
         self.observe(elapsed_s)
-        self.guard.check(elapsed_s)
+        self.guard.check(0.0 if waited and elapsed_s <= budget_s(is_async=True) else elapsed_s)
         if record is not None:
             record.called(self._point, self.type, self.name, elapsed_s, error)
 
@@ -246,11 +255,14 @@ _WATCHED = {2: _watched_two, 3: _watched_three}
 """By number of arguments."""
 
 
-async def _settled(result: Awaitable[R], request: MayWait, has_deadline: bool) -> R:
+async def _settled(result: Awaitable[R], request: MayWait, deadline_s: float | None) -> R:
     """The value of ``result``.
 
+    Args:
+        deadline_s: None = it has none.
+
     Raises:
-        TimeoutError: after ``HOOK_DEADLINE_S``.
+        TimeoutError: after ``deadline_s``.
     """
     try:
         await request.enter()
@@ -258,13 +270,13 @@ async def _settled(result: Awaitable[R], request: MayWait, has_deadline: bool) -
         if inspect.iscoroutine(result):
             result.close()
         raise
-    if not has_deadline:
+    if deadline_s is None:
         return await result
-    deadline = asyncio.timeout(HOOK_DEADLINE_S)
+    deadline = asyncio.timeout(deadline_s)
     try:
         async with deadline:
             return await result
     except TimeoutError as error:
         if deadline.expired():
-            raise TimeoutError(f"took longer than {HOOK_DEADLINE_S:g} s") from error
+            raise TimeoutError(f"took longer than {deadline_s:g} s") from error
         raise

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import Any, cast
 
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin, LoadedProfile
@@ -25,7 +27,7 @@ from epp.framework.interfaces import (
 )
 from epp.framework.keys import PREFIX_CACHE_MATCH, reading
 from epp.hooks.runner import HookRunner, Spawn
-from epp.hooks.slots import Hook, Hooks, is_async, make_hook
+from epp.hooks.slots import Hook, Hooks, deadline_s, has_hook, is_async, make_hook
 from epp.plugin_calls.defects import EXTENSION_POINTS, Defects
 from epp.plugin_calls.guard import BUDGET_S
 from epp.plugin_calls.step import CallWatch, budget_s
@@ -60,6 +62,8 @@ class PipelineBuilder:
         defects: told of plugins that misbehave.
         watch: has or makes the guards of the plugins.
         spawn: starts background tasks for coroutine hooks.
+        clock: seconds, monotonic.
+        stopwatch: seconds; of how long plugins take.
     """
 
     def __init__(
@@ -68,6 +72,8 @@ class PipelineBuilder:
         metrics: Metrics,
         defects: Defects,
         spawn: Spawn,
+        clock: Callable[[], float] = time.monotonic,
+        stopwatch: Callable[[], float] = time.perf_counter,
         watch: PluginWatch | None = None,
     ) -> None:
         self._instances = instances
@@ -75,7 +81,8 @@ class PipelineBuilder:
         self._metrics = metrics
         self._defects = defects
         self._spawn = spawn
-        self._watch = watch or PluginWatch(metrics)
+        self._watch = watch or PluginWatch(metrics, clock)
+        self._stopwatch = stopwatch
 
     def build(self) -> Pipeline:
         """The pipeline."""
@@ -163,9 +170,10 @@ class PipelineBuilder:
         for name in names:
             instance = self._instances.by_name.get(name)
             loaded = self._config.plugin(name)
-            if instance is None or not loaded.active or not loaded.has(role):
+            if instance is None or not loaded.active or not loaded.has(role) or not has_hook(instance, role):
                 continue
-            watch = self._watched(role, loaded, budget_s=budget_s(is_async=is_async(instance, role)))
+            limit_s = budget_s(is_async=is_async(instance, role), deadline_s=deadline_s(instance))
+            watch = self._watched(role, loaded, budget_s=limit_s)
             hooks.append(make_hook(watch, instance, self._needs(loaded) if role is Role.DATA_PRODUCER else frozenset()))
         return hooks
 
@@ -181,7 +189,7 @@ class PipelineBuilder:
             PluginLabels(EXTENSION_POINTS[role], kind, name), may_skip=may_skip(plugin, role), budget_s=budget_s
         )
         observe = self._metrics.plugin_duration(PluginLabels(point or EXTENSION_POINTS[role], kind, name)).observe
-        return CallWatch(role, kind, name, self._defects, observe, guard, point=point)
+        return CallWatch(role, kind, name, self._defects, observe, guard, point=point, clock=self._stopwatch)
 
 
 def followers(instances: Instances) -> list[Follower]:
@@ -198,7 +206,7 @@ def request_readers(config: LoadedConfig) -> tuple[str, ...]:
     wanted: set[str] = set()
     for plugin in config.plugins:
         if plugin.active:
-            wanted.update(plugin.type.reads.request_readers)
+            wanted.update(plugin.type.reads.readers(plugin.params))
     return tuple(sorted(wanted))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from epp.config.instantiate import instantiate
@@ -32,6 +32,10 @@ class PluginServices(NamedTuple):
     flags: MetricsFlags
     seeds: random.Random
     """Where the randomness of each plugin comes from."""
+    clock: Callable[[], float]
+    """Seconds, monotonic."""
+    stopwatch: Callable[[], float]
+    """Seconds; of how long plugins take."""
 
 
 class Generation:
@@ -61,9 +65,17 @@ class Generation:
         self.instances: Instances = instantiate(config, contexts, self._carried)
         self._seen = contexts.seen | {name: former.seen(name) for name in self._carried if former is not None}
         self.watch: PluginWatch = (
-            former.watch.for_plugins(self._carried) if former is not None else PluginWatch(services.metrics)
+            former.watch.for_plugins(self._carried) if former is not None else PluginWatch(services.metrics, services.clock)
         )
-        builder = PipelineBuilder(self.instances, services.metrics, services.defects, services.spawn, self.watch)
+        builder = PipelineBuilder(
+            self.instances,
+            services.metrics,
+            services.defects,
+            services.spawn,
+            services.clock,
+            services.stopwatch,
+            self.watch,
+        )
         self.in_use = PipelineInUse(builder.build())
         self._gates = {name: p for name, p in self.instances.by_name.items() if isinstance(p, HasReadiness)}
 
@@ -123,6 +135,7 @@ class _Contexts:
         context = _WatchedContext(
             name=plugin.name,
             type=plugin.type.type,
+            clock=services.clock,
             rng=random.Random(services.seeds.getrandbits(64)),
             plugins=references,
             profiles=self._profiles,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
@@ -13,17 +12,17 @@ from epp.datalayer.store import EndpointStore
 from epp.errors import PageError
 from epp.framework.interfaces import HasState
 from epp.framework.types import Endpoint
+from epp.telemetry.cache_truth import CacheTruth
 from epp.telemetry.decision_ring import DecisionRing, KeptDecision
 from epp.telemetry.pool import EndpointSample, PoolSnapshot
 
 
-def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float) -> PoolSnapshot:
+def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float, now_s: float) -> PoolSnapshot:
     """The pool's gauges."""
     snapshot = store.snapshot()
-    now = time.monotonic()
     samples = []
     for endpoint, metrics, updated_s in zip(snapshot.endpoints, snapshot.metrics, snapshot.updated_s, strict=True):
-        age = now - updated_s if updated_s is not None else None
+        age = now_s - updated_s if updated_s is not None else None
         samples.append(
             EndpointSample(
                 name=endpoint.name,
@@ -39,10 +38,9 @@ def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float) 
     return PoolSnapshot(name, samples)
 
 
-def endpoints(store: EndpointStore, collector: Collector) -> object:
+def endpoints(store: EndpointStore, collector: Collector, now_s: float, truth: CacheTruth | None = None) -> object:
     """``/debug/endpoints``."""
     snapshot = store.snapshot()
-    now = time.monotonic()
     return {
         "endpoints": [
             {
@@ -57,9 +55,10 @@ def endpoints(store: EndpointStore, collector: Collector) -> object:
                 "maxActiveModels": metrics.max_active_models,
                 "cacheBlockSize": metrics.cache_block_size,
                 "cacheNumBlocks": metrics.cache_num_blocks,
-                "ageSeconds": round(now - updated_s, 3) if updated_s is not None else None,
+                "ageSeconds": round(now_s - updated_s, 3) if updated_s is not None else None,
                 "attributes": dict(metrics.attributes),
-                "scraping": _scraping(collector, endpoint, now),
+                "scraping": _scraping(collector, endpoint, now_s),
+                "cachedPrefixes": truth.page(endpoint.id) if truth is not None else [],
             }
             for endpoint, metrics, updated_s in zip(snapshot.endpoints, snapshot.metrics, snapshot.updated_s, strict=True)
         ]
@@ -71,7 +70,7 @@ def _failures(collector: Collector, endpoint: Endpoint) -> int:
     return state.failures if state is not None else 0
 
 
-def _scraping(collector: Collector, endpoint: Endpoint, now: float) -> object:
+def _scraping(collector: Collector, endpoint: Endpoint, now_s: float) -> object:
     state = collector.state(endpoint.id)
     if state is None:
         return None
@@ -79,7 +78,7 @@ def _scraping(collector: Collector, endpoint: Endpoint, now: float) -> object:
         "source": state.source,
         "failing": state.is_failing,
         "failures": state.failures,
-        "lastSuccessSecondsAgo": round(now - state.last_success_s, 3) if state.last_success_s is not None else None,
+        "lastSuccessSecondsAgo": round(now_s - state.last_success_s, 3) if state.last_success_s is not None else None,
         "lastError": state.last_error,
         "missingValues": list(state.problems),
     }

@@ -6,7 +6,6 @@ Nothing here is global, so that one process may have several pools.
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,10 +13,9 @@ from typing import cast
 
 from epp.config.changes import Changes, compare
 from epp.config.loaded import LoadedConfig
-from epp.datalayer.collector import TIMEOUT_S, Collector
+from epp.datalayer.collector import Collector
 from epp.datalayer.membership import PluginFollowers
 from epp.datalayer.objects import ObjectStore
-from epp.datalayer.page_rounds import make_page_reader
 from epp.datalayer.store import EndpointStore
 from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director, DirectorOptions
@@ -28,7 +26,6 @@ from epp.discovery.static import StaticDiscovery, parse_endpoints
 from epp.framework import log
 from epp.framework.handle import Runtime
 from epp.framework.interfaces import EndpointDiscovery
-from epp.framework.prometheus_text import MAX_PAGE_BYTES
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
@@ -36,7 +33,8 @@ from epp.pool.build import data_sources, followers, request_readers
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
 from epp.pool.rehearsal import Rehearsal, RehearsedRequest
-from epp.pool.settings import PoolSettings
+from epp.pool.settings import PoolSettings, Surroundings
+from epp.telemetry.cache_truth import CacheTruth
 from epp.telemetry.decisions import Decisions
 from epp.telemetry.metrics import Metrics, Reloaded
 from epp.telemetry.pool import PoolSnapshot
@@ -57,6 +55,7 @@ class Pool:
         on_defect: told of our own failures: (place, exception).
         discovery: finds the endpoints in place of what settings and configuration name.
         tracing: traces its requests.
+        surroundings: time, chance and metrics pages, where they are not the real ones.
 
     Raises:
         UsageError, ConfigError: it cannot be made.
@@ -73,23 +72,39 @@ class Pool:
         *,
         discovery: EndpointDiscovery | None = None,
         tracing: Tracing | None = None,
+        surroundings: Surroundings | None = None,
     ) -> None:
         self.settings = settings
         self._tracing = tracing
         self.store = EndpointStore()
-        self.objects = ObjectStore(settings.identity)
+        self._around = around = surroundings or Surroundings()
+        self.objects = ObjectStore(settings.identity, around.seeds)
         self.ledger = Ledger()
         self._metrics = metrics
         self._spawn = spawn
-        numbers = PoolNumbers(self.ledger, self.store, settings.staleness_threshold_s)
-        seeds = random.Random()
-        self._services = PluginServices(metrics, runtime, spawn, PluginDefects(metrics), numbers, settings.metrics_flags, seeds)
+        self._services = PluginServices(
+            metrics,
+            runtime,
+            spawn,
+            PluginDefects(metrics, around.clock),
+            PoolNumbers(self.ledger, self.store, settings.staleness_threshold_s, around.clock),
+            settings.metrics_flags,
+            around.seeds,
+            around.clock,
+            around.stopwatch,
+        )
         self._given_discovery = discovery
         self.generation = Generation(config, self._services)
+        self.cache_truth = CacheTruth(
+            metrics,
+            lambda name: self.generation.instances.by_name.get(name),  # noqa: PLW0108 — the generation in use then
+            self.store.cache_block_tokens,
+        )
+        self.store.subscribe(self.cache_truth)
         self.discovery = self._discovery_of(self.generation)
         self.collector = self._collector_of(self.generation)
-        self.decisions = Decisions(settings.decisions)
-        self.director, self._rehearsal = self._directors(seeds, on_defect)
+        self.decisions = Decisions(settings.decisions, clock=around.clock)
+        self.director, self._rehearsal = self._directors(on_defect)
         self.discovery_lost = asyncio.Event()
         """Discovery has ended by itself: the endpoints would be frozen for ever."""
         self._discovering: asyncio.Task[None] | None = None
@@ -188,11 +203,12 @@ class Pool:
 
     def snapshot(self) -> PoolSnapshot:
         """The pool's gauges."""
-        return pages.pool(self.settings.identity.name, self.store, self.collector, self.settings.staleness_threshold_s)
+        now_s, fresh_s = self._around.clock(), self.settings.staleness_threshold_s
+        return pages.pool(self.settings.identity.name, self.store, self.collector, fresh_s, now_s)
 
     def endpoints_page(self) -> object:
         """``/debug/endpoints``."""
-        return pages.endpoints(self.store, self.collector)
+        return pages.endpoints(self.store, self.collector, self._around.clock(), self.cache_truth)
 
     def config_page(self) -> dict[str, object]:
         """``/debug/config``."""
@@ -252,33 +268,37 @@ class Pool:
             data_sources(generation.instances),
             self._metrics,
             refresh_interval_s=self.settings.refresh_interval_s,
-            pages=make_page_reader(MAX_PAGE_BYTES, TIMEOUT_S),
+            pages=self._around.pages(),
+            clock=self._around.clock,
         )
 
-    def _directors(self, seeds: random.Random, on_defect: Callable[[str, Exception], None]) -> tuple[Director, Rehearsal]:
+    def _directors(self, on_defect: Callable[[str, Exception], None]) -> tuple[Director, Rehearsal]:
         """The one that decides, and the one that only tells."""
-        settings = self.settings
+        settings, around = self.settings, self._around
         options = DirectorOptions(settings.emit_scores, settings.max_body_bytes)
         finder = CandidateFinder(
             self.store,
             use_subset=settings.use_subset,
             hold_back_unscraped=settings.hold_back_unscraped,
             hold_back_stale_s=settings.staleness_threshold_s if settings.hold_back_stale else None,
+            clock=around.clock,
         )
         director = Director(
             self.generation.in_use,
             finder,
             self.objects,
             self._metrics,
-            ResponseObserver(self.store, self.ledger, self._metrics, on_defect),
-            self.decisions,
+            ResponseObserver(self.store, self.ledger, self._metrics, on_defect, self.cache_truth),
+            around.decisions or self.decisions,
             options,
             ledger=self.ledger,
-            choose=seeds.choice,
+            choose=around.seeds.choice,
             spawn=self._spawn,
             tracing=self._tracing,
+            clock=around.clock,
+            new_request_id=around.new_request_id,
         )
-        return director, Rehearsal(finder, self.store, self.objects, options, seeds.choice, self._spawn, on_defect)
+        return director, Rehearsal(finder, self.store, self.objects, options, around.seeds.choice, self._spawn, on_defect)
 
     def _start_objects(self) -> None:
         if self.settings.objects:

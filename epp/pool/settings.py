@@ -1,11 +1,19 @@
-"""What the process says about one pool."""
+"""What the process says about one pool, and what it lends it."""
 
 from __future__ import annotations
 
+import random
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from uuid import uuid4
 
+from epp.datalayer.collector import TIMEOUT_S
 from epp.datalayer.objects import PoolIdentity
+from epp.datalayer.page_rounds import PageReader, make_page_reader
+from epp.decision.director import DecisionLog
 from epp.framework.handle import MetricsFlags
+from epp.framework.prometheus_text import MAX_PAGE_BYTES
 from epp.telemetry.decisions import DecisionOptions
 
 
@@ -32,3 +40,27 @@ class PoolSettings:
     decisions: DecisionOptions = field(default_factory=DecisionOptions)
     """Which decisions are kept for explanations."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)
+
+
+def _native_pages() -> PageReader | None:
+    return make_page_reader(MAX_PAGE_BYTES, TIMEOUT_S)
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """All of the world outside that a pool and its plugins meet, but the event loop: time, chance, and the servers' pages.
+
+    The defaults are the real world; with others, and another event loop, a pool lives in a world of its own.
+    """
+
+    clock: Callable[[], float] = time.monotonic
+    """Seconds; of everything that waits, ages or is remembered for a time."""
+    stopwatch: Callable[[], float] = time.perf_counter
+    """Seconds; of how long plugins take, by which they are judged."""
+    seeds: random.Random = field(default_factory=random.Random)
+    """Where all randomness comes from: of plugins, of rewrites, of requests that go anywhere."""
+    new_request_id: Callable[[], str] = lambda: str(uuid4())
+    pages: Callable[[], PageReader | None] = _native_pages
+    """Makes what reads plain metrics pages; None = the event loop reads them."""
+    decisions: DecisionLog | None = None
+    """Takes the records of decisions; None = the log, and those that are kept for explanations."""

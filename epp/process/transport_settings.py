@@ -56,11 +56,13 @@ def _known_readers(config: LoadedConfig) -> tuple[str, ...]:
     names = request_readers(config)
     problems = []
     for plugin in config.plugins:
-        for name in set(plugin.type.reads.request_readers) & set(names) - REQUEST_READERS.keys():
-            near = "".join(f'; did you mean "{match}"?' for match in get_close_matches(name, REQUEST_READERS, 1))
+        for name in sorted(set(plugin.type.reads.readers(plugin.params)) & set(names)):
+            if REQUEST_READERS.knows(name):
+                continue
+            near = "".join(f'; did you mean "{match}"?' for match in get_close_matches(name, REQUEST_READERS.forms(), 1))
             problems.append(
                 f'the plugin "{plugin.name}" ({plugin.type.type}) wants the request reader "{name}", which does not exist'
-                f"{near} (there are: {', '.join(sorted(REQUEST_READERS))})"
+                f"{near} (there are: {', '.join(REQUEST_READERS.forms())})"
             )
     if problems:
         raise UsageError(problems)

@@ -98,6 +98,11 @@ class BodyEditList:
         self._change(member, orjson.dumps(list(items))[:-1] + (b"," if known else b"") + text[1:])
         self.document[member] = [*items, *known]
 
+    @property
+    def has_changes(self) -> bool:
+        """Something was asked for."""
+        return bool(self._changes)
+
     def splices(self, model: str | None) -> Splices:
         """Where the body changes; () if it does not.
 

@@ -7,7 +7,7 @@ share exactly their common prefix. The last, partly filled block belongs to one 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 
 BYTES_PER_TOKEN = 4
 
@@ -34,10 +34,16 @@ def block_hashes(data: bytes, block_bytes: int, parent: int, first: int = 0) -> 
 
 
 class BlockPool:
-    """A fixed number of blocks. Invariant: referenced + private + evictable never exceeds ``num_blocks``."""
+    """A fixed number of blocks. Invariant: referenced + private + evictable never exceeds ``num_blocks``.
 
-    def __init__(self, num_blocks: int) -> None:
+    Args:
+        num_blocks: how many there are.
+        on_evicted: called with each block whose content is lost to make room for another.
+    """
+
+    def __init__(self, num_blocks: int, on_evicted: Callable[[int], None] | None = None) -> None:
         self.num_blocks = num_blocks
+        self._on_evicted = on_evicted
         self._references: dict[int, int] = {}
         self._evictable: OrderedDict[int, None] = OrderedDict()
         self._private = 0
@@ -71,42 +77,54 @@ class BlockPool:
             count += 1
         return count
 
-    def missing(self, hashes: Iterable[int]) -> int:
+    def missing(self, hashes: Collection[int]) -> int:
         """How many of these blocks would have to be taken from the available ones."""
-        return sum(1 for block in hashes if block not in self._references)
+        return len(hashes) - sum(map(self._references.__contains__, hashes))
 
-    def hold(self, hashes: Iterable[int]) -> None:
-        """Take full blocks, cached or new. The caller has checked that they fit."""
+    def hold(self, hashes: Iterable[int]) -> list[int]:
+        """Take full blocks, cached or new. The caller has checked that they fit.
+
+        Returns:
+            Those that were not cached, in order.
+        """
+        references, evictable = self._references, self._evictable
+        free = self.available - len(evictable)
+        new = []
         for block in hashes:
-            held = self._references.get(block)
+            held = references.get(block)
             if held is not None:
-                self._references[block] = held + 1
+                references[block] = held + 1
                 continue
-            if block in self._evictable:
-                del self._evictable[block]
+            if block in evictable:
+                del evictable[block]
             else:
-                self._make_room()
-            self._references[block] = 1
+                if free > 0:
+                    free -= 1
+                else:
+                    self._evict()
+                new.append(block)
+            references[block] = 1
+        return new
 
     def hold_private(self) -> None:
         """Take one block for the unfinished end of a sequence."""
         self._make_room()
         self._private += 1
 
-    def fill_private(self, block: int) -> None:
-        """A private block is full: from now on it is known by its hash."""
+    def fill_private(self, block: int) -> list[int]:
+        """A private block is full: from now on it is known by its hash; the result is that of `hold`."""
         self._private -= 1
-        self.hold((block,))
+        return self.hold((block,))
 
     def release(self, hashes: list[int], private: bool) -> None:
         """Give up all blocks of a sequence; the end of it will be evicted first."""
+        references, evictable = self._references, self._evictable
         for block in reversed(hashes):
-            held = self._references[block] - 1
-            if held:
-                self._references[block] = held
-                continue
-            del self._references[block]
-            self._evictable[block] = None
+            held = references.pop(block)
+            if held > 1:
+                references[block] = held - 1
+            else:
+                evictable[block] = None
         self._private -= private
 
     def clear(self) -> None:
@@ -115,4 +133,9 @@ class BlockPool:
 
     def _make_room(self) -> None:
         if self.used + len(self._evictable) >= self.num_blocks:
-            self._evictable.popitem(last=False)
+            self._evict()
+
+    def _evict(self) -> None:
+        block, _ = self._evictable.popitem(last=False)
+        if self._on_evicted is not None:
+            self._on_evicted(block)

@@ -68,6 +68,7 @@ _PLUGIN = ("plugin_name", "plugin_type")
 _PREDICTION = (*_PLUGIN, "model_name", "target_model_name")
 _POOL = ("name",)
 _POOL_ENDPOINT = ("name", "model_server_endpoint")
+_OF_PRODUCER = ("endpoint_name", "namespace", "plugin_name")
 _INFLIGHT = ("endpoint_name", "namespace", "producer_name", "fairness_id", "priority")
 
 
@@ -168,6 +169,30 @@ _PLUGINS = (
     _counter("pd_decision_total", (*_PLUGIN, "model_name", "decision_type"), "Decisions about prefill and decode."),
     _gauge("inflight_requests", _INFLIGHT, "Requests sent to an endpoint and not yet finished.", of_endpoint=True),
     _gauge("inflight_tokens", _INFLIGHT, "Tokens of the requests in flight at an endpoint.", of_endpoint=True),
+    _counter(
+        "prefix_cache_predicted_tokens_total",
+        _OF_PRODUCER,
+        "Prompt tokens predicted to be cached, of responses that report cached tokens.",
+        of_endpoint=True,
+    ),
+    _counter(
+        "prefix_cache_reported_tokens_total",
+        _OF_PRODUCER,
+        "Prompt tokens that the endpoint reported as cached.",
+        of_endpoint=True,
+    ),
+    _gauge(
+        "prefix_cache_mismatch",
+        _OF_PRODUCER,
+        "1 while predictions and reports of an endpoint differ for long.",
+        of_endpoint=True,
+    ),
+    _histogram(
+        "prefix_cache_prediction_error_ratio",
+        ("plugin_name",),
+        RATIO,
+        "Share of a prompt by which a report lies outside of what was predicted.",
+    ),
     _counter("encoder_cache_queries_total", ("plugin_type", "plugin_name", "modality"), "Look-ups in the encoder cache."),
     _counter("encoder_cache_hits_total", ("plugin_type", "plugin_name", "modality", "pod"), "Hits in the encoder cache."),
     _histogram(

@@ -129,18 +129,6 @@ class InputRecord:
 
 
 @dataclass(slots=True)
-class PrefixRecord:
-    """How much of the prompt's beginning the endpoints were thought to hold, as one producer said."""
-
-    producer: str
-    total_blocks: int
-    """Of the prompt, or of the part that was looked up."""
-    block_size_tokens: int
-    matched_blocks: dict[str, int]
-    """``host:port`` → leading blocks found; endpoints without an entry hold nothing."""
-
-
-@dataclass(slots=True)
 class OutcomeRecord:
     """What became of the request after it was sent."""
 
@@ -159,6 +147,25 @@ class OutcomeRecord:
     completion_tokens: int
     cached_tokens: int | None
     """Prompt tokens that the model server had cached; None = it did not say."""
+
+
+@dataclass(slots=True)
+class PrefixRecord:
+    """What one producer of prefix matches held to be cached, and where the request went."""
+
+    plugin: str
+    endpoint: str
+    """``host:port``."""
+    matched_blocks: int = 0
+    total_blocks: int = 0
+    """Of the prompt, or of what was looked up; 0 if the endpoint holds nothing."""
+    block_size_tokens: int = 0
+    predicted_tokens: int | None = None
+    """Of the prompt's tokens, for the endpoint that answered; None until a response has reported its cached tokens."""
+    reported_tokens: int | None = None
+    """What that response reported."""
+    matched: dict[str, int] = field(default_factory=dict)
+    """``host:port`` of each candidate that holds some → leading blocks found."""
 
 
 @dataclass(slots=True)
@@ -183,6 +190,7 @@ class DecisionRecord:
     inputs: dict[str, InputRecord] = field(default_factory=dict)
     """Of each candidate, by ``host:port``."""
     prefixes: list[PrefixRecord] = field(default_factory=list)
+    """One for each producer of prefix matches that looked the prompt up; completed by the response."""
     screeners: list[ScreenRecord] = field(default_factory=list)
     admission: AdmissionRecord | None = None
     """None if the request did not get that far, or nothing had to let it in."""
@@ -237,5 +245,4 @@ def _predicted_cached_tokens(shown: Mapping[str, Any]) -> int | None:
     """Prompt tokens that the first picked endpoint was thought to hold; None if nobody looked."""
     if not shown["prefixes"] or not shown["picked"]:
         return None
-    target = shown["picked"][0]
-    return max(int(prefix["matched_blocks"].get(target, 0)) * int(prefix["block_size_tokens"]) for prefix in shown["prefixes"])
+    return max(int(prefix["matched_blocks"]) * int(prefix["block_size_tokens"]) for prefix in shown["prefixes"])

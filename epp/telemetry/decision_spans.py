@@ -153,9 +153,9 @@ def _call_attributes(record: DecisionRecord, call: CallRecord) -> dict[str, Valu
         attributes[f"{_PREFIX}profile_handler.decision"] = ",".join(profile.profile for profile in record.profiles)
     if call.extension_point == "DataProducer":
         for prefix in record.prefixes:
-            if prefix.producer == call.plugin:
+            if prefix.plugin == call.plugin:
                 attributes[f"{_PREFIX}producer.candidate_endpoints"] = len(record.candidates)
-                attributes[f"{_PREFIX}producer.max_match_blocks"] = max(prefix.matched_blocks.values(), default=0)
+                attributes[f"{_PREFIX}producer.max_match_blocks"] = max(prefix.matched.values(), default=0)
                 attributes[f"{_PREFIX}producer.total_blocks"] = prefix.total_blocks
     return attributes
 

@@ -27,11 +27,7 @@ def short_form(record: DecisionRecord) -> str:
         best = sorted(profile.totals.items(), key=lambda entry: -entry[1])[:5]
         parts.append("scores=" + ",".join(f"{endpoint}={total:.4g}" for endpoint, total in best))
         parts += [f"dropped-by-{step.plugin}={len(step.dropped)}" for step in profile.filters if step.dropped]
-    parts += [
-        f"prefix={prefix.matched_blocks.get(record.picked[0], 0)}/{prefix.total_blocks}"
-        for prefix in record.prefixes
-        if record.picked
-    ]
+    parts += [f"prefix={prefix.matched_blocks}/{prefix.total_blocks}" for prefix in record.prefixes if prefix.total_blocks]
     if record.admission is not None and record.admission.held_s:
         parts.append(f"held={record.admission.held_s:.3f}s")
     parts.append(f"took={record.took_s * 1e3:.2f}ms")
@@ -117,7 +113,7 @@ def _row(record: Record, profile: Mapping[str, Any], name: str, dropped_by: Mapp
         _shown(inputs.get("running_requests")),
         _NOTHING if kv_cache is None else f"{kv_cache:.3f}",
         _NOTHING if age is None else f"{age * 1e3:.0f} ms",
-        "/".join(str(prefix["matched_blocks"].get(name, 0)) for prefix in record["prefixes"]) or _NOTHING,
+        "/".join(str(prefix["matched"].get(name, 0)) for prefix in record["prefixes"]) or _NOTHING,
     ]
     if name in dropped_by:
         return [*row, f"dropped by {dropped_by[name]}"]
@@ -203,7 +199,10 @@ def _reason(profile: Mapping[str, Any], name: str) -> Iterator[str]:
 
 
 def _prefix(prefix: Mapping[str, Any]) -> str:
-    return f"prefix of {prefix['total_blocks']} blocks of {prefix['block_size_tokens']} tokens ({prefix['producer']})"
+    if not prefix["total_blocks"]:
+        return f"prefix: {prefix['plugin']} knows of none at {prefix['endpoint']}"
+    size = f"{prefix['total_blocks']} blocks of {prefix['block_size_tokens']} tokens"
+    return f"prefix of {size} ({prefix['plugin']})"
 
 
 def _dropped(what: str, step: Mapping[str, Any]) -> str:

@@ -55,9 +55,11 @@ def check_layout(layout: Mapping[str, Any]) -> None:
         for name, fields in records.items()
     ]
     pairs.append(("the numbers of Observe", tuple(member.name for member in seam.Observe), tuple(layout["observe"])))
-    for table, names in (("READERS", layout["readers"]), ("REQUEST_READERS", layout["request_readers"])):
-        unknown = sorted(set(names) - getattr(readers, table).keys())
-        pairs.append((f"the names in {table}", (), tuple(unknown)))
+    for table, known, names in (
+        ("READERS", readers.READERS.keys(), layout["readers"]),
+        ("REQUEST_READERS", readers.REQUEST_READERS.stems, layout["request_readers"]),
+    ):
+        pairs.append((f"the names in {table}", (), tuple(sorted(set(names) - known))))
     for what, here, there in pairs:
         if here != there:
             raise ImportError(

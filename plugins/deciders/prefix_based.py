@@ -39,8 +39,8 @@ class PrefixBasedPdDecider:
     Parameters: nonCachedTokens, promptTokens, prefixMatchInfoProducerName.
     Reads: PrefixCacheMatchInfo of the decode endpoint; TokenizedPrompt, or else the length of the prompt's text.
     Rule: the prompt has at least ``promptTokens`` tokens, and at least ``nonCachedTokens`` of them are not cached.
-    Missing data: no match for the endpoint, no readable prompt, or no endpoint yet → False. A missing match is logged once,
-        because then nothing is ever disaggregated.
+    Missing data: no match at all, no readable prompt, or no endpoint yet → False. A missing match is logged once, because then
+        nothing is ever disaggregated. An endpoint that is not in the match holds nothing.
     Source: llm-d-router: pkg/epp/framework/plugins/scheduling/profilehandler/disagg/prefix_based_pd_decider.go
     """
 
@@ -65,10 +65,12 @@ class PrefixBasedPdDecider:
         if prompt_tokens < max(self._prompt_tokens, self._non_cached_tokens):
             return False
         matches = request.data.get(self._match_key)
-        match = matches.get(endpoint.id) if matches is not None else None
-        if match is None:
+        if matches is None:
             self._warn_once(endpoint)
             return False
+        match = matches.get(endpoint.id)
+        if match is None:
+            return True
         cached_tokens = min(match.match_blocks * match.block_size_tokens, prompt_tokens)
         return prompt_tokens - cached_tokens >= self._non_cached_tokens
 

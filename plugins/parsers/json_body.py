@@ -7,6 +7,7 @@ of doubled keys the last one counts, invalid UTF-8 and lone surrogates are repla
 from __future__ import annotations
 
 import re
+from array import array
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -106,9 +107,20 @@ def output_cap(document: Mapping[str, object], keys: Sequence[str]) -> int | Non
 def all_token_ids(values: list[object]) -> bool:
     """There are values, and every one is an integer that a token id can be."""
     kinds = set(map(type, values))
+    if kinds == {int}:
+        return _fit(cast("list[int]", values))
     if not kinds or not kinds <= {int, float}:
         return False
     numbers = cast("list[int | float]", values)
     if min(numbers) < 0 or max(numbers) > MAX_TOKEN_ID:
         return False
-    return kinds == {int} or all(float(number).is_integer() for number in numbers)
+    return all(float(number).is_integer() for number in numbers)
+
+
+def _fit(numbers: list[int]) -> bool:
+    """Each fits 32 bits, unsigned; found by one pass, as prompts have many."""
+    try:
+        array("I", numbers)
+    except OverflowError:
+        return False
+    return True

@@ -127,8 +127,7 @@ TOKEN_IDS = Shape("a list of token ids", {list: _token_ids})
 
 def _prompts(values: list[object]) -> str:
     """Texts, token ids, or lists of token ids; the first item says which."""
-    kinds = set(map(type, values))
-    if kinds <= {str} or all_token_ids(values):
+    if not values or (type(values[0]) is str and set(map(type, values)) == {str}) or all_token_ids(values):
         return ""
     if type(values[0]) is list:
         return _each(values, TOKEN_IDS)

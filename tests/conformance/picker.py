@@ -21,6 +21,7 @@ from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, Instances, LoadedConfig, LoadedPlugin, LoadFlags
 from epp.datalayer.collector import Collector
+from epp.datalayer.membership import PluginFollowers
 from epp.datalayer.objects import (
     GROUP,
     InferenceModelRewrite,
@@ -44,7 +45,7 @@ from epp.framework.registry import PluginType, Registry
 from epp.framework.types import Endpoint, EndpointMetrics
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
-from epp.pool.build import PipelineBuilder
+from epp.pool.build import PipelineBuilder, followers, request_readers
 from epp.process.health import Health
 from epp.process.plugin_types import build_registry
 from epp.process.runtime import TaskRuntime
@@ -206,6 +207,8 @@ class Picker:
         for obj in objects:
             self.objects.put(obj)
         self.instances = self._instantiate(doubles, config or {})
+        self.settings = self.settings._replace(request_readers=request_readers(self.instances.config))
+        self.store.subscribe(PluginFollowers(followers(self.instances), PluginDefects(self.metrics)))
         self.director = self._director(emit_scores, use_subset)
         self.seam = Seam(self.director)
         self.metrics.watch_pool(partial(pages.pool, "pool", self.store, Collector(self.store, [], self.metrics), FRESH_S))

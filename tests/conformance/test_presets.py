@@ -45,7 +45,7 @@ def names() -> set[str]:
 
 def test_there_is_one_for_each_common_need() -> None:
     needs = {"load", "prefix-load", "precise", "prefill-decode", "lora", "sessions", "long-contexts", "slo"}
-    assert names() == needs | {"demo"}
+    assert names() == needs | {"demo", "random"}
 
 
 @each_preset
@@ -135,7 +135,18 @@ async def _serves_adapters(channel: aio.Channel, addresses: list[str]) -> None:
     assert target(await send(channel, model="sql")) in addresses
 
 
+async def _goes_where_the_prefix_is(channel: aio.Channel, addresses: list[str]) -> None:
+    """Whichever server has a conversation keeps it; new ones go to the others."""
+    homes = {}
+    for name in "abcdef":
+        homes[name] = target(await send(channel, prompt=name * 2000))
+    assert set(homes.values()) == set(addresses), "prompts that nobody has cached are spread"
+    for name, home in homes.items():
+        assert target(await send(channel, prompt=name * 2000 + "more")) == home, name
+
+
 PROOFS = {
+    "prefix-load": _goes_where_the_prefix_is,
     "prefill-decode": _prefills_elsewhere,
     "sessions": _keeps_sessions,
     "long-contexts": _tells_long_from_short,

@@ -8,7 +8,14 @@ import pytest
 
 collect_ignore_glob: list[str] = []
 if find_spec("epp_native") is None:
-    collect_ignore_glob = ["test_machine*.py", "test_pages*.py", "test_seam*.py", "test_process*.py"]
+    collect_ignore_glob = [
+        "test_machine*.py",
+        "test_pages*.py",
+        "test_seam*.py",
+        "test_process*.py",
+        "test_prompt*.py",
+        "test_prefix*.py",
+    ]
 
 
 def pytest_configure(config: pytest.Config) -> None:

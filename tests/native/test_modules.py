@@ -11,7 +11,7 @@ import pytest
 
 SOURCES = Path(__file__).parents[2] / "native" / "src"
 
-LAYERS = ("wire", "bodies", "machine", "net", "pages", "py")
+LAYERS = ("wire", "prefix", "bodies", "machine", "net", "pages", "py")
 """Each may import those before it."""
 
 Module = tuple[str, ...]

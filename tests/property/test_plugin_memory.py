@@ -95,6 +95,8 @@ async def serve_many(plugin: Any, clock: FakeClock, first: int) -> None:
     for number in range(first, first + REQUESTS):
         pair = [Endpoint.of(f"{name}{number}", "10.0.0.1", 8000, {"tier": f"t{number}"}) for name in "ab"]
         metrics = EndpointMetrics(waiting_queue=1, running_requests=1, kv_cache_usage=0.5)
+        if isinstance(plugin, FollowsEndpoints):
+            plugin.endpoints_changed(EndpointChange(added=tuple(pair)))
         await serve(plugin, number, Candidates(pair, [metrics, metrics], [Freshness(clock())] * 2))
         if isinstance(plugin, FollowsEndpoints):
             for endpoint in pair:

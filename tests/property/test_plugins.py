@@ -21,7 +21,7 @@ from epp.framework.interfaces import DataProducer, FollowsEndpoints, HasState, R
 from epp.framework.results import SchedulingResult
 from epp.framework.testing import FakeClock, make_candidates, make_context, make_plugin, make_request
 from epp.framework.types import Endpoint, EndpointChange, Freshness, InferenceRequest
-from plugins.scorers import precise_prefix_cache, prefix_cache
+from plugins.scorers import precise_prefix_cache
 from plugins.scorers.active_request import ActiveRequestScorer
 from plugins.scorers.no_hit_lru import NoHitLruScorer
 from tests.property.strategies import Decision, decisions, totals
@@ -67,7 +67,13 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
     ],
     "prefix-cache-affinity-filter": [{}, {"affinityThreshold": 0.3, "ttftSource": "latencyPredictor"}],
     "slo-headroom-tier-filter": [{"epsilonExploreNeg": 0}, {"epsilonExploreNeg": 1}],
-    "prefix-cache-scorer": [{}, {"matchLengthWeight": 0.5, "matchLengthScaleTokens": 100}],
+    "prefix-cache-scorer": [
+        {"blockSizeTokens": 1},
+        {"blockSizeTokens": 1, "matchLengthWeight": 0.5, "matchLengthScaleTokens": 100},
+        {"prefixMatchInfoProducerName": "other"},
+    ],
+    "approx-prefix-cache-producer": [{"blockSizeTokens": 1, "maxTotalEntries": 3}],
+    "burst-prefix-cache-producer": [{"blockSizeTokens": 1, "windowDurationMs": 1}],
     "precise-prefix-cache-scorer": [
         {"indexerConfig": {"tokenizersPoolConfig": {"modelName": "m"}}, "scoreNormalization": name}
         for name in ("ratio", "minmax")
@@ -88,7 +94,6 @@ VARIANTS: dict[str, list[dict[str, Any]]] = {
 
 
 SCORING_HALVES: dict[str, Callable[[PluginContext, Any], Any]] = {
-    "prefix-cache-scorer": prefix_cache.create_scorer,
     "precise-prefix-cache-scorer": precise_prefix_cache.create_scorer,
 }
 """Types whose scorer exists before their index does."""
@@ -126,8 +131,9 @@ def busy(plugin: Any, endpoints: Candidates) -> None:
 
 
 def prepared(plugin: Any, request: InferenceRequest, endpoints: Candidates) -> None:
-    """Let a plugin that is a data producer too write what it reads when it scores."""
-    if isinstance(plugin, DataProducer):
+    """Let a plugin that is a data producer too write what it reads when it scores, unless that was generated."""
+    own = getattr(plugin, "_match_key", None)
+    if isinstance(plugin, DataProducer) and (own is None or request.data.get(own) is None):
         plugin.produce(request, endpoints)
 
 
@@ -242,9 +248,11 @@ def remembering() -> list[Any]:
 @settings(max_examples=20, deadline=None)
 def test_endpoints_that_left_are_forgotten(create: Callable[[], Any], sent: list[tuple[int, int, bool]]) -> None:
     plugin, endpoints = create(), make_candidates(5)
+    plugin.endpoints_changed(EndpointChange(added=tuple(endpoints)))
     for decode, prefill, is_over in sent:
         request = make_request(headers={"x-session-id": f"{decode}"})
         result = decided(endpoints[decode], prefill=endpoints[prefill])
+        prepared(plugin, request, endpoints)
         begin(plugin, request, result)
         if is_over and isinstance(plugin, ResponseComplete):
             end(plugin, request, result)

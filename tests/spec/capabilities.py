@@ -20,7 +20,6 @@ def _pools_are_found() -> bool:
 
 
 KUBERNETES = Capability("Kubernetes", _pools_are_found)
-PREFIX_CACHE = plugin_type("prefix-cache-scorer")
 PRECISE_PREFIX_CACHE = plugin_type("precise-prefix-cache-scorer")
 FLOW_CONTROL = plugin_type("fcfs-ordering-policy")
 EVICTION = plugin_type("priority-then-time-eviction-order-policy")

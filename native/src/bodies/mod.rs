@@ -4,6 +4,7 @@ pub mod body;
 pub mod copy;
 pub mod json;
 pub mod media;
+pub mod prompts;
 pub mod read;
 pub mod readers;
 pub mod rename;

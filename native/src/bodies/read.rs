@@ -36,6 +36,9 @@ pub trait Reader: Debug + Send {
     /// Take the next bytes of the body; may be empty.
     fn feed(&mut self, data: &[u8]);
 
+    /// Take the body once more, as a whole: for readers of requests that cannot do with its pieces. Not called if it is not complete.
+    fn whole(&mut self, _body: &[u8]) {}
+
     /// What is known so far, as if the body ended here; may be asked at any time.
     fn result(&mut self) -> Read;
 }

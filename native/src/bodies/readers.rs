@@ -4,32 +4,51 @@ use std::sync::Arc;
 
 use super::copy::CopyReader;
 use super::media::is_encoded;
+use super::prompts::PromptReader;
 use super::read::{Read, Reader};
 use super::usage::UsageReader;
 use crate::wire::headers::HeaderBlock;
 
-/// Makes the reader of a body with these headers.
-type Make = fn(&HeaderBlock) -> Box<dyn Reader>;
+/// How the reader of a body is made.
+#[derive(Clone, Copy)]
+pub enum Make {
+    /// With the headers of the body.
+    Plain(fn(&HeaderBlock) -> Box<dyn Reader>),
+    /// With what follows the first slash of the name; None if that is not right.
+    WithParameters(fn(&str) -> Option<Box<dyn Reader>>),
+}
 
-/// Readers by name. Every name is one of Python's table of the same kind.
+/// Readers by name, that up to the first slash. Every name is one of Python's table of the same kind.
 pub type Table = [(&'static str, Make)];
 
 /// Of responses.
 pub const READERS: &Table = &[
-    ("anthropic-usage", |headers| Box::new(UsageReader::anthropic(headers))),
-    ("copy", |_| Box::<CopyReader>::default()),
-    ("openai-usage", |headers| Box::new(UsageReader::openai(headers))),
+    ("anthropic-usage", Make::Plain(|headers| Box::new(UsageReader::anthropic(headers)))),
+    ("copy", Make::Plain(|_| Box::<CopyReader>::default())),
+    ("openai-usage", Make::Plain(|headers| Box::new(UsageReader::openai(headers)))),
 ];
 
 /// Of requests.
 pub const REQUEST_READERS: &Table = &[
-    ("copy", |_| Box::<CopyReader>::default()),
+    ("copy", Make::Plain(|_| Box::<CopyReader>::default())),
     #[cfg(test)]
-    ("pieces", |_| Box::<tests::Pieces>::default()),
+    ("pieces", Make::Plain(|_| Box::<tests::Pieces>::default())),
+    ("prompt-blocks", Make::WithParameters(|parameters| Some(Box::new(PromptReader::new(parameters)?)))),
 ];
 
-pub fn find(table: &Table, name: &str) -> Option<Make> {
-    table.iter().find(|(known, _)| *known == name).map(|(_, make)| *make)
+/// What makes the reader of this name, and its parameters.
+pub fn find<'a>(table: &Table, name: &'a str) -> Option<(Make, Option<&'a str>)> {
+    let (family, parameters) = name.split_once('/').map_or((name, None), |(family, rest)| (family, Some(rest)));
+    table.iter().find(|(known, _)| *known == family).map(|(_, make)| (*make, parameters))
+}
+
+/// The reader of this name for a body with these headers; None if there is none here.
+fn make(table: &Table, name: &str, headers: &HeaderBlock) -> Option<Box<dyn Reader>> {
+    match find(table, name)? {
+        (Make::Plain(make), None) => Some(make(headers)),
+        (Make::WithParameters(make), Some(parameters)) => make(parameters),
+        _ => None,
+    }
 }
 
 /// The readers of one body, in the order of their names.
@@ -49,10 +68,8 @@ enum Known {
 
 impl Readers {
     pub fn new(names: &[Arc<str>], table: &Table, headers: &HeaderBlock) -> Self {
-        let known = |name: &Arc<str>| match find(table, name) {
-            Some(make) => Known::Here(make(headers)),
-            None => Known::Python(name.clone()),
-        };
+        let known =
+            |name: &Arc<str>| make(table, name, headers).map_or_else(|| Known::Python(name.clone()), Known::Here);
         Self { readers: names.iter().map(known).collect(), readable: !is_encoded(headers) }
     }
 
@@ -72,7 +89,13 @@ impl Readers {
         }
     }
 
-    pub fn results(&mut self) -> Vec<Read> {
+    /// What all of them know so far, after they have seen the `whole` body if there is one.
+    pub fn results(&mut self, whole: Option<&[u8]>) -> Vec<Read> {
+        for reader in &mut self.readers {
+            if let (Known::Here(reader), Some(body), true) = (reader, whole, self.readable) {
+                reader.whole(body);
+            }
+        }
         self.readers
             .iter_mut()
             .map(|reader| match reader {
@@ -85,7 +108,10 @@ impl Readers {
 
 #[cfg(test)]
 pub mod tests {
+    use bytes::Bytes;
+
     use super::*;
+    use crate::wire::headers::tests::map;
 
     /// Knows how long each piece of the body was that it was fed: 32 bits each, packed.
     #[derive(Debug, Default)]
@@ -113,7 +139,24 @@ pub mod tests {
         readers.feed(b"ab");
         readers.feed(b"c");
         let copy = Read::Copy { data: b"abc".into(), truncated: false };
-        assert_eq!(readers.results(), [copy, Read::Python("of python".into()), packed(&[2, 1])]);
+        assert_eq!(readers.results(None), [copy, Read::Python("of python".into()), packed(&[2, 1])]);
         assert!(readers.wants_python());
+    }
+
+    #[test]
+    fn parameters_belong_to_some_names_only() {
+        let known = |name: &str| make(REQUEST_READERS, name, &HeaderBlock::default()).is_some();
+        assert!(known("copy") && known("prompt-blocks/64/256"));
+        assert!(!known("copy/") && !known("copy/1") && !known("prompt-blocks") && !known("prompt-blocks/64/256/"));
+    }
+
+    #[test]
+    fn nothing_of_a_compressed_body_is_read() {
+        let headers = HeaderBlock::parse(&map(&[("content-encoding", "gzip")])).unwrap();
+        let body = br#"{"prompt":"x"}"#;
+        let results =
+            |headers| Readers::new(&["prompt-blocks/1/0".into()], REQUEST_READERS, headers).results(Some(body));
+        assert_eq!(results(&headers), [Read::Bytes(Bytes::new())]);
+        assert_ne!(results(&HeaderBlock::default()), [Read::Bytes(Bytes::new())]);
     }
 }

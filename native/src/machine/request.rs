@@ -111,13 +111,14 @@ impl RequestSide {
         if self.mode != Mode::Streamed {
             self.ended = true;
         }
+        let whole = (state == BodyState::Complete).then_some(&self.shown[..]);
         Box::new(Shown {
             headers: self.headers.clone(),
             context: self.context.take(),
             at_s: self.at_s,
             body: self.shown.clone(),
             state,
-            read: self.readers.take().map_or_else(Vec::new, |mut readers| readers.results()),
+            read: self.readers.take().map_or_else(Vec::new, |mut readers| readers.results(whole)),
         })
     }
 

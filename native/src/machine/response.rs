@@ -89,7 +89,7 @@ impl ResponseSide {
 
     /// What the readers know so far.
     fn results(&mut self) -> Vec<Read> {
-        self.readers.as_mut().map_or_else(Vec::new, |readers| readers.results())
+        self.readers.as_mut().map_or_else(Vec::new, |readers| readers.results(None))
     }
 
     /// The facts of the stream as they are now.

@@ -189,7 +189,7 @@ impl Reader {
     }
 
     fn result<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        let read = self.0.lock().unwrap_or_else(PoisonError::into_inner).results();
+        let read = self.0.lock().unwrap_or_else(PoisonError::into_inner).results(None);
         results(py, &read, |_, _| Ok(py.None().into_bound(py)))?.get_item(0)
     }
 }

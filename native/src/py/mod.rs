@@ -5,6 +5,7 @@ pub mod bridge;
 pub mod layout;
 pub mod metadata;
 pub mod pages;
+pub mod prefix;
 pub mod said;
 pub mod saying;
 pub mod stream;
@@ -24,6 +25,8 @@ pub mod epp_native {
     use super::layout::layout;
     #[pymodule_export]
     use super::pages::{PageReader, page_excerpt};
+    #[pymodule_export]
+    use super::prefix::{LruIndex, chain, content_hashes, prompt_blocks};
     #[pymodule_export]
     use super::stream::Stream;
     #[pymodule_export]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import time
 from pathlib import Path
 from typing import Any
 
@@ -392,7 +393,7 @@ async def test_both_sources_fill_one_endpoint_and_its_page_shows_it() -> None:
         await collector.start()
         try:
             metrics = await store.until(endpoint, models=2, queue=3)
-            page = orjson.loads(orjson.dumps(pages.endpoints(store, collector)))
+            page = orjson.loads(orjson.dumps(pages.endpoints(store, collector, time.monotonic())))
             is_broken = True
             later = await store.until(endpoint, models=2, queue=9)
         finally:

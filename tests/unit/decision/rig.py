@@ -29,6 +29,7 @@ from epp.process.runtime import TaskRuntime
 from epp.request.parse import NamedParser, ParserTable
 from epp.scheduling.cached_prefix import MatchKey
 from epp.seam import BodyState, Chunk, End, Metadata, Outcome, Reply, Route
+from epp.telemetry.cache_truth import CacheTruth
 from epp.telemetry.decision_record import DecisionRecord, OutcomeRecord, Why
 from epp.telemetry.decision_ring import DecisionRing, KeptDecision
 from epp.telemetry.metrics import Metrics
@@ -326,6 +327,8 @@ class Rig:
             profile or make_profile(scorers=[(rising, 2.0)], reports=self.reports),  # type: ignore[arg-type]
             reports=self.reports,
         )
+        self.cache_truth = CacheTruth(self.metrics, lambda _: None, self.store.cache_block_tokens)
+        self.store.subscribe(self.cache_truth)
         self.ledger = Ledger()
         self.metrics.watch_requests(lambda: self.ledger.by_labels)
         pipeline = Pipeline(
@@ -341,7 +344,13 @@ class Rig:
             CandidateFinder(self.store),
             self.objects,
             self.metrics,
-            ResponseObserver(self.store, self.ledger, self.metrics, lambda place, error: self.failures.append((place, error))),
+            ResponseObserver(
+                self.store,
+                self.ledger,
+                self.metrics,
+                lambda place, error: self.failures.append((place, error)),
+                self.cache_truth,
+            ),
             self.decisions,
             DirectorOptions(emit_scores=emit_scores),
             ledger=self.ledger,

@@ -27,13 +27,12 @@ def test_a_record_tells_how_much_of_the_prompt_was_thought_cached() -> None:
     rig = Rig(hooks(plugin, slots=["producers"]), why=Why.SHARE, match_keys=(MATCH,))
     rig.send()
     [record] = rig.decisions.records
-    assert record.prefixes == [PrefixRecord("index", 8, 16, {C: 3})]
+    assert record.prefixes == [PrefixRecord("index", C, 3, 8, 16, matched={C: 3})]
     assert record.as_json()["predicted_cached_tokens"] == 48
 
 
-def test_a_flight_keeps_no_record_while_its_response_runs() -> None:
+def test_a_flight_holds_no_candidates_while_its_response_runs() -> None:
     flight = Rig(why=Why.SHARE).send().flight
-    assert flight.record is None
     assert flight.candidates is None
     assert flight.kept is not None
 

@@ -24,3 +24,14 @@ def test_results_of_request_readers_are_data_of_the_request(results: tuple[objec
     rig = Rig(hooks(watcher, slots=["producers"]), request_readers=("a", "b"))
     rig.send(replace(request(), read=results))
     assert (seen[0].data.get(reading("a")), seen[0].data.get(reading("b"))) == known
+
+
+@pytest.mark.parametrize("changes", [True, False])
+def test_what_was_read_of_a_body_is_forgotten_once_a_plugin_has_changed_it(changes: bool) -> None:
+    seen: list[Any] = []
+    rewriter = Plugin("r", [], rewrites=True, rewrite=lambda _, edits: edits.set("prompt", "other") if changes else None)
+    watcher = Plugin("w", [], produce=lambda request, _: seen.append(request))
+    both = replace(hooks(watcher, slots=["producers"]), rewriters=hooks(rewriter, slots=["rewriters"]).rewriters)
+    rig = Rig(both, request_readers=("a",))
+    rig.send(replace(request(), read=(b"hashes",)))
+    assert seen[0].data.get(reading("a")) == (None if changes else b"hashes")

@@ -24,7 +24,7 @@ from epp.process.runtime import TaskRuntime
 from epp.request.edits import EditList
 from epp.seam import Edits
 from tests.unit.decision.rig import SLOTS, AsyncPlugin, FakeHead, Plugin, hooks
-from tests.unit.scheduling.doubles import Reports
+from tests.unit.scheduling.doubles import Reports, ignore
 
 REQUEST = make_request()
 CANDIDATES = make_candidates(3)
@@ -151,6 +151,33 @@ async def test_a_slow_producer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
     await run_producers(AsyncPlugin, [AsyncPlugin("slow", journal, produce=for_ever), AsyncPlugin("next", journal)], reports)
     assert journal == ["slow.produce", "next.produce"]
     assert reports.seen == [(Role.DATA_PRODUCER, "slow", "took longer than 0.01 s")]
+
+
+async def test_a_plugin_can_have_a_deadline_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "HOOK_DEADLINE_S", 60.0)
+    slow = AsyncPlugin("slow", [], produce=for_ever)
+    slow.deadline_s = 0.01  # type: ignore[attr-defined]
+    reports = Reports()
+    await run_producers(AsyncPlugin, [slow], reports)
+    assert reports.seen == [(Role.DATA_PRODUCER, "slow", "took longer than 0.01 s")]
+
+
+class _Guarded:
+    """Tells how long calls took, as a guard is told."""
+
+    def __init__(self) -> None:
+        self.calls, self.is_out, self.checked_s = 0, False, list[float]()
+
+    def check(self, elapsed_s: float) -> None:
+        self.checked_s.append(elapsed_s)
+
+
+@pytest.mark.parametrize(("took_s", "judged_s"), [(0.2, 0.0), (0.39, 0.39)])
+async def test_a_plain_function_that_waits_after_all_is_judged_as_a_coroutine(took_s: float, judged_s: float) -> None:
+    guard, times = _Guarded(), iter([1.0, 1.0 + took_s])
+    watch = CallWatch(Role.DATA_PRODUCER, "t", "p", Reports(), ignore, guard, clock=lambda: next(times))  # type: ignore[arg-type]
+    await watch.waiting(lambda: asyncio.sleep(0))(None, IN_TASK)
+    assert guard.checked_s == [pytest.approx(judged_s)]
 
 
 async def test_a_plugins_own_timeout_keeps_its_text() -> None:

@@ -54,6 +54,12 @@ def test_prefix_based(not_cached: int, prompt: int, tokens: int, blocks: int | N
     assert decider.disaggregate(request_of(tokens, blocks), ENDPOINT) is expected
 
 
+def test_an_endpoint_that_is_not_in_the_match_holds_nothing() -> None:
+    request = request_of(64, None)
+    request.data.set(PREFIX_CACHE_MATCH, {})
+    assert make_plugin(prefix_based.PLUGIN, {"nonCachedTokens": 64}).disaggregate(request, ENDPOINT) is True
+
+
 def test_without_an_endpoint_nothing_is_known() -> None:
     decider = make_plugin(prefix_based.PLUGIN, {"nonCachedTokens": 1})
     assert decider.disaggregate(request_of(100, 0), None) is False

@@ -13,7 +13,7 @@ from epp.framework.testing import make_candidates, make_context, make_plugin, ma
 from epp.framework.types import EndpointId
 from plugins.scorers import precise_prefix_cache, prefix_cache
 
-APPROXIMATE = replace(prefix_cache.PLUGIN, factory=prefix_cache.create_scorer)
+APPROXIMATE = prefix_cache.PLUGIN
 PRECISE = replace(precise_prefix_cache.PLUGIN, factory=precise_prefix_cache.create_scorer)
 POOL = {"indexerConfig": {"tokenizersPoolConfig": {"modelName": "m"}}}
 
@@ -87,11 +87,19 @@ def test_the_ratio_keeps_how_long_the_match_is() -> None:
 
 
 def test_another_producer_can_be_named() -> None:
+    """The scorer keeps no index, and who asks for its match gets the other's."""
     scorer = make_plugin(APPROXIMATE, {"prefixMatchInfoProducerName": "other"}, make_context("mine"))
-    assert score(scorer, "other", {"a": of(1, 2)}, make_candidates(1)) == [0.5]
-    assert score(scorer, "mine", {"a": of(1, 2)}, make_candidates(1)) == [0.0]
+    candidates, request = make_candidates(1), make_request()
+    assert list(scorer.score(request, candidates)) == [0.0]
+    scorer.produce(request, candidates)
+    assert request.data.get(PREFIX_CACHE_MATCH.by("mine")) is None
+    found = {candidates.ids[0]: of(1, 2)}
+    request.data.set(PREFIX_CACHE_MATCH.by("other"), found)
+    scorer.produce(request, candidates)
+    assert list(scorer.score(request, candidates)) == [0.5]
+    assert request.data.get(PREFIX_CACHE_MATCH.by("mine")) is found
+    assert not hasattr(scorer, "pre_request")
 
 
-@pytest.mark.parametrize("plugin_type", [prefix_cache.PLUGIN, precise_prefix_cache.PLUGIN], ids=lambda t: t.type)
-def test_they_are_not_served_before_their_index_exists(plugin_type: Any) -> None:
-    assert not plugin_type.is_built
+def test_it_is_not_served_before_its_index_exists() -> None:
+    assert not precise_prefix_cache.PLUGIN.is_built

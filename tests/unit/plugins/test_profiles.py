@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
 import pytest
 
@@ -28,7 +27,7 @@ def test_s23_four_scorers_of_which_each_prefers_another() -> None:
             begin(active, make_request(), decided(endpoint))
     ratios = {i: PrefixMatch(held, 4, 16) for i, held in zip(candidates.ids, (2, 1, 0), strict=True)}
     request.data.set(PREFIX_CACHE_MATCH.by("mine"), ratios)
-    prefix = make_plugin(replace(prefix_cache.PLUGIN, factory=prefix_cache.create_scorer), {}, make_context("mine"))
+    prefix = make_plugin(prefix_cache.PLUGIN, {}, make_context("mine"))
     queued, used = make_plugin(queue.PLUGIN), make_plugin(kv_cache_utilization.PLUGIN)
     result = make_profile(scorers=[(queued, 1), (used, 1), (active, 2), (prefix, 3)]).run(request, candidates)
     assert result.totals == pytest.approx([2.9, 3.05, 2.9])

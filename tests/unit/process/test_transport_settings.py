@@ -8,13 +8,20 @@ from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, LoadedConfig, LoadFlags
 from epp.errors import UsageError
 from epp.framework.interfaces import Role
+from epp.framework.params import NoParams, Params
 from epp.framework.registry import PluginType, Reads, Registry
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
 from epp.process.transport_settings import transport_settings
 
 
-def config(**readers: tuple[str, ...]) -> LoadedConfig:
+class Numbers(Params):
+    """Parameters of a plugin whose reader depends on them."""
+
+    bytes: int = 64
+
+
+def config(params: type[Params] = NoParams, **readers: tuple[str, ...] | Reads) -> LoadedConfig:
     """Plugins of these names that want these request readers."""
     registry, _ = build_registry()
     types = [
@@ -22,8 +29,9 @@ def config(**readers: tuple[str, ...]) -> LoadedConfig:
             type=name,
             roles=frozenset({Role.PRE_REQUEST}),
             summary="Wants to know of bodies.",
+            params=params,
             factory=lambda context, params: object(),
-            reads=Reads(request_readers=wanted),
+            reads=wanted if isinstance(wanted, Reads) else Reads(request_readers=wanted),
         )
         for name, wanted in readers.items()
     ]
@@ -40,9 +48,30 @@ def test_request_readers_are_those_that_plugins_want_each_once() -> None:
     assert transport_settings(PLAIN, config(a=())).request_readers == ()
 
 
-def test_a_request_reader_that_there_is_not_is_named_with_the_nearest() -> None:
+def test_a_request_reader_can_depend_on_the_parameters_of_its_plugin() -> None:
+    reads = Reads(request_readers=("copy",), readers_of=lambda params: (f"prompt-blocks/{params.bytes}/0",))
+    found = transport_settings(PLAIN, config(Numbers, a=reads, b=reads)).request_readers
+    assert found == ("copy", "prompt-blocks/64/0")
+
+
+PROMPT_BLOCKS = '; did you mean "prompt-blocks/<n>/<n>"?'
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("copi", '; did you mean "copy"?'),
+        ("prompt-blocks", PROMPT_BLOCKS),
+        ("prompt-blocks/64", PROMPT_BLOCKS),
+        ("prompt-blocks/64/x", PROMPT_BLOCKS),
+        ("prompt-blocks/0/5", PROMPT_BLOCKS),
+    ],
+)
+def test_a_request_reader_that_there_is_not_is_named_with_the_nearest(name: str, near: str) -> None:
     with pytest.raises(UsageError) as caught:
-        transport_settings(PLAIN, config(a=("copi",)))
-    assert list(caught.value.problems) == [
-        'the plugin "a" (a) wants the request reader "copi", which does not exist; did you mean "copy"? (there are: copy)'
-    ]
+        transport_settings(PLAIN, config(a=(name,)))
+    [problem] = caught.value.problems
+    assert problem == (
+        f'the plugin "a" (a) wants the request reader "{name}", which does not exist{near} '
+        "(there are: copy, prompt-blocks/<n>/<n>)"
+    )

@@ -42,7 +42,7 @@ def decision(**changes: Any) -> DecisionRecord:
         "target_model": "chat-v2",
         "candidates": [A, B, C],
         "inputs": {A: InputRecord(0, 2, 0.5, 0.012), B: InputRecord(3, None, None, None)},
-        "prefixes": [PrefixRecord("index", 10, 16, {A: 4, B: 9})],
+        "prefixes": [PrefixRecord("index", A, 4, 10, 16, matched={A: 4, B: 9})],
         "screeners": [ScreenRecord("rollout", [D], 3)],
         "admission": AdmissionRecord("admitted", 0.25),
         "profiles": [profile],

@@ -121,7 +121,7 @@ def decision() -> DecisionRecord:
         target_model="m-v2",
         priority=3,
         candidates=[A, B, C],
-        prefixes=[PrefixRecord("index", 10, 16, {A: 4})],
+        prefixes=[PrefixRecord("index", A, 4, 10, 16, matched={A: 4})],
         admission=AdmissionRecord("admitted", 0.25),
         profiles=[decode],
         primary="decode",

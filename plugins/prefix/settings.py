@@ -1,0 +1,39 @@
+"""What the parameters of every generation come down to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from epp.framework.prompt import BYTES_PER_TOKEN
+
+DEFAULT_BLOCK_TOKENS = 16
+DEFAULT_CAPACITY = 31250
+"""500,000 tokens in blocks of 16."""
+DEFAULT_TOTAL_ENTRIES = 5_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class IndexSettings:
+    """How an index of prefixes is kept."""
+
+    block_tokens: int = DEFAULT_BLOCK_TOKENS
+    """Tokens per block where the engines do not say."""
+    max_blocks: int = 256
+    """Blocks of a prompt that are looked at; 0 = all."""
+    max_tokens: int = 0
+    """The same in tokens; wins unless it is 0."""
+    capacity: int = DEFAULT_CAPACITY
+    """Blocks of an endpoint where its engine does not say."""
+    auto_tune: bool = True
+    """Block size and capacity are those of the engines."""
+    total_entries: int = DEFAULT_TOTAL_ENTRIES
+    """Blocks of all endpoints together; 0 = no such bound."""
+
+    def cap(self, block_tokens: int) -> int:
+        """Blocks of a prompt that are looked at if each has ``block_tokens``; 0 = all."""
+        return max(1, self.max_tokens // block_tokens) if self.max_tokens else self.max_blocks
+
+    @property
+    def reader(self) -> str:
+        """The request reader that hashes the blocks of these settings."""
+        return f"prompt-blocks/{self.block_tokens * BYTES_PER_TOKEN}/{self.cap(self.block_tokens)}"
