@@ -294,7 +294,8 @@ class Director:
             self._metrics.scheduler_attempt(AttemptLabels(False, inference.target_model), time.perf_counter() - begun)
             if isinstance(error, RequestError):
                 raise
-            if flight.record is None and self._decisions.wants_failure():
+            # Without a reason a plugin has failed: that is told already, and must not be counted twice.
+            if flight.record is None and error.reason is not None and self._decisions.wants_failure():
                 self._explain_failure(pipeline, flight, candidates)
             message = f"failed to find target endpoint: {error}"
             raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, message, error.reason) from error

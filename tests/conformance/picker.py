@@ -211,7 +211,8 @@ class Picker:
         self.store.subscribe(PluginFollowers(followers(self.instances), PluginDefects(self.metrics)))
         self.director = self._director(emit_scores, use_subset)
         self.seam = Seam(self.director)
-        self.metrics.watch_pool(partial(pages.pool, "pool", self.store, Collector(self.store, [], self.metrics), FRESH_S))
+        collector = Collector(self.store, [], self.metrics)
+        self.metrics.watch_pool(lambda: pages.pool("pool", self.store, collector, FRESH_S, time.monotonic()))
 
     def serve(self, servers: Sequence[Server]) -> None:
         """Make these the endpoints."""

@@ -11,7 +11,7 @@ from epp.seam import End
 from epp.telemetry.decision_record import PrefixRecord, Why
 from tests.unit.decision.rig import FakeHead, Plugin, Rig, hooks, outcome, request
 from tests.unit.decision.vocabulary import C
-from tests.unit.scheduling.doubles import keep, make_profile
+from tests.unit.scheduling.doubles import Does, Reports, keep, make_profile
 
 MATCH = PREFIX_CACHE_MATCH.by("index")
 
@@ -53,6 +53,16 @@ def test_a_failed_decision_is_repeated_for_its_record(repeats: bool, dropped: li
     [record] = rig.decisions.records
     assert [step.dropped for profile in record.profiles for step in profile.filters] == dropped
     assert rig.count("scheduler_attempts_total", status="failure") == 1
+
+
+def test_a_decision_that_failed_by_a_defect_is_not_repeated() -> None:
+    reports = Reports()
+    rig = Rig(profile=make_profile(filters=[Does(RuntimeError("broken"))], reports=reports))
+    rig.decisions.repeats_failures = True
+    assert rig.send().reply.status == 429
+    assert [name for _, name, _ in reports.seen] == ["f1"]
+    [record] = rig.decisions.records
+    assert record.error
 
 
 @pytest.mark.parametrize(
