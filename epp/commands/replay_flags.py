@@ -96,7 +96,8 @@ def replay_options(arguments: argparse.Namespace) -> ReplayOptions:
     """
     problems: list[str] = []
     labels = _labels(arguments.label, arguments.servers, problems)
-    names = {field.name for field in fields(EngineOptions)} - {"time_scale"}
+    # Replayed servers fetch nothing from each other.
+    names = {field.name for field in fields(EngineOptions)} - {"time_scale", "transfer_us_per_token"}
     try:
         engine = EngineOptions(**{name: getattr(arguments, name) for name in names})
     except UsageError as error:

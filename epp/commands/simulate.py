@@ -8,11 +8,23 @@ import resource
 import sys
 from collections.abc import Sequence
 from dataclasses import fields, replace
-from pathlib import Path
+from ipaddress import ip_address
 
+from epp.commands.simulate_flags import add_arguments
 from epp.errors import UsageError
-from epp.simulate.faults import Fault, FaultKind, parse_fault
-from epp.simulate.options import DEFAULT_MODEL, ROLE_LABEL, EngineOptions, MetricsPage, ServerOptions
+from epp.simulate.faults import Fault, parse_fault
+from epp.simulate.options import (
+    DEFAULT_MODEL,
+    ROLE_LABEL,
+    DisaggregationOptions,
+    EngineOptions,
+    EventLayout,
+    KvEventOptions,
+    MetricsPage,
+    ReplayLayout,
+    ServerOptions,
+    require_kv_events,
+)
 from epp.simulate.server import SimulatedPool
 from epp.simulate.standalone import Plan, run_until_signal
 
@@ -25,7 +37,8 @@ examples:
   epp simulate --count 3 --port 8000
   epp simulate --count 8 --time-scale 0.1 --print-endpoints-file endpoints.yaml
   epp simulate --count 4 --fault reset:0.05 --fault hang@sim-3
-  epp simulate --count 6 --role prefill:2 --role decode:4
+  epp simulate --count 6 --role prefill:2 --role decode:4 --strict-roles
+  epp simulate --count 4 --own-addresses --port 8000 --kv-events --kv-events-port 5557
 """
 
 
@@ -43,14 +56,6 @@ def main(argv: Sequence[str]) -> int:
     )
     add_arguments(parser)
     return run(parser.parse_args(argv))
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the flags."""
-    _add_server_flags(parser.add_argument_group("servers"))
-    _add_model_flags(parser.add_argument_group("models and answers"))
-    _add_engine_flags(parser.add_argument_group("capacity and speed"))
-    _add_output_flags(parser.add_argument_group("metrics, faults and files"))
 
 
 def run(args: argparse.Namespace) -> int:
@@ -71,82 +76,24 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _add_server_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument("--count", type=int, default=1, metavar="N", help="number of servers (default: %(default)s)")
-    group.add_argument("--host", default="127.0.0.1", help="address to bind (default: %(default)s)")
-    group.add_argument(
-        "--port", type=int, default=0, help="port of the first server, the others follow; 0 lets the system choose (default: 0)"
-    )
-    group.add_argument(
-        "--label", action="append", default=[], metavar="KEY=VALUE[@SERVER]", help="label of the endpoints; repeatable"
-    )
-    group.add_argument(
-        "--role", action="append", default=[], metavar="ROLE[:COUNT]",
-        help=f"label {ROLE_LABEL} of the next COUNT servers (default: 1), in order; repeatable",
-    )  # fmt: skip
-
-
-def _add_model_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--model", action="append", default=[], metavar="NAME",
-        help=f"served model name; repeat it for aliases (default: {DEFAULT_MODEL})",
-    )  # fmt: skip
-    group.add_argument("--lora", action="append", default=[], metavar="NAME", help="LoRA adapter served as a model; repeatable")
-    group.add_argument(
-        "--max-output-tokens", type=int, default=32, metavar="N",
-        help="length of an answer when the request sets no limit (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument("--seed", type=int, default=0, help="the same seed gives the same answers and timing (default: 0)")
-
-
-def _add_engine_flags(group: argparse._ArgumentGroup) -> None:
-    defaults = EngineOptions()
-
-    def add(name: str, kind: type[int | float], text: str) -> None:
-        default = getattr(defaults, name.replace("-", "_"))
-        group.add_argument(f"--{name}", type=kind, default=default, metavar="N", help=f"{text} (default: {default:g})")
-
-    add("max-num-seqs", int, "requests in one batch; more wait")
-    add("kv-blocks", int, "blocks of the KV cache")
-    add("block-size", int, "tokens in one block")
-    add("max-batched-tokens", int, "prompt tokens computed in one step")
-    add("max-lora", int, "different adapters in one batch")
-    add("ttft-ms", float, "fixed part of the time to first token, milliseconds")
-    add("prefill-us-per-token", float, "time for one prompt token that is not cached, microseconds")
-    add("tpot-ms", float, "time for one output token in a batch of one, milliseconds")
-    add("tpot-growth", float, "a full batch takes 1 + N times as long for a token")
-    add("lora-load-ms", float, "time to load an adapter that was not used lately, milliseconds")
-    add("jitter-ratio", float, "spread of step times, 0.1 is plus or minus ten per cent")
-    add("time-scale", float, "factor on every duration: 0.1 is ten times as fast, 0 answers at once")
-
-
-def _add_output_flags(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--metrics-page", choices=[str(page) for page in MetricsPage], default=str(MetricsPage.FULL),
-        help="/metrics as long as vLLM's (62 KB) or only what schedulers read (0.8 KB) (default: %(default)s)",
-    )  # fmt: skip
-    group.add_argument(
-        "--fault", action="append", default=[], metavar="KIND[:RATE][@SERVER]",
-        help="fail on purpose, at a rate between 0 and 1, on one server (name or index) or all; repeatable. "
-        f"Kinds: {', '.join(FaultKind)}",
-    )  # fmt: skip
-    group.add_argument("--ready-file", type=Path, metavar="PATH", help="receives pid and endpoints as JSON once all serve")
-    group.add_argument(
-        "--print-endpoints-file", type=Path, metavar="PATH", help="receives the endpoints as YAML for the file-discovery plugin"
-    )
-
-
 def _plan(args: argparse.Namespace) -> Plan:
     problems = []
     if args.count < 1:
         problems.append(f"--count must be at least 1, is {args.count}")
-    if not 0 <= args.port <= 65536 - max(1, args.count):
-        problems.append(f"--port {args.port} with --count {args.count} leaves the range 0 to 65535")
+    last = 65536 - (1 if args.own_addresses else max(1, args.count))
+    for flag in ("port", "kv_events_port", "kv_replay_port"):
+        port = getattr(args, flag)
+        if not 0 <= port <= last:
+            name = "--" + flag.replace("_", "-")
+            problems.append(f"{name} {port} with --count {args.count} leaves the range 0 to 65535")
     if args.max_output_tokens < 1:
         problems.append(f"--max-output-tokens must be at least 1, is {args.max_output_tokens}")
     problems += [f"{name} is both --model and --lora" for name in sorted({*args.model} & {*args.lora})]
     try:
         engine = EngineOptions(**{field.name: getattr(args, field.name) for field in fields(EngineOptions)})
+        events = _kv_events(args)
+        disaggregation = DisaggregationOptions(args.strict_roles, args.prefill_max_retries)
+        hosts = _hosts(args)
     except UsageError as error:
         raise UsageError([*problems, *error.problems]) from None
     if problems:
@@ -157,15 +104,59 @@ def _plan(args: argparse.Namespace) -> Plan:
         lora=tuple(args.lora),
         default_output_tokens=args.max_output_tokens,
         metrics_page=MetricsPage(args.metrics_page),
+        kv_events=events,
+        disaggregation=disaggregation,
     )
     return Plan(
         count=args.count,
         options=_per_server(shared, args).__getitem__,
         host=args.host,
-        ports=range(args.port, args.port + args.count) if args.port else (),
+        hosts=hosts,
+        ports=[_port(args, "port", index) for index in range(args.count)],
         ready_file=args.ready_file,
         endpoints_file=args.print_endpoints_file,
     )
+
+
+def _hosts(args: argparse.Namespace) -> list[str]:
+    if not args.own_addresses:
+        return []
+    try:
+        first = ip_address(args.host)
+    except ValueError:
+        raise UsageError([f"--own-addresses counts from --host, which must be an IP address, not {args.host}"]) from None
+    if first.is_unspecified:
+        raise UsageError([f"--own-addresses counts from --host, and {args.host} is all addresses"])
+    return [str(first + index) for index in range(args.count)]
+
+
+def _port(args: argparse.Namespace, flag: str, index: int) -> int:
+    """Of a server: the same for all that have addresses of their own; 0 = chosen by the system."""
+    first: int = getattr(args, flag)
+    return first + index if first and not args.own_addresses else first
+
+
+def _kv_events(args: argparse.Namespace) -> KvEventOptions | None:
+    if args.kv_events is None:
+        return None
+    require_kv_events()
+    return KvEventOptions(
+        endpoint=args.kv_events,
+        topic=args.kv_events_topic,
+        layout=EventLayout(args.kv_events_layout),
+        hash_seed=args.kv_hash_seed,
+        raw_hashes=args.kv_raw_hashes,
+        has_replay=args.kv_replay,
+        replay_layout=ReplayLayout(args.kv_replay_layout),
+        buffer_steps=args.kv_replay_steps,
+    )
+
+
+def _kv_events_of(shared: KvEventOptions | None, args: argparse.Namespace, index: int) -> KvEventOptions | None:
+    if shared is None:
+        return None
+    port, replay_port = (_port(args, flag, index) for flag in ("kv_events_port", "kv_replay_port"))
+    return replace(shared, port=port, replay_port=replay_port, rank=index if args.data_parallel else 0)
 
 
 def _per_server(shared: ServerOptions, args: argparse.Namespace) -> list[ServerOptions]:
@@ -185,7 +176,12 @@ def _per_server(shared: ServerOptions, args: argparse.Namespace) -> list[ServerO
         for index in _indices(f"--fault {text}", target, args.count):
             faults[index].append(fault)
     return [
-        replace(shared.with_seed(args.seed + index), labels=labels[index], faults=tuple(faults[index]))
+        replace(
+            shared.with_seed(args.seed + index),
+            labels=labels[index],
+            faults=tuple(faults[index]),
+            kv_events=_kv_events_of(shared.kv_events, args, index),
+        )
         for index in range(args.count)
     ]
 
@@ -215,6 +211,10 @@ def _announce(pool: SimulatedPool) -> None:
     for server in pool.servers:
         labels = " ".join(f"{key}={value}" for key, value in server.labels.items())
         print(f"{server.name} http://{server.address} {labels}".rstrip())
+        events = server.kv_events
+        if events is not None:
+            replay = f", past batches at {events.replay_address}" if events.replay_address else ""
+            print(f"  KV events at {events.address}{replay}")
     print("ready; Ctrl-C ends", flush=True)
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+DEFAULT_PRESET = "prefix-load"
+"""What routes in the demo where nobody says otherwise."""
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -24,3 +27,8 @@ def data_path(*parts: str) -> Path:
             return path
     wanted = "/".join(parts)
     raise FileNotFoundError(f"data file {wanted!r} is missing: neither epp/data nor config has it; reinstall the package")
+
+
+def preset_names() -> list[str]:
+    """The configurations that come with this project, sorted."""
+    return sorted(path.stem for path in data_path("presets").iterdir() if path.suffix == ".yaml")

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
-from epp.demo.data_files import data_path
+from epp.demo.data_files import DEFAULT_PRESET, data_path
 from epp.demo.envoy import EnvoyProcess, render
 from epp.demo.picker import PickerProcess
 from epp.simulate.options import ServerOptions
-from epp.simulate.server import SimulatedPool
+from epp.simulate.server import SimulatedPool, SimulatedServer
 
 SAFE_FLAGS = ("--hold-back-unscraped", "--hold-back-stale", "--drain-timeout=5s")
 """Servers that are not up yet, or no longer, get no requests."""
@@ -22,7 +22,8 @@ class StackOptions:
     """What to start."""
 
     servers: int = 4
-    server: ServerOptions = field(default_factory=ServerOptions)
+    server: ServerOptions | Callable[[int], ServerOptions] = field(default_factory=ServerOptions)
+    """Of each server, or of each by its index; their labels are those of the endpoints."""
     config: str = ""
     """EndpointPickerConfig file; the demo's preset if empty."""
     envoy: str = "full-duplex"
@@ -55,8 +56,8 @@ class Stack:
         options = self._options
         async with AsyncExitStack() as exits:
             await exits.enter_async_context(self.pool)
-            config = options.config or str(data_path("presets", "demo.yaml"))
-            endpoints = [f"--endpoint={address}" for address in self.pool.addresses]
+            config = options.config or str(data_path("presets", f"{DEFAULT_PRESET}.yaml"))
+            endpoints = [_endpoint_flag(server) for server in self.pool.servers]
             flags = [
                 f"--config-file={config}",
                 "--hold-back-unscraped",
@@ -78,3 +79,8 @@ class Stack:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self._exits.aclose()
+
+
+def _endpoint_flag(server: SimulatedServer) -> str:
+    labels = [f"{name}={value}" for name, value in server.labels.items()]
+    return f"--endpoint={','.join([server.address, *labels])}"

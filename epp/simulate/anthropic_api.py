@@ -21,14 +21,15 @@ async def messages(service: Service, exchange: Exchange) -> web.StreamResponse:
     limit = service.limit(body, "max_tokens")
     stop_reason = _STOP_REASONS[limit.finish]
     message: Json = {"id": service.new_id("msg_"), "type": "message", "role": "assistant", "model": model}
-    with service.generate(model, [messages_prompt(body)], limit, body) as work:
+    with service.generate(exchange, model, [messages_prompt(body)], limit, body) as work:
         if is_true(body, "stream"):
             return await _stream(exchange, message, work, stop_reason)
         await work.finish()
+        offer = service.offer(exchange, work)
     (sequence,) = work.sequences
     content = [{"type": "text", "text": sequence.answer.decode()}]
     end = {"stop_reason": stop_reason, "stop_sequence": None, "usage": _usage(sequence)}
-    return await exchange.reply({**message, "content": content, **end})
+    return await exchange.reply({**message, "content": content, **end, **offer})
 
 
 async def count_tokens(service: Service, exchange: Exchange) -> web.StreamResponse:

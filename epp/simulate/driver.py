@@ -50,6 +50,18 @@ class EngineDriver:
                 self.engine.abort(sequence, self._loop.time())
         self._set_timer()
 
+    def free(self, sequences: Many[Sequence]) -> None:
+        """Give up the blocks of kept sequences."""
+        for sequence in sequences:
+            self.engine.free(sequence, self._loop.time())
+        self._set_timer()
+
+    def forget(self) -> bool:
+        """Forget the prefix cache; False while a request holds a block of it."""
+        forgotten = self.engine.forget(self._loop.time())
+        self._set_timer()
+        return forgotten
+
     def settle(self) -> None:
         """Bring counters and gauges up to now."""
         if self.engine.due_s is not None:
@@ -99,6 +111,7 @@ class Generation:
         self.sequences = sequences
         self._driver = driver
         self._changed = asyncio.Event()
+        self._is_handed_over = False
         for sequence in sequences:
             sequence.on_progress = self._changed.set
         driver.submit(sequences)
@@ -108,6 +121,13 @@ class Generation:
 
     def __exit__(self, *_: object) -> None:
         self._driver.abort([s for s in self.sequences if not s.ended])
+        if not self._is_handed_over:
+            self._driver.free([s for s in self.sequences if s.kept])
+
+    def hand_over(self) -> Many[Sequence]:
+        """The sequences; their kept blocks are given up by who calls this."""
+        self._is_handed_over = True
+        return self.sequences
 
     async def progress(self) -> bool:
         """Wait until there is something new; False when all have ended.

@@ -13,6 +13,7 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 
 from epp.simulate.blocks import BYTES_PER_TOKEN, BlockPool, block_hashes, tokens_of
+from epp.simulate.observer import CacheObserver
 from epp.simulate.options import EngineOptions
 from epp.simulate.sequence import Phase, Sequence
 from epp.simulate.statistics import Statistics
@@ -45,12 +46,15 @@ class Engine:
 
     Args:
         options: capacity and speed.
+        observer: is told of each change of the prefix cache.
     """
 
-    def __init__(self, options: EngineOptions) -> None:
+    def __init__(self, options: EngineOptions, observer: CacheObserver | None = None) -> None:
         self.options = options
         self.statistics = Statistics(options.max_model_len)
-        self._pool = BlockPool(options.kv_blocks)
+        self._observer = observer
+        self._pool = BlockPool(options.kv_blocks, observer.removed if observer else None)
+        self._kept: set[Sequence] = set()
         self._block_bytes = options.block_size * BYTES_PER_TOKEN
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
@@ -80,6 +84,11 @@ class Engine:
     def kv_usage_ratio(self) -> float:
         """Share of the KV blocks that requests hold, 0 to 1."""
         return self._pool.usage_ratio
+
+    @property
+    def cached_blocks(self) -> int:
+        """Blocks whose content can be found again, held or not."""
+        return self._pool.cached
 
     @property
     def running_adapters(self) -> list[str]:
@@ -139,12 +148,39 @@ class Engine:
             step.start_s += done * step.unit_s
             step.count -= done
 
+    def free(self, sequence: Sequence, now_s: float) -> None:
+        """Give up the blocks of a kept sequence that has finished; nothing happens a second time."""
+        self.settle(now_s)
+        if sequence in self._kept:
+            self._kept.remove(sequence)
+            self._release(sequence)
+            self._replan(now_s)
+
+    def forget(self, now_s: float) -> bool:
+        """Forget the cache, as long as no request holds a block of it.
+
+        Returns:
+            Whether it was forgotten.
+        """
+        self.settle(now_s)
+        if self._pool.used:
+            return False
+        self._clear()
+        return True
+
     def reset(self, now_s: float) -> None:
         """Drop all requests and forget the cache, as a crashed process does."""
         for sequence in [*self._running, *self._waiting]:
             self.abort(sequence, now_s)
-        self._pool.clear()
+        for sequence in [*self._kept]:
+            self.free(sequence, now_s)
+        self._clear()
         self._resident.clear()
+
+    def _clear(self) -> None:
+        self._pool.clear()
+        if self._observer is not None:
+            self._observer.cleared()
 
     # Planning
 
@@ -218,6 +254,8 @@ class Engine:
             sequence.phase = Phase.PREFILL
             sequence.admitted_s = sequence.admitted_s or now_s
             self._running.append(sequence)
+            if not sequence.prefill_left:
+                self._start(sequence, now_s)
         self._waiting.extendleft(reversed(skipped))
 
     def _take_blocks(self, sequence: Sequence) -> bool:
@@ -229,16 +267,25 @@ class Engine:
         hit_blocks = self._pool.match(hashes, (tokens - 1) // self.options.block_size)
         if self._pool.missing(hashes) + rest > self._pool.available:
             return False
-        self._pool.hold(hashes)
+        new = self._pool.hold(hashes)
         if rest:
             self._pool.hold_private()
         sequence.blocks, sequence.private_block, sequence.wanted = hashes, rest, []
+        self._announce(sequence, new)
         hit_tokens = hit_blocks * self.options.block_size
-        sequence.prefill_left = tokens - hit_tokens
+        missing = tokens - hit_tokens
+        fetched = missing if sequence.transferred and not sequence.preemptions else 0
+        sequence.prefill_left = missing - fetched
         if not sequence.preemptions:
-            sequence.cached_tokens = hit_tokens
-            self.statistics.admitted(tokens, hit_tokens)
+            # The last token of a fetched prompt is computed once more, for the first token of the answer.
+            sequence.cached_tokens = tokens - 1 if fetched else hit_tokens
+            sequence.fetched_tokens = fetched
+            self.statistics.admitted(tokens, hit_tokens, fetched)
         return True
+
+    def _announce(self, sequence: Sequence, new: list[int]) -> None:
+        if new and self._observer is not None:
+            self._observer.stored(sequence, new)
 
     def _use_adapter(self, adapter: str) -> None:
         if adapter in self._resident:
@@ -263,6 +310,8 @@ class Engine:
             sequence.phase = Phase.DECODING
             if sequence.answer and self._grow(sequence, 1):
                 progressed.append(sequence)
+        if self._observer is not None:
+            self._observer.step_ended()
         self.statistics.first_tokens(len(progressed) - decoded)
         self.statistics.stepped(sum(tokens for _, tokens in step.chunks), decoded, count, step.unit_s)
         for sequence in progressed:
@@ -272,19 +321,28 @@ class Engine:
                 sequence.on_progress()
         for sequence in [s for s in self._running if s.phase is Phase.DECODING and not s.remaining]:
             self._running.remove(sequence)
-            self._release(sequence)
+            if sequence.kept:
+                self._kept.add(sequence)
+            else:
+                self._release(sequence)
             self._end(sequence, Phase.FINISHED, now_s)
 
     def _prefilled(self, sequence: Sequence, tokens: int, now_s: float) -> None:
         if sequence.phase is not Phase.PREFILL:
             return
         sequence.prefill_left -= tokens
-        if sequence.prefill_left > 0:
-            return
+        if sequence.prefill_left <= 0:
+            self._start(sequence, now_s)
+
+    def _start(self, sequence: Sequence, now_s: float) -> None:
+        """The prompt is there, or is fetched from now on: what is left before the first token is waiting."""
         sequence.phase = Phase.STARTING
         sequence.prefilled_s = now_s
-        wait_ms = 0.0 if sequence.preemptions else self.options.ttft_ms
+        wait_ms = 0.0 if sequence.preemptions else self.options.ttft_ms + self._transfer_ms(sequence)
         sequence.ready_s = now_s + wait_ms * self.options.time_scale / 1e3
+
+    def _transfer_ms(self, sequence: Sequence) -> float:
+        return sequence.fetched_tokens * self.options.transfer_us_per_token / 1e3
 
     def _blocks_for(self, sequence: Sequence, tokens: int) -> int:
         """New blocks that ``tokens`` more tokens need."""
@@ -307,13 +365,15 @@ class Engine:
     def _fill_blocks(self, sequence: Sequence) -> None:
         known = len(sequence.blocks)
         parent = sequence.blocks[-1] if known else sequence.root
+        new: list[int] = []
         for block in block_hashes(sequence.data(known * self._block_bytes), self._block_bytes, parent):
             if sequence.private_block:
-                self._pool.fill_private(block)
+                new += self._pool.fill_private(block)
                 sequence.private_block = False
             else:
-                self._pool.hold((block,))
+                new += self._pool.hold((block,))
             sequence.blocks.append(block)
+        self._announce(sequence, new)
         if not sequence.private_block and sequence.size_bytes > len(sequence.blocks) * self._block_bytes:
             self._pool.hold_private()
             sequence.private_block = True

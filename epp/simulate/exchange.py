@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Any
@@ -83,6 +84,19 @@ def reset_connection(transport: asyncio.Transport | None) -> None:
     transport.abort()
 
 
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """The part that another engine has in a request."""
+
+    keeps: bool = False
+    """The blocks of the prompt are kept, to be fetched by another engine."""
+    fetched_digest: str = ""
+    """Another engine has computed the prompts with this digest, and their blocks were fetched; empty = not so."""
+
+
+NO_HANDOVER = Handover()
+
+
 class Exchange:
     """A request and the way to answer it.
 
@@ -108,6 +122,8 @@ class Exchange:
         self._resets = fault in (FaultKind.RESET, FaultKind.METRICS_RESET)
         self._fault = fault
         self._on_answered = on_answered
+        self._body: Json | None = None
+        self.handover = NO_HANDOVER
 
     async def begin(self, error_status: Callable[[], int]) -> None:
         """Commit the faults that come before any work.
@@ -126,11 +142,13 @@ class Exchange:
                 pass
 
     async def json(self) -> Json:
-        """The body.
+        """The body, read once.
 
         Raises:
             ApiError: it is not a JSON object, or too long.
         """
+        if self._body is not None:
+            return self._body
         try:
             body = orjson.loads(await self.request.read())
         except orjson.JSONDecodeError as error:
@@ -141,7 +159,12 @@ class Exchange:
             raise ApiError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, str(error.text)) from None
         if not isinstance(body, dict):
             raise bad_request("the body must be a JSON object")
+        self._body = body
         return body
+
+    def replace_json(self, body: Json) -> None:
+        """From now on this is the body."""
+        self._body = body
 
     async def reply(self, body: Json | list[Json], status: int = HTTPStatus.OK) -> web.StreamResponse:
         """Answer with JSON."""
@@ -151,6 +174,12 @@ class Exchange:
         """Answer with an error body; never reset."""
         self._resets = False
         return await self.reply(error.body(self.family), error.status)
+
+    async def relay(self, status: int, headers: Mapping[str, str], body: bytes) -> web.StreamResponse:
+        """Answer with what another server said; its headers win over our own."""
+        names = {name.lower() for name in headers}
+        own = {name: value for name, value in self._headers.items() if name.lower() not in names}
+        return web.Response(body=body, status=status, headers={**own, **headers})
 
     async def reply_bytes(self, body: bytes, content_type: str, status: int = HTTPStatus.OK) -> web.StreamResponse:
         """Answer with these bytes."""

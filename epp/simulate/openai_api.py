@@ -64,7 +64,7 @@ async def embeddings(service: Service, exchange: Exchange) -> web.StreamResponse
         raise bad_request("encoding_format must be float or base64", "encoding_format")
     salt = {"cache_salt": body.get("cache_salt")}
     dimensions = whole_number(body, "dimensions", _DIMENSIONS, 1, 8192)
-    with service.generate(model, text_prompts(body.get("input"), "input"), _NOTHING, salt) as work:
+    with service.generate(exchange, model, text_prompts(body.get("input"), "input"), _NOTHING, salt) as work:
         await work.finish()
     data = [
         {"object": "embedding", "index": index, "embedding": _vector(sequence.prompt, dimensions, encoding)}
@@ -105,13 +105,14 @@ async def _generate(service: Service, exchange: Exchange, body: Json, prompts: l
         usage_at_end=is_true(options, "include_usage"),
         usage_in_each=is_true(options, "continuous_usage_stats"),
     )
-    with service.generate(model, prompts, limit, body, choices) as work:
+    with service.generate(exchange, model, prompts, limit, body, choices) as work:
         if stream:
             return await _stream(exchange, answer, work, choices)
         await work.finish()
+        offer = service.offer(exchange, work)
     kind = "chat.completion" if chat else "text_completion"
     parts = [_choice(answer, index, sequence) for index, sequence in enumerate(work.sequences)]
-    return await exchange.reply({**answer.envelope(kind, parts), "usage": usage_of(work.sequences, choices)})
+    return await exchange.reply({**answer.envelope(kind, parts), "usage": usage_of(work.sequences, choices), **offer})
 
 
 def _choice(answer: _Answer, index: int, sequence: Sequence) -> Json:

@@ -6,12 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from importlib import import_module
 
 from epp.errors import UsageError
 from epp.simulate.faults import Fault
+from epp.simulate.ports import join_address
 
 DEFAULT_MODEL = "meta-llama/Llama-3.1-8B-Instruct"
 ROLE_LABEL = "llm-d.ai/role"
+_ROLE_LABELS = ("mif.moreh.io/role", ROLE_LABEL)
+_EVENTS_NEED = ("zmq.asyncio", "msgspec", "cbor2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,8 @@ class EngineOptions:
     """Fixed part of the time to first token, spent by each request beside the others."""
     prefill_us_per_token: float = 60.0
     """Compute time for one prompt token that is not in the prefix cache; it delays the whole batch."""
+    transfer_us_per_token: float = 5.0
+    """Time to fetch the KV cache of one prompt token from another server: 128 KB of an 8B model over 200 Gbit/s."""
     tpot_ms: float = 10.0
     """Time of one decode step of a batch of one."""
     tpot_growth: float = 1.0
@@ -51,7 +57,9 @@ class EngineOptions:
             UsageError: a value is out of range; all of them are named.
         """
         counts = ("max_num_seqs", "kv_blocks", "block_size", "max_batched_tokens", "max_lora")
-        times = ("ttft_ms", "prefill_us_per_token", "tpot_ms", "tpot_growth", "lora_load_ms", "time_scale")
+        times = (
+            "ttft_ms", "prefill_us_per_token", "transfer_us_per_token", "tpot_ms", "tpot_growth", "lora_load_ms", "time_scale",
+        )  # fmt: skip
         problems = [f"{_flag(name)} must be at least 1, is {getattr(self, name)}" for name in counts if getattr(self, name) < 1]
         problems += [
             f"{_flag(name)} must be 0 or more and finite, is {getattr(self, name)}"
@@ -82,6 +90,121 @@ class MetricsPage(StrEnum):
     """All that a vLLM server shows, some 62 KB."""
 
 
+class EventLayout(StrEnum):
+    """How a KV event is written in MessagePack."""
+
+    MAP = "map"
+    """Members by name, vLLM since 0.24."""
+    ARRAY = "array"
+    """Members by position, vLLM until 0.23 and SGLang."""
+
+
+class ReplayLayout(StrEnum):
+    """Frames of an answer of the replay socket, after the empty one."""
+
+    TOPIC = "topic"
+    """Topic, sequence, payload: vLLM since 0.26."""
+    BARE = "bare"
+    """Sequence, payload: vLLM until 0.25."""
+
+
+@dataclass(frozen=True, slots=True)
+class KvEventOptions:
+    """How a server tells what its prefix cache holds. The defaults are vLLM's unless they say otherwise."""
+
+    endpoint: str = ""
+    """ZMQ endpoint of a picker that binds, to connect to; empty = bind ``port`` on the server's own address."""
+    port: int = 0
+    """Where subscribers connect; 0 lets the system choose (vLLM: 5557)."""
+    topic: str = ""
+    """First frame. ``{address}``, ``{host}``, ``{port}`` and ``{model}`` stand for those of the server."""
+    layout: EventLayout = EventLayout.MAP
+    hash_seed: str = "0"
+    """What ``PYTHONHASHSEED`` is for vLLM, which draws one if it is not set."""
+    raw_hashes: bool = False
+    """Block hashes are the 32 bytes of the digest, not the last 8 of them as a number."""
+    rank: int = 0
+    """Data-parallel rank in each batch."""
+    has_replay: bool = False
+    """Past batches can be asked for."""
+    replay_port: int = 0
+    """Where they can be asked for; 0 lets the system choose."""
+    replay_layout: ReplayLayout = ReplayLayout.TOPIC
+    buffer_steps: int = 10_000
+    """Batches that can be asked for again."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be published.
+
+        Raises:
+            UsageError: a value is out of range; all of them are named.
+        """
+        problems = []
+        if self.endpoint and not self.endpoint.startswith(("tcp://", "ipc://")):
+            problems.append(f"--kv-events {self.endpoint}: write an endpoint of ZeroMQ such as tcp://127.0.0.1:5557")
+        for flag, port in (("--kv-events-port", self.port), ("--kv-replay-port", self.replay_port)):
+            if not 0 <= port <= 65535:
+                problems.append(f"{flag} must be from 0 to 65535, is {port}")
+        if self.rank < 0:
+            problems.append(f"the data-parallel rank must be 0 or more, is {self.rank}")
+        if self.buffer_steps < 1:
+            problems.append(f"--kv-replay-steps must be at least 1, is {self.buffer_steps}")
+        if problems:
+            raise UsageError(problems)
+
+    def topic_for(self, host: str, port: int, model: str) -> str:
+        """The topic of a server."""
+        topic = self.topic
+        for name, value in (("address", join_address(host, port)), ("host", host), ("port", str(port)), ("model", model)):
+            topic = topic.replace(f"{{{name}}}", value)
+        return topic
+
+
+def require_kv_events() -> None:
+    """Load what publishes KV events. It takes a while: call it before the event loop runs.
+
+    Raises:
+        UsageError: a package is not installed.
+    """
+    missing = [name for name in _EVENTS_NEED if not _can_be_imported(name)]
+    if missing:
+        fix = "pip install 'endpoint-picker[kv-events]'"
+        raise UsageError([f"--kv-events needs the extra 'kv-events', of which {', '.join(missing)} is missing: {fix}"])
+    for module in ("epp.simulate.kv_events", "epp.simulate.kv_publisher"):
+        import_module(module)
+
+
+def _can_be_imported(name: str) -> bool:
+    try:
+        import_module(name)
+    except ImportError:
+        return False
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class DisaggregationOptions:
+    """How a server works together with others on one request, as vLLM with NIXL and llm-d's side-car do."""
+
+    strict_roles: bool = False
+    """A server that only computes prompts refuses requests for anything else, one that only encodes those without media."""
+    prefill_retries: int = 0
+    """How often a decode server repeats a prefill that was answered with 502, 503 or 504; the side-car's default."""
+    retry_backoff_s: float = 0.2
+    """Pause before each repetition; the side-car's default."""
+    hold_s: float = 480.0
+    """How long the blocks of a prompt wait to be fetched; vLLM's ``VLLM_NIXL_ABORT_REQUEST_TIMEOUT``."""
+
+    def __post_init__(self) -> None:
+        """Refuse what has no meaning.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        if self.prefill_retries < 0:
+            raise UsageError([f"--prefill-max-retries must be 0 or more, is {self.prefill_retries}"])
+
+
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
     """One server: its engine and what it presents to the outside."""
@@ -97,7 +220,16 @@ class ServerOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     """Labels of the endpoint, for file discovery."""
     faults: tuple[Fault, ...] = ()
+    kv_events: KvEventOptions | None = None
+    """None = no events."""
+    disaggregation: DisaggregationOptions = field(default_factory=DisaggregationOptions)
     max_body_bytes: int = 256 * 1024 * 1024
+
+    @property
+    def stages(self) -> frozenset[str]:
+        """The stages that its role names: ``encode``, ``prefill``, ``decode``; empty without a role, or with an unknown one."""
+        role = next((self.labels[name] for name in _ROLE_LABELS if name in self.labels), "")
+        return frozenset(role.split("-")) & {"encode", "prefill", "decode"}
 
     def with_seed(self, seed: int) -> ServerOptions:
         """The same with another seed, so that the servers of a pool differ."""

@@ -20,11 +20,12 @@ async def responses(service: Service, exchange: Exchange) -> web.StreamResponse:
     limit = service.limit(body, "max_output_tokens")
     response = _response(service, body, model)
     item_id = service.new_id("msg_")
-    with service.generate(model, [responses_prompt(body)], limit, body) as work:
+    with service.generate(exchange, model, [responses_prompt(body)], limit, body) as work:
         if is_true(body, "stream"):
             return await _Stream(await exchange.stream(), response, item_id, limit).run(work)
         await work.finish()
-    return await exchange.reply(_finished(response, item_id, work.sequences[0], limit))
+        offer = service.offer(exchange, work)
+    return await exchange.reply({**_finished(response, item_id, work.sequences[0], limit), **offer})
 
 
 def _response(service: Service, body: Json, model: str) -> Json:

@@ -31,12 +31,14 @@ class Sequence:
         watched: each token matters, not only the last (a stream).
         finish: why the answer ends where it does, for the statistics.
         on_progress: called after each step that brought tokens to a watched sequence, and when any sequence ends.
+        kept: its blocks stay held after its end, until `Engine.free`: another engine will fetch them.
+        transferred: another engine has computed the prompt; its blocks are fetched instead of computed.
     """
 
     __slots__ = (
-        "adapter", "admitted_s", "answer", "arrival_s", "blocks", "cached_tokens", "finish", "finished_s", "first_token_s",
-        "on_progress", "phase", "preemptions", "prefill_left", "prefilled_s", "private_block",
-        "produced", "prompt", "ready_s", "root", "wanted", "watched",
+        "adapter", "admitted_s", "answer", "arrival_s", "blocks", "cached_tokens", "fetched_tokens", "finish", "finished_s",
+        "first_token_s", "kept", "on_progress", "phase", "preemptions", "prefill_left", "prefilled_s", "private_block",
+        "produced", "prompt", "ready_s", "root", "salt", "transferred", "wanted", "watched",
     )  # fmt: skip
 
     def __init__(
@@ -49,14 +51,19 @@ class Sequence:
         watched: bool = False,
         finish: str = "length",
         on_progress: Callable[[], None] | None = None,
+        kept: bool = False,
+        transferred: bool = False,
     ) -> None:
         self.prompt = prompt
         self.answer = answer
         self.adapter = adapter
+        self.salt = salt
         self.root = hash((adapter, salt))
         self.watched = watched
         self.finish = finish
         self.on_progress = on_progress
+        self.kept = kept
+        self.transferred = transferred
         self.phase = Phase.WAITING
         self.blocks: list[int] = []
         """Hashes of the full blocks that it holds."""
@@ -65,6 +72,9 @@ class Sequence:
         self.private_block = False
         self.produced = 0
         self.cached_tokens = 0
+        """Prompt tokens that were not computed: found in the cache, or fetched."""
+        self.fetched_tokens = 0
+        """Prompt tokens that came from another engine."""
         self.prefill_left = 0
         self.preemptions = 0
         # Times are 0 until the event has happened.

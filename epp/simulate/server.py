@@ -4,60 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from http import HTTPStatus
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
-from epp.simulate import anthropic_api, openai_api, render_api, responses_api
+from epp.simulate.disaggregation import Disaggregation
 from epp.simulate.driver import EngineDriver, EngineStoppedError
 from epp.simulate.engine import Engine
 from epp.simulate.exchange import ApiError, ApiFamily, Exchange, reset_connection
 from epp.simulate.faults import Fault, FaultPlan
 from epp.simulate.metrics import CONTENT_TYPE, MetricsRenderer
-from epp.simulate.options import ServerOptions
+from epp.simulate.observer import CacheObserver
+from epp.simulate.options import ServerOptions, require_kv_events
 from epp.simulate.ports import WILDCARDS, bound_socket, connect_host, join_address, rebound_socket
+from epp.simulate.routes import APIS, INFERENCE, PAGES, STAGED
 from epp.simulate.service import Service
+from epp.simulate.sidecar import RefusedError
+from epp.simulate.state import ServerState
 from epp.version import VERSION
+
+if TYPE_CHECKING:
+    from epp.simulate.kv_publisher import KvPublisher
 
 SERVED_BY = "x-served-by"
 """Response header: ``host:port`` of the server that answered; where it listens everywhere, the address that the client used."""
 SERVED_BY_NAME = "x-served-by-name"
 _BACKLOG = 1024
-
-_Api = Callable[[Service, Exchange], Awaitable[web.StreamResponse]]
-
-_APIS: Mapping[str, _Api] = {
-    "/v1/chat/completions": openai_api.chat_completions,
-    "/v1/completions": openai_api.completions,
-    "/v1/chat/completions/render": render_api.chat_completions,
-    "/v1/completions/render": render_api.completions,
-    "/v1/embeddings": openai_api.embeddings,
-    "/v1/responses": responses_api.responses,
-    "/v1/messages": anthropic_api.messages,
-    "/v1/messages/count_tokens": anthropic_api.count_tokens,
-}
-_PAGES = frozenset({"/health", "/ping", "/version", "/metrics", "/v1/models"})
-
-
-@dataclass(frozen=True, slots=True)
-class ServerState:
-    """What a live table shows of a server."""
-
-    name: str
-    address: str
-    """``host:port``."""
-    is_up: bool
-    waiting: int
-    running: int
-    kv_usage_ratio: float
-    prefix_hit_ratio: float
-    served: int
-    """Inference requests answered in full."""
 
 
 class SimulatedServer:
@@ -84,6 +62,10 @@ class SimulatedServer:
         self._listener: asyncio.Server | None = None
         self._http: web.Server | None = None
         self._driver: EngineDriver | None = None
+        self._open = AsyncExitStack()
+        self._kv_options = options.kv_events
+        self.kv_events: KvPublisher | None = None
+        """Where it tells what its prefix cache holds; None without `ServerOptions.kv_events` or while it is down."""
 
     @property
     def address(self) -> str:
@@ -108,7 +90,7 @@ class SimulatedServer:
     def state(self) -> ServerState:
         """How it is right now."""
         if self._driver is None:
-            return ServerState(self.name, self.address, False, 0, 0, 0.0, 0.0, self.served)
+            return ServerState(self.name, self.address, False, 0, 0, 0.0, 0.0, 0, 0.0, self.served)
         self._driver.settle()
         engine = self._driver.engine
         return ServerState(
@@ -119,6 +101,8 @@ class SimulatedServer:
             running=engine.running,
             kv_usage_ratio=engine.kv_usage_ratio,
             prefix_hit_ratio=engine.statistics.prefix_hit_ratio,
+            prompt_tokens=engine.statistics.prompt_tokens,
+            ttft_s=engine.statistics.mean_ttft_s,
             served=self.served,
         )
 
@@ -126,14 +110,24 @@ class SimulatedServer:
         """Begin to serve, with an empty cache.
 
         Raises:
-            OSError: the port cannot be had.
+            OSError: a port cannot be had.
+            UsageError: it is to publish KV events, and the extra for that is not installed.
         """
-        self._driver = EngineDriver(Engine(self.options.engine))
-        self._service = Service(self.options, self._driver)
-        self._renderer = MetricsRenderer(self.options, self._driver.engine)
-        self._http = web.Server(self._handle, request_factory=self._request, handler_cancellation=True, access_log=None)
         self._socket = bound_socket(self.host, self.port)
         self.port = self._socket.getsockname()[1]
+        try:
+            await self._start_on_port()
+        except BaseException:
+            self._close_listener()
+            await self._close()
+            raise
+
+    async def _start_on_port(self) -> None:
+        self._driver = EngineDriver(Engine(self.options.engine, await self._open_kv_events()))
+        self._service = Service(self.options, self._driver, self.connect_host, self.port)
+        self._renderer = MetricsRenderer(self.options, self._driver.engine)
+        self._http = web.Server(self._handle, request_factory=self._request, handler_cancellation=True, access_log=None)
+        self._disaggregation = await self._open.enter_async_context(Disaggregation(self.options, self.address))
         self._headers = {SERVED_BY: self.address, SERVED_BY_NAME: self.name}
         if not self._faults.refuses:
             await self._listen()
@@ -177,6 +171,22 @@ class SimulatedServer:
         elif not self._faults.refuses and self._listener is None:
             await self._listen()
 
+    async def _open_kv_events(self) -> CacheObserver | None:
+        options = self._kv_options
+        if options is None:
+            return None
+        require_kv_events()
+        from epp.simulate.kv_events import KvEventLog
+        from epp.simulate.kv_publisher import KvPublisher
+
+        topic = options.topic_for(self.connect_host, self.port, self.options.models[0])
+        publisher = KvPublisher(options, self.host, topic)
+        await publisher.open()
+        self._open.push_async_callback(publisher.close)
+        self.kv_events = publisher
+        self._kv_options = replace(options, port=publisher.port, replay_port=publisher.replay_port)
+        return KvEventLog(options, self.options.engine.block_size, publisher.publish)
+
     async def _listen(self) -> None:
         if self._http is None or self._socket is None:
             raise RuntimeError("the server has not been started")
@@ -195,7 +205,11 @@ class SimulatedServer:
             reset_connection(connection.transport)
 
     async def _close(self) -> None:
+        # First of all the events: a process that has ended does not tell that its cache is empty.
+        await self._open.aclose()
+        self.kv_events = None
         if self._driver is not None:
+            self._service.offers.close()
             self._driver.stop()
         if self._http is not None:
             await self._http.shutdown(0)
@@ -215,18 +229,23 @@ class SimulatedServer:
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.path
         family = ApiFamily.ANTHROPIC if path.startswith("/v1/messages") else ApiFamily.OPENAI
-        api = _APIS.get(path)
+        api = APIS.get(path)
         fault = self._faults.draw(metrics=path == "/metrics")
-        exchange = Exchange(request, self._headers_for(request), fault, family, self._count if api else _ignore)
+        on_answered = self._count if path in INFERENCE else _ignore
+        exchange = Exchange(request, self._headers_for(request), fault, family, on_answered)
         self._active += 1
         self._idle.clear()
         try:
             await exchange.begin(self._faults.error_status)
             if api is not None and request.method == "POST":
+                if path in STAGED:
+                    await self._disaggregation.prepare(exchange)
                 return await api(self._service, exchange)
-            return await self._page(exchange, path, known=api is not None or path in _PAGES)
+            return await self._page(exchange, path, known=api is not None or path in PAGES)
         except ApiError as error:
             return await exchange.reply_error(error)
+        except RefusedError as refused:
+            return await exchange.relay(refused.status, refused.headers, refused.body)
         except EngineStoppedError:
             exchange.reset()
             raise asyncio.CancelledError from None
@@ -241,7 +260,7 @@ class SimulatedServer:
     async def _page(self, exchange: Exchange, path: str, known: bool) -> web.StreamResponse:
         if not known:
             raise ApiError(HTTPStatus.NOT_FOUND, f"There is no {path} here.")
-        if exchange.request.method not in ("GET", "HEAD") or path in _APIS:
+        if exchange.request.method not in ("GET", "HEAD") or path in APIS:
             raise ApiError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} does not support {exchange.request.method}.")
         match path:
             case "/metrics":
@@ -275,6 +294,7 @@ class SimulatedPool:
         options: of each server; the seed grows by one from server to server. A function is asked for each index.
         host: address to bind.
         ports: of the first servers; 0 or missing lets the system choose.
+        hosts: addresses of the first servers; missing ones have ``host``.
     """
 
     def __init__(
@@ -283,8 +303,10 @@ class SimulatedPool:
         options: ServerOptions | Callable[[int], ServerOptions] | None = None,
         host: str = "127.0.0.1",
         ports: Sequence[int] = (),
+        hosts: Sequence[str] = (),
     ) -> None:
         self.host = host
+        self._hosts = hosts
         self._count = count
         self._ports = ports
         self._options = options or ServerOptions()
@@ -337,7 +359,8 @@ class SimulatedPool:
         if name in self._servers:
             raise ValueError(f"there is a server {name} already")
         self._made += 1
-        server = SimulatedServer(name, options or self._options_for(index), self.host, port)
+        host = self._hosts[index] if index < len(self._hosts) else self.host
+        server = SimulatedServer(name, options or self._options_for(index), host, port)
         await server.start()
         self._servers[name] = server
         return server

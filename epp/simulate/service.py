@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from typing import Any
 
 from epp.simulate.blocks import BYTES_PER_TOKEN, tokens_of
 from epp.simulate.driver import EngineDriver, Generation
-from epp.simulate.exchange import ApiError, Json, bad_request
+from epp.simulate.exchange import ApiError, Exchange, Json, bad_request
 from epp.simulate.options import ServerOptions
 from epp.simulate.sequence import Sequence
 from epp.simulate.text import Speaker
+from epp.simulate.transfers import Offers, check_digest
 
 _MAX_SEQUENCES = 128
 """Prompts times choices in one request."""
@@ -34,14 +36,16 @@ class Service:
     Args:
         options: models, limits.
         driver: of its engine.
+        host, port: where other servers reach this one.
     """
 
-    def __init__(self, options: ServerOptions, driver: EngineDriver) -> None:
+    def __init__(self, options: ServerOptions, driver: EngineDriver, host: str = "127.0.0.1", port: int = 0) -> None:
         self.options = options
         self.driver = driver
         self.started_s = int(time.time())
         self._speaker = Speaker(options.engine.seed)
         self._ids = random.Random(options.engine.seed)
+        self.offers = Offers(str(uuid.uuid4()), host, port, driver, options.disaggregation.hold_s)
         self._adapters: dict[str, str | None] = dict.fromkeys(options.models) | {name: name for name in options.lora}
 
     def new_id(self, prefix: str) -> str:
@@ -72,12 +76,17 @@ class Service:
             return Limit(self.options.default_output_tokens, "stop")
         return Limit(whole_number(body, member, 1, 1, 2**31), "length")
 
-    def generate(self, model: str, prompts: Many[bytes], limit: Limit, body: Json, choices: int = 1) -> Generation:
+    def generate(
+        self, exchange: Exchange, model: str, prompts: Many[bytes], limit: Limit, body: Json, choices: int = 1
+    ) -> Generation:
         """Let the engine work: ``choices`` answers for each prompt, in this order.
 
         Raises:
-            ApiError: too many sequences, or a prompt that cannot fit.
+            ApiError: too many sequences, a prompt that cannot fit, or one that is not what another server has computed.
         """
+        handover = exchange.handover
+        if handover.fetched_digest:
+            check_digest(handover.fetched_digest, prompts)
         if len(prompts) * choices > _MAX_SEQUENCES:
             raise bad_request(f"prompts times n must be at most {_MAX_SEQUENCES}", "n")
         room = self.options.engine.max_model_len
@@ -97,11 +106,17 @@ class Service:
                 salt=salt if isinstance(salt, str) else "",
                 watched=is_true(body, "stream"),
                 finish=limit.finish,
+                kept=handover.keeps,
+                transferred=bool(handover.fetched_digest),
             )
             for prompt in prompts
             for variant in range(choices)
         ]
         return Generation(self.driver, sequences)
+
+    def offer(self, exchange: Exchange, work: Generation) -> Json:
+        """What the answer says about blocks that are kept for another server; nothing if none are."""
+        return self.offers.add(self.new_id("transfer-"), work) if exchange.handover.keeps else {}
 
     def models(self) -> Json:
         """The answer to ``GET /v1/models``."""

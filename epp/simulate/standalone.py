@@ -29,6 +29,8 @@ class Plan:
     """Options of each server by index."""
     host: str
     ports: Sequence[int]
+    hosts: Sequence[str] = ()
+    """Addresses of the first servers; missing ones have ``host``."""
     ready_file: Path | None = None
     """Receives JSON with pid and endpoints once all serve."""
     endpoints_file: Path | None = None
@@ -49,7 +51,7 @@ async def run_until_signal(plan: Plan, on_ready: Callable[[SimulatedPool], None]
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, signals.put_nowait, None)
-    async with SimulatedPool(plan.count, plan.options, plan.host, plan.ports) as pool:
+    async with SimulatedPool(plan.count, plan.options, plan.host, plan.ports, plan.hosts) as pool:
         if plan.endpoints_file is not None:
             write_atomically(plan.endpoints_file, endpoints_yaml(pool.servers))
         if plan.ready_file is not None:
@@ -91,8 +93,15 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _ready_json(servers: Sequence[SimulatedServer]) -> bytes:
-    endpoints = [
-        {"name": server.name, "address": server.connect_host, "port": server.port, "labels": dict(server.labels)}
-        for server in servers
-    ]
-    return orjson.dumps({"pid": os.getpid(), "endpoints": endpoints}, option=orjson.OPT_APPEND_NEWLINE)
+    document = {"pid": os.getpid(), "endpoints": [_announced(server) for server in servers]}
+    return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _announced(server: SimulatedServer) -> dict[str, object]:
+    found: dict[str, object] = {
+        "name": server.name, "address": server.connect_host, "port": server.port, "labels": dict(server.labels),
+    }  # fmt: skip
+    events = server.kv_events
+    if events is not None:
+        found["kv_events"] = {"endpoint": events.address, "replay_endpoint": events.replay_address or None}
+    return found

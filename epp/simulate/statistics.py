@@ -65,6 +65,8 @@ class Statistics:
         self.generation_tokens = 0
         self.prefix_queries = 0
         self.prefix_hits = 0
+        self.external_queries = 0
+        self.external_hits = 0
         self.preemptions = 0
         self.ended_by_reason: Counter[str] = Counter()
         self.ttft_s = Histogram(_TTFT)
@@ -85,12 +87,21 @@ class Statistics:
         """Share of all prompt tokens so far that the prefix cache held, 0 to 1."""
         return self.prefix_hits / self.prefix_queries if self.prefix_queries else 0.0
 
-    def admitted(self, prompt_tokens: int, cached_tokens: int) -> None:
-        """A request left the queue."""
+    def admitted(self, prompt_tokens: int, cached_tokens: int, fetched_tokens: int = 0) -> None:
+        """A request left the queue, with so many tokens of its prompt in the cache and so many from another engine."""
         self.prompt_tokens += prompt_tokens
         self.prefix_queries += prompt_tokens
         self.prefix_hits += cached_tokens
+        if fetched_tokens:
+            self.external_queries += prompt_tokens - cached_tokens
+            self.external_hits += fetched_tokens
         self.revision += 1
+
+    @property
+    def mean_ttft_s(self) -> float:
+        """Mean time to the first token of the answers so far, from their arrival here; 0 before the first."""
+        count = sum(self.ttft_s.counts)
+        return self.ttft_s.total / count if count else 0.0
 
     def preempted(self) -> None:
         """A request went back into the queue for want of blocks."""

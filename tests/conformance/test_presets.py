@@ -45,7 +45,7 @@ def names() -> set[str]:
 
 def test_there_is_one_for_each_common_need() -> None:
     needs = {"load", "prefix-load", "precise", "prefill-decode", "lora", "sessions", "long-contexts", "slo"}
-    assert names() == needs | {"demo", "random"}
+    assert names() == needs | {"random"}
 
 
 @each_preset
@@ -58,7 +58,7 @@ def test_it_is_valid_without_a_warning(preset: Path, capsys: pytest.CaptureFixtu
 def test_it_is_explained(preset: Path) -> None:
     lines = preset.read_text().splitlines()
     assert lines[0].startswith("# ")
-    assert sum(line.lstrip().startswith("#") for line in lines) >= (1 if preset.stem == "demo" else 5)
+    assert sum(line.lstrip().startswith("#") for line in lines) >= 5
     assert max(map(len, lines)) <= 128
 
 

@@ -27,7 +27,7 @@ SERVE = [
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 needs_more = (
-    "epp.demo", "epp.__main__", "epp.telemetry.decision_spans", "epp.telemetry.otel", "epp.transport.native",
+    "epp.demo", "epp.__main__", "epp.simulate.kv_", "epp.telemetry.decision_spans", "epp.telemetry.otel", "epp.transport.native",
     "plugins.tokenization.template",
 )
 for package in sys.argv[1:]:
@@ -113,7 +113,7 @@ def test_the_script_tells_its_version(user_tree: Tree, tmp_path: Path) -> None:
 
 
 def test_an_installed_preset_is_valid(user_tree: Tree, tmp_path: Path) -> None:
-    done = user_tree.run(["epp", "check", user_tree.site / "epp" / "data" / "presets" / "demo.yaml"], tmp_path)
+    done = user_tree.run(["epp", "check", user_tree.site / "epp" / "data" / "presets" / "prefix-load.yaml"], tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -46,7 +46,7 @@ def test_the_wheel_holds_presets_and_envoy_files_as_package_data(names: set[str]
     config = CHECKOUT / "config"
     files = {f"epp/data/{path.relative_to(config)}" for path in config.rglob("*") if path.is_file()}
     assert files <= names
-    assert {"epp/data/presets/demo.yaml", "epp/data/envoy/full-duplex.yaml"} <= files
+    assert {"epp/data/presets/prefix-load.yaml", "epp/data/envoy/full-duplex.yaml"} <= files
 
 
 def test_the_wheel_holds_nothing_else(names: set[str]) -> None:

@@ -149,7 +149,7 @@ def test_standard_input_and_the_same_result_in_every_process(folder: Path) -> No
         (("trace.jsonl", "--kv-blocks", "0"), 2, "--kv-blocks must be at least 1, is 0"),
         (("trace.jsonl", "--label", "zone"), 2, "--label zone: write KEY=VALUE, or KEY=VALUE@SERVER"),
         (("trace.jsonl", "--label", "a=b@9"), 2, "there is no server '9'; they are sim-0 to sim-3"),
-        (("trace.jsonl", "--config", "lod"), 2, "there is neither such a file nor such a preset; presets are default, demo"),
+        (("trace.jsonl", "--config", "lod"), 2, "there is neither such a file nor such a preset; presets are default, load"),
         (("trace.jsonl", "--plot", "x.pdf"), 2, "--plot x.pdf: the name must end in .svg or .png"),
         (("trace.jsonl", "--json", "nowhere/x.json"), 2, "--json nowhere/x.json: there is no folder nowhere"),
         (("missing.jsonl",), 1, "No such file or directory: 'missing.jsonl'"),

@@ -282,6 +282,64 @@ def test_a_reset_forgets_the_cache_and_drops_the_requests() -> None:
     assert again.cached_tokens == 0
 
 
+def test_a_fetched_prompt_takes_its_transfer_instead_of_its_computation() -> None:
+    engine = Engine(replace(OPTIONS, transfer_us_per_token=100))
+    one = sequence(prompt_tokens=160, answer_tokens=2, transferred=True)
+    engine.submit(one, START_S)
+    run(engine)
+    assert one.first_token_s == pytest.approx(START_S + 0.016 + 0.100)
+    assert (one.cached_tokens, one.fetched_tokens) == (159, 160)
+    later_s = START_S + 10
+    again = sequence(prompt_tokens=160, answer_tokens=2, transferred=True)
+    engine.submit(again, later_s)
+    run(engine)
+    assert again.fetched_tokens == 16, "what is here already is not fetched"
+    assert again.first_token_s == pytest.approx(later_s + 0.0016 + 0.100)
+    statistics = engine.statistics
+    assert (statistics.external_queries, statistics.external_hits) == (160 + 16, 160 + 16)
+    assert (statistics.prefix_queries, statistics.prefix_hits) == (320, 144)
+
+
+def test_a_transfer_stops_nobody_who_decodes() -> None:
+    engine = Engine(replace(OPTIONS, transfer_us_per_token=10_000))
+    talking = sequence(answer_tokens=20, watched=True)
+    engine.submit(talking, START_S)
+    run(engine, START_S + 0.150)
+    before = talking.produced
+    engine.submit(sequence(prompt_tokens=300, letter=b"q", transferred=True), START_S + 0.150)
+    run(engine, START_S + 0.150 + 0.100)
+    assert talking.produced - before == 10
+
+
+def test_kept_blocks_stay_held_until_they_are_given_up() -> None:
+    engine = Engine(replace(OPTIONS, kv_blocks=12))
+    kept = sequence(prompt_tokens=160, answer_tokens=1, kept=True)
+    engine.submit(kept, START_S)
+    run(engine)
+    assert kept.phase is Phase.FINISHED
+    assert engine.kv_usage_ratio == pytest.approx(11 / 12)
+    assert not engine.forget(START_S + 1)
+    other = sequence(prompt_tokens=100, letter=b"q")
+    engine.submit(other, START_S + 1)
+    assert engine.waiting == 1, "there is no room for it"
+    for _ in range(2):  # the second time nothing happens
+        engine.free(kept, START_S + 2)
+    run(engine)
+    assert other.phase is Phase.FINISHED
+    assert other.admitted_s == START_S + 2
+    assert engine.kv_usage_ratio == 0
+    assert engine.forget(START_S + 3)
+    assert engine.cached_blocks == 0
+
+
+def test_an_aborted_request_keeps_nothing() -> None:
+    engine = Engine(OPTIONS)
+    kept = sequence(kept=True)
+    engine.submit(kept, START_S)
+    engine.abort(kept, START_S + 0.001)
+    assert engine.kv_usage_ratio == 0
+
+
 def _ends(options: EngineOptions) -> list[float]:
     engine = Engine(options)
     several = [sequence(answer_tokens=20) for _ in range(3)]
