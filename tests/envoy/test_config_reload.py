@@ -22,7 +22,7 @@ async def test_no_request_fails_while_the_configuration_is_reloaded(envoy_binary
     replace_file(file, documents(6)[0])
     options = StackOptions(servers=3, server=FAST, config=str(file), picker_flags=["--watch-config-file"])
     async with Stack(options) as stack:
-        load = Load(stack.url, concurrency=8)
+        load = Load([stack.url], concurrency=8)
         running = asyncio.create_task(load.run(None))
         for number, document in enumerate(documents(6)[1:], 1):
             replace_file(file, document)
@@ -32,5 +32,6 @@ async def test_no_request_fails_while_the_configuration_is_reloaded(envoy_binary
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         assert await results(stack.picker.metrics_port) == {"success": 4, "failure": 1}
-    assert load.result.failures == []
-    assert load.result.succeeded > 50
+    [result] = load.results
+    assert result.failures == []
+    assert result.succeeded > 50
