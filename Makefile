@@ -10,7 +10,7 @@ NATIVE := $(VENV)/.native
 NATIVE_SOURCES := $(shell find native -name '*.rs' -not -path 'native/target/*' 2>/dev/null) native/Cargo.toml native/crates.txt native/pyproject.toml
 HAS_CARGO := $(shell command -v cargo 2>/dev/null)
 
-.PHONY: demo test check unit native check-native kube soak bench bench-micro ghz protos lock wheel clean setup
+.PHONY: demo test check unit native check-native kube soak bench bench-micro ghz monitoring-tools protos lock wheel clean setup
 
 demo: native
 	$(BIN)/epp demo $(ARGS)
@@ -24,7 +24,7 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 
 unit: native
-	$(BIN)/python -m pytest -n 2 --require=envoy,redis$(if $(HAS_CARGO),$(comma)native)$(if $(KUBE),$(comma)kube) $(ARGS)
+	$(BIN)/python -m pytest -n 2 --require=envoy,redis$(if $(HAS_CARGO),$(comma)native)$(if $(KUBE),$(comma)kube)$(if $(wildcard $(BIN)/promtool),$(comma)prometheus) $(ARGS)
 
 # What tests/kube runs: kube-apiserver and helm from their Go modules, kept outside of this folder; etcd is Debian's etcd-server.
 # Without them these tests skip; `make test KUBE=1` demands them.
@@ -81,6 +81,14 @@ GHZ_VERSION := v0.120.0
 ghz: setup
 	@if command -v go >/dev/null; then GOBIN='$(abspath $(BIN))' go install github.com/bojand/ghz/cmd/ghz@$(GHZ_VERSION); \
 	else echo 'go is not there: ghz is not built, bench.grpc_load skips'; fi
+
+# Prometheus and promtool, with which tests check dashboards and alerts: Debian's package, unpacked beside Python, not installed.
+monitoring-tools: setup
+	@if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
+	  mkdir -p $(VENV)/monitoring && cd $(VENV)/monitoring && { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
+	  && dpkg-deb -x prometheus_*.deb . && ln -sf ../monitoring/usr/bin/prometheus ../monitoring/usr/bin/promtool ../bin/ \
+	  || echo 'the package prometheus cannot be had: tests of dashboards and alerts skip'; \
+	else echo 'this is no Debian: tests of dashboards and alerts skip unless prometheus and promtool are on PATH'; fi
 
 # Python classes and Rust field numbers from protos/; a test says when they are not current.
 protos: setup

@@ -10,6 +10,7 @@ COMMANDS = {
     "serve": "serve as Envoy's external processor (also when the first argument is a flag)",
     "check": "check configuration files",
     "doctor": "what is wrong with a set-up that runs",
+    "explain": "say why a request went where it went, or where it would go",
     "demo": "model servers, picker and Envoy on this machine, with a live view",
     "simulate": "simulated model servers",
     "replay": "what configurations would do with a recorded load",

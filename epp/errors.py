@@ -3,6 +3,7 @@
     EppError
     ├── ConfigError      the operator's: a document, a flag or a file; carries all findings at once
     ├── UsageError       the operator's: a command line
+    ├── PageError        the operator's: a debug page was asked what it cannot answer
     ├── RequestError     one request's: carries what the client is told
     ├── SchedulingError  no endpoint could be picked for this request: 429
     └── ProtocolError    the data plane's: a message that ext_proc forbids; the stream is aborted
@@ -30,6 +31,21 @@ class Severity(StrEnum):
     INFO = "info"
 
 
+class Edit(StrEnum):
+    """How ``epp check --fix`` repairs what a finding is about; the document means the same afterwards."""
+
+    REPLACE = "replace"
+    """The key or value at the finding's place becomes the new text."""
+    MOVE = "move"
+    """The parameter at the finding's place goes to the mapping and key of the new text, ``profiles.decode``."""
+    LIST_PARSER = "list-parser"
+    """The reference at the finding's place becomes the one entry of ``requestHandler.parsers``."""
+    DROP_ITEM = "drop-item"
+    """The entry of a list at the finding's place goes away."""
+    ADD_LINE = "add-line"
+    """The new text is a line for the top of the document."""
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that is wrong, or worth knowing, in a configuration document.
@@ -51,6 +67,10 @@ class Finding:
     column: int = 0
     severity: Severity = Severity.ERROR
     file: str = ""
+    edit: Edit | None = None
+    """How a program may repair it; None = a person has to."""
+    new_text: str = ""
+    """What the edit writes."""
 
 
 class ConfigError(EppError):
@@ -75,6 +95,10 @@ class UsageError(EppError):
     def __init__(self, problems: Sequence[str]) -> None:
         self.problems = tuple(problems)
         super().__init__("; ".join(self.problems))
+
+
+class PageError(EppError):
+    """A debug page was asked what it cannot answer; the message, which says why, is sent with 400."""
 
 
 class SchedulingError(EppError):

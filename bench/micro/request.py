@@ -34,8 +34,10 @@ from epp.pool.build import PipelineBuilder, followers
 from epp.process.plugin_types import build_registry
 from epp.process.runtime import TaskRuntime
 from epp.seam import BodyState, End, Metadata, Outcome, Reply, Route
-from epp.telemetry.decision_log import LoggedDecisions
+from epp.telemetry.decisions import DecisionOptions, Decisions
 from epp.telemetry.metrics import Metrics
+from epp.telemetry.trace_context import Sampler
+from epp.telemetry.tracing import Tracing
 
 _CONFIG = """
 apiVersion: inference.networking.x-k8s.io/v1alpha1
@@ -107,12 +109,28 @@ class BenchStream:
         self.answered = answer
 
 
-def make_director(endpoints: int, config: str = _CONFIG) -> tuple[Director, EndpointStore]:
+def _tracing(traced: str) -> Tracing | None:
+    """Traces no request, or every one; ``off`` is the default of a process."""
+    if traced == "off":
+        return None
+    from opentelemetry.sdk.trace import TracerProvider
+
+    from epp.telemetry.otel import NextId, OtelTracing
+
+    ids = NextId()
+    return OtelTracing(TracerProvider(id_generator=ids), Sampler("always_on" if traced == "all" else "always_off", 0.0), ids)
+
+
+def make_director(
+    endpoints: int, config: str = _CONFIG, explain_share: float = DecisionOptions().share, traced: str = "off"
+) -> tuple[Director, EndpointStore]:
     """A director of this configuration, whose plugins know the endpoints.
 
     Args:
         endpoints: how many.
         config: the document.
+        explain_share: of the decisions, kept.
+        traced: which requests are: ``off``, ``none``, ``all``.
     """
     registry, _ = build_registry()
     instances = instantiate(load_config(ConfigSource.from_text(config), registry))
@@ -131,10 +149,11 @@ def make_director(endpoints: int, config: str = _CONFIG) -> tuple[Director, Endp
         ObjectStore(PoolIdentity("pool")),
         metrics,
         ResponseObserver(store, ledger, metrics, lambda _place, error: print(error)),
-        LoggedDecisions(),
+        Decisions(DecisionOptions(share=explain_share)),
         ledger=ledger,
         choose=rng.choice,
         spawn=runtime.spawn,
+        tracing=_tracing(traced),
     )
     return director, store
 
@@ -162,11 +181,19 @@ def main() -> None:
     """Print the cost of a request: median and 99th percentile."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--endpoints", type=int, default=10)
-    asyncio.run(_measure(arguments.parse_args().endpoints))
+    arguments.add_argument(
+        "--explain-share", type=float, default=DecisionOptions().share, help="1 = the cost of a kept decision"
+    )
+    arguments.add_argument(
+        "--traced", choices=("off", "none", "all"), default="off", help="none = what tracing costs the others"
+    )
+    options = arguments.parse_args()
+    asyncio.run(_measure(options))
 
 
-async def _measure(endpoints: int) -> None:
-    director, store = make_director(endpoints)
+async def _measure(options: argparse.Namespace) -> None:
+    endpoints: int = options.endpoints
+    director, store = make_director(endpoints, explain_share=options.explain_share, traced=options.traced)
     messages = [
         {"role": "system", "content": "You are helpful. " * 12},
         {"role": "user", "content": "Why is the sky blue? " * 16},

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import codecs
+import dataclasses
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from epp.config.effective import to_yaml
+from epp.config.explained import explained
 from epp.config.findings import json_report, text_report
+from epp.config.fixes import fix
 from epp.config.instantiate import instantiate
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, Instances, LoadFlags
 from epp.errors import ConfigError, Finding, Severity
 from epp.framework.registry import Registry
+from epp.plugin_pages.json_schema import document_schema
 from epp.process.plugin_types import build_registry
 
 VALID, INVALID, USAGE = 0, 1, 2
@@ -25,20 +32,32 @@ def main(argv: Sequence[str]) -> int:
     Returns:
         0 if all are valid, 1 if one is not, 2 for a command line that cannot be used.
     """
+    parser = _parser()
     try:
-        options = _parser().parse_args(list(argv))
+        options = parser.parse_args(list(argv))
+        if not options.files and not options.schema:
+            parser.error("name a FILE, or - for standard input")
     except SystemExit as stop:  # argparse has printed help or what is wrong
         return VALID if not stop.code else USAGE
     registry, findings = build_registry()
     flags = LoadFlags(
         strict=options.strict_config, allow_experimental=options.allow_experimental_plugins, for_serve=options.for_serve
     )
+    if options.schema:
+        print(json.dumps(document_schema(registry), indent=2, ensure_ascii=False))
+        return VALID
     valid = True
     for file in options.files:
+        if options.fix:
+            _fix(file, registry, flags)
         result, found = _check(_source(file), registry, flags)
         findings += found
         valid = valid and result is not None
-        if options.output == "text":
+        if options.explain and result is not None:
+            if found:
+                print(text_report(found), file=sys.stderr)
+            print(f"{file}:\n{explained(result.config)}" if len(options.files) > 1 else explained(result.config), end="")
+        elif options.output == "text":
             _show(file, result, found, print_effective=options.print_effective_config)
         elif options.print_effective_config and result is not None:
             print(to_yaml(result.config.effective), file=sys.stderr)
@@ -68,6 +87,38 @@ def check_document(file: str) -> bool:
     if findings := [*unloaded, *found]:
         print(text_report(findings), file=sys.stderr)
     return result is not None
+
+
+def _fix(file: str, registry: Registry, flags: LoadFlags) -> None:
+    """Repair a file in place; one with errors, or that cannot be read or written, stays as it is, and the check says so."""
+    if file == "-":
+        print("epp check: --fix writes files; standard input is only checked", file=sys.stderr)
+        return
+    path = Path(file).resolve()
+    lenient = dataclasses.replace(flags, strict=False)
+    try:
+        data = path.read_bytes()
+        fixed = fix(data.decode("utf-8-sig"), file, lambda source: load_config(source, registry, lenient))
+    except (OSError, UnicodeDecodeError, ConfigError):
+        return
+    if not fixed.repaired:
+        return
+    mark = codecs.BOM_UTF8 if data.startswith(codecs.BOM_UTF8) else b""
+    try:
+        _replace(path, mark + fixed.text.encode())
+    except OSError as error:
+        print(f"epp check: {file} cannot be written: {error.strerror}", file=sys.stderr)
+        return
+    for finding in fixed.repaired:
+        print(f"{file}: fixed {finding.code}: {finding.message}", file=sys.stderr)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write a file in one step; its mode stays."""
+    beside = path.with_name(f".{path.name}.epp-check")
+    beside.write_bytes(data)
+    beside.chmod(path.stat().st_mode & 0o777)
+    beside.replace(path)
 
 
 def _source(file: str) -> ConfigSource:
@@ -124,7 +175,10 @@ def _parser() -> argparse.ArgumentParser:
         description="Check configuration files; nothing is contacted. Exit status: 0 valid, 1 invalid, 2 wrong usage.",
         allow_abbrev=False,
     )
-    parser.add_argument("files", metavar="FILE", nargs="+", help="a configuration document; - reads standard input")
+    parser.add_argument("files", metavar="FILE", nargs="*", help="a configuration document; - reads standard input")
+    parser.add_argument("--fix", action="store_true", help="write older names and forms as today's, in place; comments stay")
+    parser.add_argument("--explain", action="store_true", help="say in sentences what the document does")
+    parser.add_argument("--schema", action="store_true", help="print a JSON Schema of documents for editors, and exit")
     parser.add_argument("--for-serve", action="store_true", help="judge as `epp serve` does: refuse types that are not built")
     parser.add_argument("--strict-config", action="store_true", help="warnings count as errors")
     parser.add_argument("--output", choices=("text", "json"), default="text", help="json: all findings as a list")

@@ -64,6 +64,23 @@ def _read_bytes(text: str) -> int:
     return size
 
 
+def _read_share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        raise ValueError("use a number from 0 to 1") from None
+    if not 0 <= share <= 1:
+        raise ValueError("use a number from 0 to 1")
+    return share
+
+
+def _read_header_value(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not sign or not name.strip() or not value:
+        raise ValueError("use HEADER=VALUE, or HEADER=* for any value")
+    return name.strip().lower(), value
+
+
 def _read_spec(text: str) -> str:
     quoted = len(text) >= 2 and text[0] == text[-1] == '"'
     return text[1:-1] if quoted else text
@@ -92,6 +109,8 @@ INT = Kind("int", _read_int)
 PORTS = Kind("ports", _read_ports)
 WORDS = Kind("list", _read_words)
 DURATION = Kind("duration", _read_duration)
+SHARE = Kind("share", _read_share)
+HEADER_VALUE = Kind("header=value", _read_header_value)
 BYTES = Kind("size", _read_bytes)
 SPEC = Kind("metric", _read_spec)
 SELECTOR = Kind("selector", str)
@@ -136,7 +155,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("strict-config", _CONFIG, "warnings in the configuration are errors", BOOL),
     Flag("print-effective-config", _CONFIG, "print the completed configuration and exit", BOOL),
     Flag("list-plugins", _CONFIG, "print all plugin types and exit", BOOL),
-    Flag("watch-config-file", _CONFIG, "use changes of --config-file", BOOL, note="a changed file is used after a restart"),
+    Flag("watch-config-file", _CONFIG, "follow --config-file: a changed document takes the place of the running one, if it can", BOOL),
     Flag("allow-experimental-plugins", _CONFIG, "allow plugin types that are alpha upstream", BOOL),
     Flag("objects", _CONFIG, "YAML file with InferenceObjectives and InferenceModelRewrites; watched; repeatable", repeats=True),
     Flag("endpoint", _POOL, "HOST:PORT[,label=value...] of a model server; repeatable", field="endpoints", repeats=True),
@@ -186,7 +205,10 @@ FLAGS: tuple[Flag, ...] = (
     Flag("legacy-metrics", _OBSERVE, "older metric names too", BOOL),
     Flag("enable-grpc-stream-metrics", _OBSERVE, "extproc_* metrics", BOOL),
     Flag("fairness-id-metric-label-limit", _OBSERVE, "distinct fairness ids in metrics", INT),
-    Flag("tracing", _OBSERVE, "OpenTelemetry; nothing is exported by this version", BOOL),
+    Flag("explain-share", _OBSERVE, "share of the requests whose decision is kept for /debug/decisions; refusals and errors always are", SHARE),
+    Flag("explain-memory", _OBSERVE, "for kept decisions; the oldest go; 0 = none are kept", BYTES, "explain_memory_bytes"),
+    Flag("explain-callers", _OBSERVE, "requests with this header may ask with x-epp-explain: 1; the gateway must set it; repeatable", HEADER_VALUE, repeats=True),
+    Flag("tracing", _OBSERVE, "OpenTelemetry, where OTEL_TRACES_EXPORTER or an OTLP endpoint is set", BOOL),
     Flag("v", _LOG, "verbosity: 2 default, 3 a line per request, 4 decisions, 5 everything", INT, "verbosity"),
     Flag("zap-log-level", _LOG, "debug, info, error, panic or a verbosity; -v wins", LEVEL, "zap_verbosity"),
     Flag("zap-encoder", _LOG, "form of a record", _one_of("json", "console")),

@@ -15,12 +15,15 @@ from typing import Any, NamedTuple
 
 from epp.commands.flag_table import BOOL, BYTES, DURATION, FALSE, FLAGS, SPEC, TRUE, Flag
 from epp.commands.selector import check_selector
+from epp.config.environment import VARIABLES
 from epp.errors import UsageError
 from epp.framework.params import format_duration, parse_duration
 from epp.process.options import MIN_REFRESH_S, Options, check, warnings
 
 _BY_NAME = {flag.name: flag for flag in FLAGS}
 _HELP_COLUMN = 52
+_PREDICTION = frozenset({"PREDICTION_SERVER_URL", "TRAINING_SERVER_URL"})
+"""Of a side-car that predicts latency, as other pickers have it; with ``LATENCY_*``."""
 _VERBOSITY = re.compile(r"-v(?:=(?P<equal>.*)|(?P<glued>-?\d+))?")
 _SERVICE_LINK = re.compile(r"(?:tcp|udp|sctp)://")
 """What Kubernetes puts into ``EPP_METRICS_PORT`` beside a Service that is called ``epp-metrics``."""
@@ -143,6 +146,10 @@ class _Reader:
             self.problems += [f"--endpoint-selector: {problem}" for problem in check_selector(selector)]
         values["namespace"] = values.get("pool_namespace") or environ.get("NAMESPACE") or "default"
         values["pod_name"] = environ.get("POD_NAME", "")
+        values["node_name"] = environ.get("NODE_NAME", "")
+        values["older_environment"] = {name: environ[name] for name in VARIABLES if environ.get(name)}
+        unused = [name for name in environ if name in _PREDICTION or name.startswith("LATENCY_")]
+        self.notes += [f"{name} has no effect: latency is predicted in this process" for name in sorted(unused)]
         grace = environ.get("EPP_GRACEFUL_SHUTDOWN_TIMEOUT")
         if grace:
             try:

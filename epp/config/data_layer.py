@@ -6,6 +6,7 @@ from epp.config import defaults
 from epp.config.draft import Draft, DraftPlugin, DraftSource, Wanted, wanted
 from epp.config.schema import DataLayerConfig, DataSourceConfig, DiscoveryConfig, Reference, Section
 from epp.config.wording import show
+from epp.errors import Edit
 from epp.framework.interfaces import Role
 from epp.framework.registry import Gate
 
@@ -185,7 +186,8 @@ def read_parsers(draft: Draft) -> None:
             continue
         more = "; requestHandler.parsers wins" if references else ""
         path, at, fix = older.child("parser"), older.key_place("parser"), "write `requestHandler: {parsers: [...]}`"
-        report.warn("WRN003", path, f"{path} is an older form{more}", fix, at=at)
+        edit = None if references else (Edit.LIST_PARSER, "")
+        report.warn("WRN003", path, f"{path} is an older form{more}", fix, at=at, edit=edit)
         found = _reference(draft, older.parser, _PARSER)
         if not references:
             draft.parsers = [found.name] if found is not None else []

@@ -112,6 +112,8 @@ class Draft:
     """Plugin → plugins that must exist before it."""
     referred: set[str] = field(default_factory=set)
     """Plugins that some reference names."""
+    digest: str = ""
+    """Of the document's bytes."""
 
     @property
     def knows_all_plugins(self) -> bool:

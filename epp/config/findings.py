@@ -38,7 +38,12 @@ def text_report(findings: Sequence[Finding]) -> str:
 
 def json_report(findings: Iterable[Finding]) -> str:
     """All findings as a JSON list of ``{file, line, column, path, value, message, fix, severity, code}``."""
-    return json.dumps([_record(finding) for finding in findings], ensure_ascii=False, indent=2, default=str)
+    return json.dumps(json_records(findings), ensure_ascii=False, indent=2, default=str)
+
+
+def json_records(findings: Iterable[Finding]) -> list[dict[str, object]]:
+    """The same as objects."""
+    return [_record(finding) for finding in findings]
 
 
 def _record(finding: Finding) -> dict[str, object]:

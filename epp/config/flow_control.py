@@ -6,6 +6,7 @@ from typing import Any
 
 from epp.config import defaults
 from epp.config.draft import Draft, DraftPlugin, wanted
+from epp.config.environment import thresholds_of
 from epp.config.schema import BandTemplate, DetectorConfig, FlowControlConfig
 from epp.config.wording import show
 from epp.config.yaml_nodes import plain
@@ -111,6 +112,7 @@ def _check_policies(draft: Draft, band: BandTemplate) -> None:
 def read_detector(draft: Draft) -> None:
     """Set ``draft.detector``: of two places ``flowControl.saturationDetector`` wins."""
     document = draft.document
+    given = thresholds_of(draft.flags.environ, draft.report)
     nested = document.flow_control.saturation_detector if document.flow_control is not None else None
     if nested is not None and document.saturation_detector is not None:
         message = "saturationDetector is given here and in flowControl; the one in flowControl counts"
@@ -118,15 +120,15 @@ def read_detector(draft: Draft) -> None:
         draft.report.warn("WRN023", "saturationDetector", message, "remove one of them", at=at)
     for config in (document.saturation_detector, nested):
         if config is not None:
-            detector = _read_detector(draft, config)
+            detector = _read_detector(draft, config, given)
             draft.detector = detector.name if detector is not None else None
     if nested is None and document.saturation_detector is None:
-        detector = draft.add(defaults.DETECTOR)
+        detector = draft.add(defaults.DETECTOR, document=given)
         draft.detector = detector.name if detector is not None else None
     _check_staleness(draft)
 
 
-def _read_detector(draft: Draft, config: DetectorConfig) -> DraftPlugin | None:
+def _read_detector(draft: Draft, config: DetectorConfig, given: dict[str, Any]) -> DraftPlugin | None:
     inline = [name for fields in _FIELDS.values() for name in fields if config.gives(name)]
     if config.plugin_ref and (inline or config.gives("type")):
         other = inline[0] if inline else "type"
@@ -136,10 +138,10 @@ def _read_detector(draft: Draft, config: DetectorConfig) -> DraftPlugin | None:
         return None
     if config.plugin_ref:
         return draft.resolve(config.plugin_ref, config.child("pluginRef"), config.place("pluginRef"), _DETECTOR)
-    return _add_inline(draft, config)
+    return _add_inline(draft, config, given)
 
 
-def _add_inline(draft: Draft, config: DetectorConfig) -> DraftPlugin | None:
+def _add_inline(draft: Draft, config: DetectorConfig, given: dict[str, Any]) -> DraftPlugin | None:
     type_name = defaults.DETECTORS.get(config.type)
     if type_name is None:
         message = f"no detector is of type {show(config.type)}; utilization is used"
@@ -157,7 +159,8 @@ def _add_inline(draft: Draft, config: DetectorConfig) -> DraftPlugin | None:
     if config.broken:
         return None
     name = type_name if type_name not in draft.plugins else _INLINE_NAME
-    return draft.add(type_name, name, _inline_parameters(draft, config, type_name, wrong))
+    written = _inline_parameters(draft, config, type_name, wrong)
+    return draft.add(type_name, name, {**written, **given} if type_name == defaults.DETECTOR else written)
 
 
 def _out_of_range(draft: Draft, config: DetectorConfig, used: tuple[str, ...]) -> set[str]:

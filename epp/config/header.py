@@ -8,6 +8,7 @@ from epp.config.report import Report
 from epp.config.schema import Document
 from epp.config.wording import show, suggest
 from epp.config.yaml_nodes import ListNode, MapNode, Place, ScalarNode
+from epp.errors import Edit
 from epp.framework.registry import Gate
 
 API_VERSION = "inference.networking.x-k8s.io/v1alpha1"
@@ -18,6 +19,8 @@ _MISSPELT = (
 )
 """Groups that published pages write and that no version has had."""
 _OTHERS = ("llm-d.ai/v1alpha1", "llm-d.ai/v1", "mif.moreh.io/v1alpha1")
+ACCEPTED_VERSIONS = (API_VERSION, *_OTHERS, *_MISSPELT)
+"""All values of ``apiVersion`` that are read."""
 _MANIFEST_FIX = "this is the manifest of a ConfigMap; pass the content of data['config.yaml']"
 
 _DEFAULTS: Mapping[str, bool] = {
@@ -63,11 +66,12 @@ def check_header(document: Document, report: Report) -> None:
     The group selects nothing: one schema and one set of defaults hold for all of them.
     """
     at = document.place("apiVersion")
+    edit = (Edit.REPLACE, API_VERSION) if document.api_version else (Edit.ADD_LINE, f"apiVersion: {API_VERSION}")
     if not document.api_version and "apiVersion" not in document.broken:
-        report.warn("WRN002", "apiVersion", "apiVersion is missing", f"write `apiVersion: {API_VERSION}`", at=at)
+        report.warn("WRN002", "apiVersion", "apiVersion is missing", f"write `apiVersion: {API_VERSION}`", at=at, edit=edit)
     elif document.api_version in _MISSPELT:
         message = f"the group of {document.api_version} is misspelt"
-        report.warn("WRN001", "apiVersion", message, f"write {API_VERSION}", value=document.api_version, at=at)
+        report.warn("WRN001", "apiVersion", message, f"write {API_VERSION}", value=document.api_version, at=at, edit=edit)
     elif document.api_version and document.api_version not in (API_VERSION, *_OTHERS):
         message = f"apiVersion {show(document.api_version)} is not accepted"
         fix = f"use {API_VERSION} (or one of {', '.join(_OTHERS)})"
@@ -78,7 +82,8 @@ def check_header(document: Document, report: Report) -> None:
 def _check_kind(document: Document, report: Report) -> None:
     at = document.place("kind")
     if not document.kind and "kind" not in document.broken:
-        report.warn("WRN002", "kind", "kind is missing", f"write `kind: {KIND}`", at=at)
+        edit = (Edit.ADD_LINE, f"kind: {KIND}")
+        report.warn("WRN002", "kind", "kind is missing", f"write `kind: {KIND}`", at=at, edit=edit)
     elif document.kind and document.kind != KIND:
         fix = f"write `kind: {KIND}`"
         report.error("CFG022", "kind", f"kind {show(document.kind)} is not {show(KIND)}", fix, value=document.kind, at=at)
@@ -117,8 +122,14 @@ def _gate(entry: str, path: str, at: Place, report: Report) -> tuple[str, bool] 
         report.error("CFG042", path, f"{show(entry)} is not a gate with a value", fix, value=entry, at=at)
         return None
     if name in _WITHOUT_EFFECT:
-        report.warn("WRN008", path, f"the gate {name} has no effect", _WITHOUT_EFFECT[name], value=entry, at=at)
+        edit = (Edit.DROP_ITEM, "")
+        report.warn("WRN008", path, f"the gate {name} has no effect", _WITHOUT_EFFECT[name], value=entry, at=at, edit=edit)
     return name, value
+
+
+def known_gates() -> frozenset[str]:
+    """The names of all gates."""
+    return frozenset(_DEFAULTS)
 
 
 def changed_gates(gates: Mapping[str, bool]) -> list[str]:

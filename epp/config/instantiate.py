@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin, LoadFlags
 from epp.config.parameters import locate
@@ -16,12 +17,15 @@ MakeContext = Callable[[LoadedPlugin, Mapping[str, object]], PluginContext]
 """(plugin, the instances it may refer to) → what its factory receives."""
 
 
-def instantiate(config: LoadedConfig, make_context: MakeContext | None = None) -> Instances:
+def instantiate(
+    config: LoadedConfig, make_context: MakeContext | None = None, carried: Mapping[str, object] = MappingProxyType({})
+) -> Instances:
     """Create every plugin whose type is built, each after those it refers to.
 
     Args:
         config: from ``load_config``.
         make_context: gives clocks, randomness and runtime; default: a context without a runtime.
+        carried: instances that are there already, by name, and are not created again.
 
     Raises:
         ConfigError: factories refused their values; with one finding for each.
@@ -30,7 +34,7 @@ def instantiate(config: LoadedConfig, make_context: MakeContext | None = None) -
     plugins = {plugin.name: plugin for plugin in config.plugins}
     if make_context is None:
         make_context = plain_context([profile.name for profile in config.profiles], config.flags)
-    created = create_all(plugins, config.creation_order, make_context, report)
+    created = create_all(plugins, config.creation_order, make_context, report, carried)
     _check_sources(config, created, report)
     _check_extractors(config, created, report)
     report.raise_if_wrong()
@@ -54,14 +58,18 @@ def plain_context(profiles: Iterable[str], flags: LoadFlags) -> MakeContext:
 
 
 def create_all(
-    plugins: Mapping[str, LoadedPlugin], order: Iterable[str], make_context: MakeContext, report: Report
+    plugins: Mapping[str, LoadedPlugin],
+    order: Iterable[str],
+    make_context: MakeContext,
+    report: Report,
+    carried: Mapping[str, object] = MappingProxyType({}),
 ) -> dict[str, object]:
     """Instances by name; failures and warnings go to the report, and what needs a failed plugin is not tried."""
-    created: dict[str, object] = {}
+    created: dict[str, object] = dict(carried)
     declared = {name: plugin.type.type for name, plugin in plugins.items()}
     for name in order:
         plugin = plugins.get(name)
-        if plugin is None or plugin.type.factory is None:
+        if plugin is None or plugin.type.factory is None or name in carried:
             continue
         if all(other in created for other in plugin.needs if _can_be_created(plugins.get(other))):
             context = make_context(plugin, {other: created[other] for other in plugin.needs if other in created})

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import stat
 
 from epp.config import data_layer, defaults, dependencies, effective, flow_control, handler, plugin_list, profiles
 from epp.config.decode import decode_document
 from epp.config.draft import Draft, DraftPlugin
+from epp.config.environment import gates_of
 from epp.config.header import check_header, read_gates, refuse_manifest
 from epp.config.instantiate import create_all, plain_context
 from epp.config.loaded import ConfigSource, LoadedConfig, LoadedPlugin, LoadedProfile, LoadedSource, LoadFlags
@@ -45,12 +47,15 @@ def load_config(source: ConfigSource, registry: Registry, flags: LoadFlags | Non
 
 def _draft(source: ConfigSource, registry: Registry, flags: LoadFlags, report: Report) -> Draft:
     data = _read(source, report)
+    if not data and not source.may_be_empty:
+        raise report.stop("CFG001", "", f"{source.path} is empty", "wait until it is written, or correct it")
     root = read_nodes(data or defaults.BUILTIN_DOCUMENT, report)
     refuse_manifest(root, report)
     document = dataclasses.replace(decode_document(root, report), is_builtin=not data)
     check_header(document, report)
     find_placeholders(root, report)
-    return Draft(document, registry, flags, report, read_gates(document, report))
+    gates = read_gates(document, report) | dict.fromkeys(gates_of(flags.environ, report), True)
+    return Draft(document, registry, flags, report, gates, digest=hashlib.sha256(data).hexdigest())
 
 
 def _read(source: ConfigSource, report: Report) -> bytes:
@@ -151,4 +156,5 @@ def _loaded(source: ConfigSource, draft: Draft, order: list[str]) -> LoadedConfi
         findings=draft.report.findings,
         effective=document,
         sha256=effective.fingerprint(document),
+        digest=draft.digest,
     )

@@ -25,6 +25,8 @@ class ConfigSource:
     """The document, if there is no ``path``."""
     name: str = ""
     """How findings call it."""
+    may_be_empty: bool = True
+    """False: a file of zero bytes is one that is being written, not a wish for the built-in document."""
 
     @classmethod
     def from_file(cls, path: str | Path) -> ConfigSource:
@@ -54,6 +56,8 @@ class LoadFlags:
     for_serve: bool = False
     """Refuse declared plugin types that are not built; leave out those that only defaults ask for."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)
+    environ: Mapping[str, str] = field(default_factory=dict)
+    """Variables of earlier versions that change the document (``environment.VARIABLES``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +147,8 @@ class LoadedConfig:
     """The completed document as YAML or JSON can hold it, secrets masked."""
     sha256: str
     """Of ``effective``."""
+    digest: str = ""
+    """SHA-256 of the document as it was read."""
 
     def plugin(self, name: str) -> LoadedPlugin:
         """The plugin of this name.

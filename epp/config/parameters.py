@@ -19,6 +19,7 @@ from epp.config.report import Report
 from epp.config.schema import PluginSpec
 from epp.config.wording import MASK, describe, fix_kind, is_secret_path, nearest, show, step, suggest, with_page
 from epp.config.yaml_nodes import ListNode, MapNode, Node, Place, plain
+from epp.errors import Edit
 from epp.framework.params import Deprecated, Former, Ignored, Params, former_names
 from epp.framework.registry import PluginType
 
@@ -267,11 +268,15 @@ def _warn_of_old_forms(spec: PluginSpec, params: BaseModel, node: MapNode, repor
                     "WRN007", where, f"{name} has no effect: {mark.reason}", "remove it", value=None, at=entry.key_place
                 )
             elif isinstance(mark, Deprecated) and name == present:
-                report.warn(mark.code, where, f"{name} is an older form", mark.advice, value=None, at=entry.key_place)
+                edit = (Edit.MOVE, mark.moves_to) if mark.moves_to else None
+                report.warn(
+                    mark.code, where, f"{name} is an older form", mark.advice, value=None, at=entry.key_place, edit=edit
+                )
             elif isinstance(mark, Former) and mark.name == name:
                 advice = next((other.advice for other in _marks(info) if isinstance(other, Deprecated)), f"write {present}")
                 message = f"{name} is an older name of {present}"
-                report.warn("WRN007", where, message, advice, value=None, at=entry.key_place)
+                edit = (Edit.REPLACE, present) if advice == f"write {present}" else None
+                report.warn("WRN007", where, message, advice, value=None, at=entry.key_place, edit=edit)
         if isinstance(value, BaseModel) and isinstance(entry.node, MapNode):
             _warn_of_old_forms(spec, value, entry.node, report, where)
 

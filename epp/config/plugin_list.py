@@ -8,6 +8,7 @@ from epp.config.parameters import decode_parameters
 from epp.config.schema import PluginSpec
 from epp.config.wording import show, suggest
 from epp.config.yaml_nodes import plain
+from epp.errors import Edit
 from epp.framework.registry import PluginType, Registry
 
 _LONGEST_NAME = 253
@@ -44,7 +45,8 @@ def _type_of(draft: Draft, spec: PluginSpec) -> PluginType | None:
     alias = draft.registry.alias(spec.type)
     if alias is not None and alias.deprecated:
         message = f"{spec.type} is an older name of {plugin_type.type}"
-        report.warn("WRN004", path, message, f"write {plugin_type.type}", value=spec.type, at=at)
+        edit = (Edit.REPLACE, plugin_type.type)
+        report.warn("WRN004", path, message, f"write {plugin_type.type}", value=spec.type, at=at, edit=edit)
     if plugin_type.type in defaults.OLDER_TYPES:
         newer = defaults.OLDER_TYPES[plugin_type.type]
         report.inform("WRN005", path, f"{plugin_type.type} has a more general form", f"see {newer}", value=spec.type, at=at)

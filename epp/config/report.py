@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from epp.config.wording import MASK, is_secret_path
 from epp.config.yaml_nodes import Place
-from epp.errors import ConfigError, EppError, Finding, Severity
+from epp.errors import ConfigError, Edit, EppError, Finding, Severity
 
 NOWHERE = Place(0, 0)
 _FIRST_OF_MEANING = "CFG040"
@@ -39,10 +39,24 @@ class Report:
         before.add(code)
         self._add(code, path, message, fix, value, at, Severity.ERROR)
 
-    def warn(self, code: str, path: str, message: str, fix: str = "", *, value: object = None, at: Place = NOWHERE) -> None:
-        """Something that works, but hardly as meant; an error if the process is strict."""
+    def warn(
+        self,
+        code: str,
+        path: str,
+        message: str,
+        fix: str = "",
+        *,
+        value: object = None,
+        at: Place = NOWHERE,
+        edit: tuple[Edit, str] | None = None,
+    ) -> None:
+        """Something that works, but hardly as meant; an error if the process is strict.
+
+        Args:
+            edit: how a program may repair it, and the text that it writes.
+        """
         severity = Severity.ERROR if self._strict else Severity.WARNING
-        self._add(code, path, message, fix, value, at, severity)
+        self._add(code, path, message, fix, value, at, severity, edit)
 
     def inform(self, code: str, path: str, message: str, fix: str = "", *, value: object = None, at: Place = NOWHERE) -> None:
         """Something worth knowing."""
@@ -55,10 +69,21 @@ class Report:
         self.error(code, path, message, fix, value=value, at=at)
         return UnreadableError()
 
-    def _add(self, code: str, path: str, message: str, fix: str, value: object, at: Place, severity: Severity) -> None:
+    def _add(
+        self,
+        code: str,
+        path: str,
+        message: str,
+        fix: str,
+        value: object,
+        at: Place,
+        severity: Severity,
+        edit: tuple[Edit, str] | None = None,
+    ) -> None:
         if value not in (None, "", [], {}) and is_secret_path(path):
             value = MASK
-        finding = Finding(code, path, message, fix, value, at.line, at.column, severity, self._file)
+        how, new_text = edit if edit is not None else (None, "")
+        finding = Finding(code, path, message, fix, value, at.line, at.column, severity, self._file, how, new_text)
         if finding not in self._findings:
             self._findings.append(finding)
 

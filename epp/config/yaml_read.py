@@ -6,6 +6,7 @@ document, hides merges, and forgets where things are. All limits hold while read
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from epp.config.report import Report, UnreadableError
 from epp.config.wording import MASK, describe, is_secret, is_secret_path, step
 from epp.config.yaml_nodes import Entry, ListNode, MapNode, Node, Place, ScalarNode, Value, shallow
 from epp.config.yaml_scalars import resolve
+from epp.errors import Edit
 
 MAX_BYTES = 1024 * 1024
 """A ConfigMap holds no more."""
@@ -275,7 +277,8 @@ class _Composer:
         value, advice = resolve(text)
         secret = is_secret_path(path)
         if advice and not secret:
-            self._report.warn("WRN016", path, advice, value=text, at=place)
+            plainly = json.dumps(value) if isinstance(value, (bool, int, float)) else text
+            self._report.warn("WRN016", path, advice, value=text, at=place, edit=(Edit.REPLACE, plainly))
         if isinstance(value, int) and not isinstance(value, bool) and value not in _INT64:
             shown = MASK if secret else text[:40]
             self._report.error(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from epp.decision.flight import Flight
 from epp.framework import log
+from epp.framework.candidates import Candidates
 from epp.framework.keys import PrefixMatch
 from epp.framework.results import SchedulingResult
-from epp.framework.types import Api, Completion, EndpointId, InferenceRequest
+from epp.framework.types import Api, Completion, Endpoint, EndpointId, InferenceRequest
 from epp.scheduling.cached_prefix import MatchKey
 from epp.telemetry.cache_truth import CacheTruth
 from epp.telemetry.decision_record import PrefixRecord
@@ -16,13 +17,24 @@ _RENDERED = frozenset({Api.CHAT, Api.MESSAGES, Api.RESPONSES, Api.CONVERSATIONS}
 _logger = log.get(__name__)
 
 
-def predictions(request: InferenceRequest, result: SchedulingResult, keys: tuple[MatchKey, ...]) -> list[PrefixRecord]:
-    """What each producer holds to be cached on the endpoint that the request goes to."""
-    target = result.target
+def predictions(
+    request: InferenceRequest, target: Endpoint | None, keys: tuple[MatchKey, ...], candidates: Candidates | None
+) -> list[PrefixRecord]:
+    """What each producer holds to be cached, on the endpoint that the request goes to and on the other candidates.
+
+    Args:
+        request: as its producers left it.
+        target: where it goes; None = nowhere.
+        keys: where producers write.
+        candidates: among which it was decided; None = it was not.
+    """
     records = []
     for key, matches in _written(request, keys):
-        match = matches.get(target.id)
-        record = PrefixRecord(key.producer, target.host_port)
+        record = PrefixRecord(key.producer, target.host_port if target is not None else "")
+        for endpoint in candidates or ():
+            if (known := matches.get(endpoint.id)) is not None and known.match_blocks:
+                record.matched[endpoint.host_port] = known.match_blocks
+        match = matches.get(target.id) if target is not None else None
         if match is not None:
             record.matched_blocks, record.total_blocks = match.match_blocks, match.total_blocks
             record.block_size_tokens = match.block_size_tokens

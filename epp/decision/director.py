@@ -12,6 +12,7 @@ Source of the order: llm-d-router: pkg/epp/requestcontrol/director.go.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -19,8 +20,7 @@ from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
-from epp.decision import direct_reply
-from epp.decision.cached import predictions
+from epp.decision import direct_reply, explanation
 from epp.decision.candidates import CandidateFinder
 from epp.decision.decoding import decoded
 from epp.decision.flight import Flight
@@ -43,10 +43,12 @@ from epp.request.edits import BodyEditList, EditList
 from epp.request.headers import FAIRNESS_ID, lookup, prefers_available, request_path
 from epp.request.replies import error_shape, evicted, is_grpc, refusal
 from epp.scheduling.cached_prefix import has_cached_prefix
-from epp.seam import BodyState, Chunk, Edits, Metadata, Outcome, Reply, Request, ResponseHead, Route, Stream
-from epp.telemetry.decision_record import DecisionRecord
+from epp.seam import BodyState, Chunk, Edits, End, Metadata, Outcome, Reply, Request, ResponseHead, Route, Stream
+from epp.telemetry.decision_record import DecisionRecord, OutcomeRecord, Why
+from epp.telemetry.decision_ring import KeptDecision
 from epp.telemetry.metrics import AttemptLabels, Metrics
 from epp.telemetry.requests import RequestLabels
+from epp.telemetry.tracing import Tracing
 
 SCREENED_OUT = "screeners eliminated all endpoint candidates"
 NOT_CACHED = "no decode worker has the requested KV cache"
@@ -56,12 +58,20 @@ _NONE_YET = Candidates((), ())
 class DecisionLog(Protocol):
     """Takes records of the decisions that it wants."""
 
-    def wants(self, request: Request) -> bool:
-        """A record of this request is to be made; asked about every request."""
+    def wants(self, request: Request) -> Why:
+        """Why a record of this request is to be made; asked about every request."""
         ...
 
-    def decided(self, record: DecisionRecord) -> None:
-        """The request was answered, or is over before it was."""
+    def wants_failure(self) -> bool:
+        """A failed decision is to be made again for the sake of its record."""
+        ...
+
+    def decided(self, record: DecisionRecord) -> KeptDecision | None:
+        """The request was answered, or is over before it was; returns what is kept of it."""
+        ...
+
+    def over(self, kept: KeptDecision | None, outcome: OutcomeRecord, record: Callable[[], DecisionRecord]) -> None:
+        """The response is over; called for decisions that were kept, and for failures."""
         ...
 
 
@@ -92,9 +102,11 @@ class Director:
         choose: Callable[[Sequence[Endpoint]], Endpoint],
         spawn: Spawn,
         clock: Callable[[], float] = time.monotonic,
+        tracing: Tracing | None = None,
         new_request_id: Callable[[], str] = lambda: str(uuid4()),
     ) -> None:
         self._used = used
+        self._tracing = tracing
         self._ledger = ledger
         self._finder = finder
         self._reader = RequestReader(objects, metrics, new_request_id)
@@ -124,14 +136,18 @@ class Director:
         flight = Flight(used, progress, request.at_s, request_path(request.headers), request.headers)
         used.begin()
         stream.state = flight
-        if self._decisions.wants(request):
-            flight.record = DecisionRecord(path=flight.path)
+        if self._tracing is not None:
+            flight.trace = self._tracing.begin(request.headers, request.at_s)
+        if (why := self._decisions.wants(request)) or flight.trace is not None:
+            flight.record = DecisionRecord(path=flight.path, why=why)
         progress.begin(self._answer(stream, used.pipeline, flight, request))
 
     def response_headers(self, stream: Stream, head: ResponseHead) -> Edits | None:
         """Let plugins see the response headers."""
         flight = stream.state
-        return self._responses.headers(flight, head) if isinstance(flight, Flight) else None
+        if not isinstance(flight, Flight):
+            return None
+        return explanation.with_headers(self._responses.headers(flight, head), flight.explanation)
 
     def response_body(self, stream: Stream, chunks: Sequence[Chunk]) -> None:
         """Let plugins see forwarded chunks."""
@@ -148,6 +164,7 @@ class Director:
             return self._responses.finished(flight, outcome)
         finally:
             flight.let_go()
+            self._write_outcome(flight, outcome)
 
     # ── the decision ──
 
@@ -175,6 +192,10 @@ class Director:
         self._metrics.request_processing(self._clock() - flight.received_s)
         if flight.record is not None:
             self._write_down(flight, answer)
+            if flight.record.why is Why.ASKED:
+                answer, flight.explanation = explanation.told(answer, flight.record)
+            if flight.trace is not None:
+                answer = explanation.traced(answer, flight.trace)
         stream.answer(answer)
 
     async def _decide(self, pipeline: Pipeline, flight: Flight, request: Request) -> Route | Reply:
@@ -266,6 +287,8 @@ class Director:
         self, pipeline: Pipeline, inference: InferenceRequest, flight: Flight, candidates: Candidates
     ) -> SchedulingResult:
         """Pick; from here on the request must be completed exactly once."""
+        if flight.record is not None:
+            flight.candidates = candidates
         begun = time.perf_counter()
         try:
             result = pipeline.scheduler.schedule(inference, candidates, flight.record)
@@ -273,6 +296,9 @@ class Director:
             self._metrics.scheduler_attempt(AttemptLabels(False, inference.target_model), time.perf_counter() - begun)
             if isinstance(error, RequestError):
                 raise
+            # Without a reason a plugin has failed: that is told already, and must not be counted twice.
+            if flight.record is None and error.reason is not None and self._decisions.wants_failure():
+                self._explain_failure(pipeline, flight, candidates)
             message = f"failed to find target endpoint: {error}"
             raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, message, error.reason) from error
         target = result.targets[0]
@@ -283,9 +309,14 @@ class Director:
         if prefers_available(inference.headers) and not has_cached_prefix(inference, result, pipeline.match_keys):
             raise RequestError(ErrorCode.PRECONDITION_FAILED, NOT_CACHED)
         flight.scheduled(result, self._ledger, self._metrics)
-        if flight.record is not None:
-            flight.record.prefixes = predictions(inference, result, pipeline.match_keys)
         return result
+
+    def _explain_failure(self, pipeline: Pipeline, flight: Flight, candidates: Candidates) -> None:
+        """Fail once more, with a record: scheduling has no side effects."""
+        flight.record = DecisionRecord(path=flight.path)
+        with contextlib.suppress(SchedulingError, RequestError):
+            pipeline.scheduler.schedule(flight.inference, candidates, flight.record)
+        flight.candidates = candidates
 
     # ── answers ──
 
@@ -299,8 +330,9 @@ class Director:
         labels = flight.labels or (flight.make_labels() if is_read else RequestLabels(flight.incoming_model))
         flight.error_counted = True
         self._metrics.request_error(labels, error.code.value)
-        if flight.record is not None and not flight.record.error:
-            flight.record.error = str(error)
+        if flight.record is None:
+            flight.record = DecisionRecord(path=flight.path)
+        flight.record.error = flight.record.error or str(error)
         return refusal(error, error_shape(flight.path, flight.headers), grpc=is_grpc(flight.headers))
 
     def _write_down(self, flight: Flight, answer: Route | Reply | None) -> None:
@@ -312,8 +344,19 @@ class Director:
         record.status = answer.status if isinstance(answer, Reply) else 0
         if answer is None:
             record.error = "the stream ended before the decision"
-        if flight.request is not None:
-            inference = flight.request
-            record.request_id, record.fairness_id = inference.request_id, inference.fairness_id
-            record.model, record.target_model, record.priority = inference.model, inference.target_model, inference.priority
-        self._decisions.decided(record)
+        explanation.describe(record, flight)
+        flight.kept = self._decisions.decided(record)
+        if flight.trace is not None:
+            flight.trace.decided(record)
+        flight.candidates = None
+
+    def _write_outcome(self, flight: Flight, outcome: Outcome) -> None:
+        """Tell of the end of a request whose decision was kept, or that failed."""
+        completion = flight.completion
+        if flight.trace is not None:
+            flight.trace.ended(None if completion is None else explanation.outcome(completion))
+        if completion is None:
+            return
+        if flight.kept is None and completion.status < explanation.FIRST_ERROR_STATUS and outcome.end is not End.FAILED:
+            return
+        self._decisions.over(flight.kept, explanation.outcome(completion), lambda: explanation.after_the_fact(flight))

@@ -9,14 +9,17 @@ from epp.decision.ledger import Ledger
 from epp.decision.pipeline import PipelineInUse
 from epp.decision.progress import Progress
 from epp.flowcontrol.admission import Hold
+from epp.framework.candidates import Candidates
 from epp.framework.results import SchedulingResult
-from epp.framework.types import Endpoint, InferenceRequest
+from epp.framework.types import Completion, Endpoint, InferenceRequest
 from epp.hooks.runner import HookRunner
 from epp.request.rewrite import Splices, growth
-from epp.seam import Headers, Request
+from epp.seam import Headers, Pairs, Request
 from epp.telemetry.decision_record import AdmissionRecord, DecisionRecord
+from epp.telemetry.decision_ring import KeptDecision
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestLabels
+from epp.telemetry.tracing import RequestTrace
 
 
 class Flight:
@@ -24,13 +27,17 @@ class Flight:
 
     __slots__ = (
         "adds_request_id",
+        "candidates",
+        "completion",
         "decoded",
         "error_counted",
+        "explanation",
         "headers",
         "hold",
         "hooks",
         "incoming_model",
         "is_evicted",
+        "kept",
         "labels",
         "path",
         "progress",
@@ -43,6 +50,7 @@ class Flight:
         "tail",
         "target",
         "targets",
+        "trace",
         "used",
     )
 
@@ -58,6 +66,16 @@ class Flight:
         """It was told to end while it ran, for a request of a higher priority."""
         self.record: DecisionRecord | None = None
         """Of its decision, if somebody wants one."""
+        self.candidates: Candidates | None = None
+        """Among which it was decided, if there is a record."""
+        self.kept: KeptDecision | None = None
+        """The decision in the ring of the last ones."""
+        self.explanation: Pairs = ()
+        """Headers for the response to a request that asked for them."""
+        self.trace: RequestTrace | None = None
+        """Its spans, if it is traced."""
+        self.completion: Completion | None = None
+        """Set when a scheduled request is over."""
         self.received_s = received_s
         self.path = path
         self.headers = headers

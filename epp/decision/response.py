@@ -127,6 +127,7 @@ class ResponseObserver:
             flight.tail = flight.hooks.complete(flight.inference, result, completion, flight.tail)
         if self._truth is not None and flight.used.pipeline.match_keys and completion.usage.cached_tokens is not None:
             compare_cached(self._truth, flight, result, completion)
+        flight.completion = completion
         self._count(flight, labels, outcome, completion)
         return completion.metadata or None
 

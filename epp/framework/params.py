@@ -151,6 +151,8 @@ class Deprecated:
     """One sentence: what to write instead, or how the value is understood."""
     code: str = "WRN007"
     """Code of the warning."""
+    moves_to: str = ""
+    """Mapping and key of the same parameters where the same value means the same today: ``profiles.decode``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,7 @@ class PluginType:
             metrics, not on the request, the time, the age of metrics or what it learned. It then runs once for each change of
             these, not once for each request.
         experimental: alpha upstream; ``--allow-experimental-plugins=false`` refuses it.
+        hot: it can be exchanged, added and removed while the process serves; False for what holds connections or large state.
         header_strip: request headers that this plugin owns: a client's own are removed.
         wait: what a type that is not built waits for, as one short phrase.
         example: parameters as YAML, for its page; needed where a parameter is required. Loaded in a test.
@@ -113,6 +114,7 @@ class PluginType:
     gate: Gate | None = None
     per_snapshot: bool = False
     experimental: bool = False
+    hot: bool = True
     header_strip: frozenset[str] = frozenset()
     wait: str = ""
     example: str = ""

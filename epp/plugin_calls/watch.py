@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from epp.framework import log
 from epp.plugin_calls.guard import BUDGET_S, SKIP_S, Guard
@@ -27,6 +27,18 @@ class PluginWatch:
         self._metrics = metrics
         self._clock = clock
         self._guards: dict[PluginLabels, Guard] = {}
+
+    def for_plugins(self, names: Collection[str]) -> PluginWatch:
+        """Another one that has the guards of these plugins already: whoever was left out stays left out."""
+        other = PluginWatch(self._metrics, self._clock)
+        other._guards = {labels: guard for labels, guard in self._guards.items() if labels.plugin_name in names}
+        return other
+
+    def forget(self, names: Collection[str]) -> None:
+        """These plugins are gone, so none of them is left out any more."""
+        for labels, guard in self._guards.items():
+            if guard.is_out and labels.plugin_name in names:
+                self._metrics.gauge(f"{PREFIX}plugin_skipped", **labels._asdict()).set(0)
 
     def guard(self, labels: PluginLabels, *, may_skip: bool, budget_s: float = BUDGET_S) -> Guard:
         """The guard of a plugin at an extension point."""

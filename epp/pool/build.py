@@ -62,6 +62,7 @@ class PipelineBuilder:
         instances: created plugins with the configuration they come from.
         metrics: where plugin durations are observed.
         defects: told of plugins that misbehave.
+        watch: has or makes the guards of the plugins.
         spawn: starts background tasks for coroutine hooks.
         clock: seconds, monotonic.
         stopwatch: seconds; of how long plugins take.
@@ -77,6 +78,7 @@ class PipelineBuilder:
         clock: Callable[[], float] = time.monotonic,
         stopwatch: Callable[[], float] = time.perf_counter,
         *,
+        watch: PluginWatch | None = None,
         flow_control: Admission | None = None,
     ) -> None:
         self._instances = instances
@@ -85,7 +87,7 @@ class PipelineBuilder:
         self._metrics = metrics
         self._defects = defects
         self._spawn = spawn
-        self._watch = PluginWatch(metrics, clock)
+        self._watch = watch or PluginWatch(metrics, clock)
         self._stopwatch = stopwatch
 
     def build(self) -> Pipeline:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from epp.config.instantiate import instantiate
 from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
@@ -15,6 +15,7 @@ from epp.framework.handle import MetricsFlags, PluginContext, PoolState, Runtime
 from epp.framework.interfaces import HasLifecycle, HasReadiness
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import Defects
+from epp.plugin_calls.watch import PluginWatch
 from epp.pool.build import PipelineBuilder
 from epp.telemetry.metrics import Metrics
 
@@ -41,22 +42,46 @@ class PluginServices(NamedTuple):
 
 
 class Generation:
-    """Plugins and pipeline of one configuration.
+    """Plugins and pipeline of one configuration: made in any thread, then given its pipeline on the event loop.
 
     Args:
         config: what is made.
         services: what plugins are given.
-        provide: gives what lets requests in; None = flow control is off.
+        former: the generation in use, if there is one.
+        unchanged: plugins of ``former`` that serve on; all of them are in ``config`` too.
 
     Raises:
         ConfigError: a factory refused its values.
     """
 
     def __init__(
-        self, config: LoadedConfig, services: PluginServices, provide: ProvideFlowControl = lambda _instances: None
+        self,
+        config: LoadedConfig,
+        services: PluginServices,
+        former: Generation | None = None,
+        unchanged: Collection[str] = frozenset(),
     ) -> None:
         self.config = config
-        self.instances: Instances = instantiate(config, _Contexts(config, services))
+        by_name = former.instances.by_name if former is not None else {}
+        self._carried = {name: by_name[name] for name in unchanged if name in by_name}
+        contexts = _Contexts(config, services)
+        self.instances: Instances = instantiate(config, contexts, self._carried)
+        self._seen = contexts.seen | {name: former.seen(name) for name in self._carried if former is not None}
+        self.watch: PluginWatch = (
+            former.watch.for_plugins(self._carried) if former is not None else PluginWatch(services.metrics, services.clock)
+        )
+        self.in_use: PipelineInUse
+        """Set by ``build``."""
+        self._services = services
+        self._gates = {name: p for name, p in self.instances.by_name.items() if isinstance(p, HasReadiness)}
+
+    def build(self, provide: ProvideFlowControl) -> None:
+        """Make the pipeline, once.
+
+        Args:
+            provide: gives what lets requests in; None = flow control is off.
+        """
+        services = self._services
         builder = PipelineBuilder(
             self.instances,
             services.metrics,
@@ -64,26 +89,37 @@ class Generation:
             services.spawn,
             services.clock,
             services.stopwatch,
+            watch=self.watch,
             flow_control=provide(self.instances),
         )
-        pipeline = builder.build()
-        self.in_use = PipelineInUse(pipeline)
-        self._gates = {name: p for name, p in self.instances.by_name.items() if isinstance(p, HasReadiness)}
+        self.in_use = PipelineInUse(builder.build())
+
+    def seen(self, name: str) -> Collection[str]:
+        """The parts of the whole configuration that a plugin looked at when it was made."""
+        return self._seen.get(name, ())
+
+    def __contains__(self, plugin: object) -> bool:
+        """It uses this instance."""
+        return any(plugin is other for other in self.instances.by_name.values())
 
     async def start(self) -> None:
-        """Start the plugins that have something to start, in declaration order.
+        """Start the plugins that have something to start, in declaration order; those carried over run already.
 
         Raises:
             Exception: what a plugin raises; ``stop`` is to be called all the same.
         """
-        for plugin in self.instances.by_name.values():
-            if isinstance(plugin, HasLifecycle):
+        for name, plugin in self.instances.by_name.items():
+            if isinstance(plugin, HasLifecycle) and name not in self._carried:
                 await plugin.start()
 
-    async def stop(self) -> None:
-        """Stop them in reverse order; one that fails is logged and keeps no other from being stopped."""
+    async def stop(self, others: Sequence[Generation] = ()) -> None:
+        """Stop them in reverse order; one that fails is logged and keeps no other from being stopped.
+
+        Args:
+            others: generations that go on; what one of them uses is not stopped.
+        """
         for name, plugin in reversed(list(self.instances.by_name.items())):
-            if not isinstance(plugin, HasLifecycle):
+            if not isinstance(plugin, HasLifecycle) or any(plugin in other for other in others):
                 continue
             try:
                 await plugin.stop()
@@ -106,10 +142,12 @@ class _Contexts:
     def __init__(self, config: LoadedConfig, services: PluginServices) -> None:
         self._profiles = tuple(profile.name for profile in config.profiles)
         self._services = services
+        self.seen: dict[str, set[str]] = {}
+        """Plugin → the parts of the whole configuration that it looked at so far."""
 
     def __call__(self, plugin: LoadedPlugin, references: Mapping[str, object]) -> PluginContext:
         services = self._services
-        return PluginContext(
+        context = _WatchedContext(
             name=plugin.name,
             type=plugin.type.type,
             clock=services.clock,
@@ -121,3 +159,24 @@ class _Contexts:
             runtime=services.runtime,
             pool=services.numbers,
         )
+        self.seen[plugin.name] = context.seen
+        return context
+
+
+_OF_THE_WHOLE = frozenset({"profiles", "declared"})
+"""What a factory is told beyond its own parameters and references: a plugin that looked depends on it."""
+
+
+class _WatchedContext(PluginContext):
+    """Notes what is looked at."""
+
+    __slots__ = ("seen",)
+
+    def __init__(self, **values: Any) -> None:
+        self.seen: set[str] = set()
+        super().__init__(**values)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _OF_THE_WHOLE:
+            self.seen.add(name)
+        return object.__getattribute__(self, name)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from itertools import islice
 
 from epp.config.loaded import Instances
 from epp.datalayer.collector import Collector
 from epp.datalayer.store import EndpointStore
+from epp.errors import PageError
 from epp.framework.interfaces import HasState
 from epp.framework.types import Endpoint
 from epp.telemetry.cache_truth import CacheTruth
+from epp.telemetry.decision_ring import DecisionRing, KeptDecision
 from epp.telemetry.pool import EndpointSample, PoolSnapshot
 
 
@@ -80,10 +84,11 @@ def _scraping(collector: Collector, endpoint: Endpoint, now_s: float) -> object:
     }
 
 
-def config(instances: Instances) -> object:
+def config(instances: Instances, loaded_at_s: float) -> dict[str, object]:
     """``/debug/config``."""
     loaded = instances.config
     return {
+        "loadedAt": datetime.fromtimestamp(loaded_at_s, UTC).isoformat(),
         "source": loaded.source.name,
         "sha256": loaded.sha256,
         "effective": loaded.effective,
@@ -105,3 +110,48 @@ def plugins(instances: Instances) -> object:
             entry["message"] = "this plugin has no state to show"
         shown[name] = entry
     return {"timestamp": datetime.now(UTC).isoformat(), "plugins": shown}
+
+
+MOST_SHOWN = 100
+"""Decisions on one page, if the query asks for no other number."""
+
+
+def decisions(ring: DecisionRing, query: Mapping[str, str]) -> object:
+    """``/debug/decisions?model=&endpoint=&status=&why=&cause=&limit=``, the newest first.
+
+    Raises:
+        PageError: a filter cannot be read, or there is none of this name.
+    """
+    wanted = dict(query)
+    most = _number(wanted.pop("limit", str(MOST_SHOWN)), "limit")
+    unknown = wanted.keys() - _FILTERS.keys()
+    if unknown:
+        raise PageError(f"no filter is named {min(unknown)!r}; there are {', '.join(_FILTERS)}, limit")
+    matching = (kept for kept in ring.newest() if all(_FILTERS[name](kept, value) for name, value in wanted.items()))
+    return {
+        "kept": len(ring),
+        "keptBytes": ring.size_bytes,
+        "sinceStart": ring.count,
+        "decisions": [kept.summary() for kept in islice(matching, most)],
+    }
+
+
+def _number(text: str, name: str) -> int:
+    if not text.isdecimal():
+        raise PageError(f"{name} must be a number, not {text!r}")
+    return int(text)
+
+
+def _has_status(kept: KeptDecision, value: str) -> bool:
+    """``429``, or ``4xx`` for all of a class."""
+    status = str(kept.summary()["status"])
+    return status.startswith(value.removesuffix("xx")) if value.endswith("xx") else status == value
+
+
+_FILTERS: Mapping[str, Callable[[KeptDecision, str], bool]] = {
+    "cause": lambda kept, value: kept.outcome is not None and kept.outcome.cause == value,
+    "endpoint": lambda kept, value: value in kept.picked,
+    "model": lambda kept, value: kept.model == value,
+    "status": _has_status,
+    "why": lambda kept, value: kept.why.value == value,
+}

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import cast
 
+from epp.config.changes import Changes, compare
 from epp.config.loaded import Instances, LoadedConfig
 from epp.datalayer.collector import Collector
 from epp.datalayer.membership import PluginFollowers
@@ -31,15 +33,18 @@ from epp.framework.interfaces import EndpointDiscovery
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
-from epp.pool.build import data_sources, followers, object_followers, protocol_problem
+from epp.pool.build import data_sources, followers, object_followers, protocol_problem, request_readers
 from epp.pool.flow_control import flow_control_settings, start_flow_control
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
+from epp.pool.rehearsal import Rehearsal, RehearsedRequest
 from epp.pool.settings import PoolSettings, Surroundings
 from epp.telemetry.cache_truth import CacheTruth
+from epp.telemetry.decisions import Decisions
 from epp.telemetry.flow_control import FlowMetrics
-from epp.telemetry.metrics import Metrics
+from epp.telemetry.metrics import Metrics, Reloaded
 from epp.telemetry.pool import PoolSnapshot
+from epp.telemetry.tracing import Tracing
 
 _logger = log.get("epp.pool")
 
@@ -55,6 +60,7 @@ class Pool:
         spawn: starts a task of the process.
         on_defect: told of our own failures: (place, exception).
         discovery: finds the endpoints in place of what settings and configuration name.
+        tracing: traces its requests.
         surroundings: time, chance, metrics pages and a cluster, where they are not the usual ones.
         on_change: told when ``problem`` may have changed.
 
@@ -72,10 +78,12 @@ class Pool:
         on_defect: Callable[[str, Exception], None],
         *,
         discovery: EndpointDiscovery | None = None,
+        tracing: Tracing | None = None,
         surroundings: Surroundings | None = None,
         on_change: Callable[[], None] | None = None,
     ) -> None:
         self.settings = settings
+        self._tracing = tracing
         self.store = EndpointStore()
         self._around = around = surroundings or Surroundings()
         self.objects = ObjectStore(settings.identity, around.seeds)
@@ -99,7 +107,8 @@ class Pool:
         self._flow_metrics = FlowMetrics(metrics, settings.identity.name)
         self.flow_control: FlowController | None = None
         """None as long as no configuration had it."""
-        self.generation = Generation(config, self._services, self._provide)
+        self.generation = Generation(config, self._services)
+        self.generation.build(self._provide)
         self._use_flow_control(self.generation)
         self.cache_truth = CacheTruth(
             metrics,
@@ -109,15 +118,19 @@ class Pool:
         self.store.subscribe(self.cache_truth)
         self.discovery = self._discovery_of(self.generation)
         self.collector = self._collector_of(self.generation)
-        self.director = self._director(on_defect)
+        self.decisions = Decisions(settings.decisions, clock=around.clock)
+        self.director, self._rehearsal = self._directors(on_defect)
         self.discovery_lost = asyncio.Event()
         """Discovery has ended by itself: the endpoints would be frozen for ever."""
         self._discovering: asyncio.Task[None] | None = None
         self._object_files: ObjectsFiles | None = None
         self._stopped = asyncio.Event()
         self._retiring: list[Generation] = []
-        self._followers: dict[Generation, PluginFollowers] = {}
+        self._followers: dict[int, PluginFollowers] = {}
+        """By the id of the plugin."""
         self._notifying: dict[Generation, list[asyncio.Task[None]]] = {}
+        self.loaded_at_s = 0.0
+        """When the configuration in use was loaded, Unix time."""
         metrics.watch_requests(lambda: self.ledger.by_labels)
         metrics.watch_pool(self.snapshot)
 
@@ -135,40 +148,56 @@ class Pool:
         _logger.info("metrics pages", reader="native" if self.collector.has_reader else "event loop")
         await self.collector.start()
         await self._discover(self.discovery)
-        self._metrics.config_loaded(self.generation.config.sha256, time.time())
+        self.loaded_at_s = time.time()
+        self._metrics.config_loaded(self.generation.config.sha256, self.loaded_at_s)
         if not isinstance(self.discovery, ClusterDiscovery):
             _logger.info("pool synced", endpoints=len(self.store))
 
-    async def swap(self, config: LoadedConfig) -> None:
+    async def swap(self, config: LoadedConfig) -> Changes:
         """Serve new requests by another configuration; those that run end by the one that they began with.
 
-        Endpoints, their metrics, objects and counts stay. The old generation is stopped when its last request is over.
+        Endpoints, their metrics, objects and counts stay, and so do plugins that did not change. What is no longer used is
+        stopped when the last request is over that began with it.
+
+        Returns:
+            What has changed.
 
         Raises:
             ConfigError, OSError: the new one cannot be used; nothing has changed. Whatever its plugins raise at their start.
         """
+        old = self.generation
+        changes = compare(old.config, config, old.seen)
         try:
-            generation = await self._started(config)
+            generation = await self._started(config, changes)
         except Exception:
-            self._metrics.config_reloaded(succeeded=False)
+            self._metrics.config_reloaded(Reloaded.FAILURE)
             raise
-        self._metrics.config_reloaded(succeeded=True)
-        old, self.generation = self.generation, generation
+        self._metrics.config_reloaded(Reloaded.SUCCESS)
+        self.generation = generation
         self._follow(generation)
         self._use_flow_control(generation)
         self.director.use(generation.in_use)
-        self._metrics.config_loaded(config.sha256, time.time())
-        collector, self.collector = self.collector, self._collector_of(generation)
-        await collector.stop()
-        await self.collector.start()
-        discovery = self._discovery_of(generation)
+        self.loaded_at_s = time.time()
+        self._metrics.config_loaded(config.sha256, self.loaded_at_s)
+        await self._replace_sources(old, changes)
+        self._changed()
+        old.watch.forget({*changes.changed, *changes.removed})
+        self._retiring.append(old)
+        old.in_use.retire(lambda: self._retired(old))
+        return changes
+
+    async def _replace_sources(self, old: Generation, changes: Changes) -> None:
+        """Read the endpoints by what the new configuration names, where that is something else."""
+        sources = {name for source in old.config.sources for name in (source.name, *source.extractors)}
+        if old.config.sources != self.generation.config.sources or not sources <= changes.unchanged:
+            collector, self.collector = self.collector, self._collector_of(self.generation)
+            await collector.stop()
+            await self.collector.start()
+        discovery = self._discovery_of(self.generation)
         if discovery is not self.discovery:
             self.discovery = discovery
             self._forget_discovery()
             await self._discover(discovery)
-        self._changed()
-        self._retiring.append(old)
-        old.in_use.retire(lambda: self._retired(old))
 
     def refuse_queued(self) -> None:
         """The process stops: refuse what waits and what still comes."""
@@ -191,8 +220,10 @@ class Pool:
 
     async def stop(self) -> None:
         """Stop the plugins, when background work has ended that they may have begun."""
-        for generation in (*self._retiring, self.generation):
-            await generation.stop()
+        left = [*self._retiring, self.generation]
+        while left:
+            generation = left.pop(0)
+            await generation.stop(left)
 
     def reload(self) -> None:
         """Look again at endpoint and object files."""
@@ -218,9 +249,9 @@ class Pool:
         """``/debug/endpoints``."""
         return pages.endpoints(self.store, self.collector, self._around.clock(), self.cache_truth)
 
-    def config_page(self) -> object:
+    def config_page(self) -> dict[str, object]:
         """``/debug/config``."""
-        return pages.config(self.generation.instances)
+        return pages.config(self.generation.instances, self.loaded_at_s)
 
     def plugins_page(self) -> object:
         """``/debug/plugins/state``."""
@@ -229,6 +260,30 @@ class Pool:
     def queues_page(self) -> object:
         """``/debug/queues``."""
         return flow_pages.queues(self.flow_control if self._is_controlled else None, self._around.clock())
+
+    def decisions_page(self, query: Mapping[str, str]) -> object:
+        """``/debug/decisions``.
+
+        Raises:
+            PageError: a filter cannot be read.
+        """
+        return pages.decisions(self.decisions.ring, query)
+
+    def decision_page(self, request_id: str) -> object | None:
+        """``/debug/decisions/ID``; None if nothing is kept of such a request."""
+        found = self.decisions.ring.of(request_id)
+        return {"decisions": [kept.as_json() for kept in found]} if found else None
+
+    async def rehearse(self, document: bytes) -> object:
+        """``/debug/explain``: the decision that a request would get.
+
+        Raises:
+            PageError: the document cannot be read.
+        """
+        readers = request_readers(self.generation.config)
+        request = await self._services.runtime.offload(RehearsedRequest.of, document, readers)
+        record = await self._rehearsal.decide(self.generation.in_use.pipeline, request)
+        return record.as_json()
 
     # ── parts ──
 
@@ -256,12 +311,15 @@ class Pool:
         if settings is not None and self.flow_control is not None:
             self.flow_control.use(settings)
 
-    async def _started(self, config: LoadedConfig) -> Generation:
-        generation = Generation(config, self._services, self._provide)
+    async def _started(self, config: LoadedConfig, changes: Changes) -> Generation:
+        """Made in a thread, as factories may read files."""
+        make = partial(Generation, config, self._services, self.generation, changes.unchanged)
+        generation = await self._services.runtime.offload(make)
+        generation.build(self._provide)
         try:
             await generation.start()
         except BaseException:
-            await generation.stop()
+            await generation.stop([self.generation, *self._retiring])
             raise
         return generation
 
@@ -292,8 +350,10 @@ class Pool:
             clock=self._around.clock,
         )
 
-    def _director(self, on_defect: Callable[[str, Exception], None]) -> Director:
+    def _directors(self, on_defect: Callable[[str, Exception], None]) -> tuple[Director, Rehearsal]:
+        """The one that decides, and the one that only tells."""
         settings, around = self.settings, self._around
+        options = DirectorOptions(settings.emit_scores, settings.max_body_bytes)
         finder = CandidateFinder(
             self.store,
             use_subset=settings.use_subset,
@@ -301,20 +361,22 @@ class Pool:
             hold_back_stale_s=settings.staleness_threshold_s if settings.hold_back_stale else None,
             clock=around.clock,
         )
-        return Director(
+        director = Director(
             self.generation.in_use,
             finder,
             self.objects,
             self._metrics,
             ResponseObserver(self.store, self.ledger, self._metrics, on_defect, self.cache_truth),
-            around.decisions,
-            DirectorOptions(settings.emit_scores, settings.max_body_bytes),
+            around.decisions or self.decisions,
+            options,
             ledger=self.ledger,
             choose=around.seeds.choice,
             spawn=self._spawn,
+            tracing=self._tracing,
             clock=around.clock,
             new_request_id=around.new_request_id,
         )
+        return director, Rehearsal(finder, self.store, self.objects, options, around.seeds.choice, self._spawn, on_defect)
 
     def _start_objects(self) -> None:
         self.objects.on_change(lambda: self._metrics.admit_model_names(self.objects.rewrite_models))
@@ -352,9 +414,14 @@ class Pool:
             task.cancel()
 
     def _follow(self, generation: Generation) -> None:
-        """Tell its plugins of the endpoints, from those that are there on, and of objects in the cluster."""
-        followers_ = self._followers[generation] = PluginFollowers(followers(generation.instances), self._services.defects)
-        self.store.subscribe(followers_)
+        """Tell its plugins of the endpoints, from those that are there on, and of objects in the cluster.
+
+        Those carried over are told of endpoints already.
+        """
+        for follower in followers(generation.instances):
+            if id(follower.plugin) not in self._followers:
+                listener = self._followers[id(follower.plugin)] = PluginFollowers([follower], self._services.defects)
+                self.store.subscribe(listener)
         self._notifying[generation] = list(self._notify(generation))
 
     def _notify(self, generation: Generation) -> Iterator[asyncio.Task[None]]:
@@ -369,7 +436,10 @@ class Pool:
 
     def _retired(self, generation: Generation) -> None:
         self._retiring.remove(generation)
-        self.store.unsubscribe(self._followers.pop(generation))
+        others = [*self._retiring, self.generation]
+        for follower in followers(generation.instances):
+            if not any(follower.plugin in other for other in others):
+                self.store.unsubscribe(self._followers.pop(id(follower.plugin)))
         for task in self._notifying.pop(generation):
             task.cancel()
-        _ = self._spawn(generation.stop(), "retired configuration")
+        _ = self._spawn(generation.stop(others), "retired configuration")

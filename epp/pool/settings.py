@@ -16,7 +16,7 @@ from epp.decision.director import DecisionLog
 from epp.discovery.kube_pool import ClusterSource
 from epp.framework.handle import MetricsFlags
 from epp.framework.prometheus_text import MAX_PAGE_BYTES
-from epp.telemetry.decision_log import LoggedDecisions
+from epp.telemetry.decisions import DecisionOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class PoolSettings:
     emit_scores: bool = False
     max_body_bytes: int = 64 * 1024 * 1024
     """``--max-request-body-bytes``; 0 = no limit."""
+    decisions: DecisionOptions = field(default_factory=DecisionOptions)
+    """Which decisions are kept for explanations."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)
     selector: str = ""
     """``--endpoint-selector``: pods that are followed in place of an InferencePool."""
@@ -74,5 +76,5 @@ class Surroundings:
     """Makes what reads plain metrics pages; None = the event loop reads them."""
     cluster: ClusterConnection | None = None
     """Where endpoints are found that neither flags nor the configuration name; None = outside of any."""
-    decisions: DecisionLog = field(default_factory=LoggedDecisions)
-    """Takes the records of decisions."""
+    decisions: DecisionLog | None = None
+    """Takes the records of decisions; None = the log, and those that are kept for explanations."""

@@ -10,6 +10,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from epp.telemetry.decision_ring import LIMIT_BYTES
+
 MIN_REFRESH_S = 0.05
 """Scraping faster than this is never worth its cost; llm-d-router's floor."""
 MAX_TARGET_PORTS = 8
@@ -91,6 +93,11 @@ class Options:
     enable_pprof: bool = False
     legacy_metrics: bool = True
     fairness_id_metric_label_limit: int = 1000
+    explain_share: float = 0.01
+    """Of the requests; 0 to 1."""
+    explain_memory_bytes: int = LIMIT_BYTES
+    explain_callers: tuple[tuple[str, str], ...] = ()
+    """(header name, value or ``*``): which requests may ask to be explained."""
     tracing: bool = True
     verbosity: int = 2
     zap_encoder: str = "json"
@@ -101,6 +108,10 @@ class Options:
     """None = ``drain_timeout_s``; negative = without limit."""
     namespace: str = "default"
     pod_name: str = ""
+    node_name: str = ""
+    """Where the pod runs; for the log."""
+    older_environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables of earlier versions that change the configuration."""
 
     @property
     def pool(self) -> str:

@@ -20,22 +20,24 @@ import uvloop
 
 from epp.cluster.election import LeaseLostError
 from epp.config.loaded import LoadedConfig
-from epp.errors import UsageError
 from epp.framework import log
-from epp.framework.file_watch import watch_files
 from epp.framework.interfaces import EndpointDiscovery
 from epp.pool.pool import Pool
 from epp.pool.settings import Surroundings
+from epp.process.certificates import Certificates
 from epp.process.cluster import Cluster, authorize_by, is_in_cluster
+from epp.process.config_reload import ConfigReload
+from epp.process.debug_pages import pool_pages
 from epp.process.health import Health
+from epp.process.live_settings import LiveSettings
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
 from epp.process.startup import check_discovery, log_configuration, pool_settings
-from epp.process.transport_settings import transport_settings
 from epp.seam import Port, Transport, total
 from epp.telemetry.log import LogOptions, setup
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
+from epp.telemetry.tracing import make_tracing
 from epp.transport.choose import make_transport
 from epp.transport.grpc_environment import prepare as prepare_grpc
 from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
@@ -66,7 +68,15 @@ def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnin
     )
     prepare_grpc(parse_cipher_suites(options.tls_cipher_suites))
     try:
-        _logger.info("starting", version=VERSION, commit=commit(), python=platform.python_version(), pid=os.getpid())
+        _logger.info(
+            "starting",
+            version=VERSION,
+            commit=commit(),
+            python=platform.python_version(),
+            pid=os.getpid(),
+            pod=options.pod_name,
+            node=options.node_name,
+        )
         _logger.info("flags", details=dict(given))
         for warning in warnings:
             _logger.warning("flag", problem=warning)
@@ -104,6 +114,7 @@ class Process:
             )
         )
         self.runtime = TaskRuntime()
+        self.tracing = make_tracing(os.environ, _warn_of_tracing) if options.tracing else None
         self.transport_name, self.transport = ("given", transport) if transport else make_transport(options.transport)
         self.health = Health(
             ("pool", "plugins"), leader_election=options.ha_enable_leader_election, on_change=self.transport.set_health
@@ -117,10 +128,18 @@ class Process:
             self.runtime.spawn,
             self._on_defect,
             discovery=discovery,
+            tracing=self.tracing,
             surroundings=Surroundings(cluster=self.cluster.connection if self.cluster is not None else None),
             on_change=self._look_at_pool,
         )
+        self.settings = LiveSettings(options, self.transport)
+        self.config_reload = (
+            ConfigReload(options, self.pool, self.settings, self.metrics, self.runtime) if options.config_file else None
+        )
         self.http = self._http()
+        self._certificates = Certificates(
+            options, lambda: self.settings.reload_certificate(self.pool.generation.config), self.http.reload_tls
+        )
         self.ports: dict[str, int] = {}
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
@@ -140,6 +159,7 @@ class Process:
             received = early or await self._until_signal(self._watch())
         except LeaseLostError as error:
             _logger.error("stopping", reason=str(error))
+            self.pool.step_down()
             await self._stop(skip_window=True)
             raise
         except BaseException:
@@ -177,7 +197,8 @@ class Process:
         ends = [lost] if election is None else [lost, election]
         try:
             while not any(end.done() for end in ends):
-                timeout_s = READINESS_EVERY_S if self.pool.generation.has_gates else None
+                may_wait = self.pool.generation.has_gates or self.config_reload is not None
+                timeout_s = READINESS_EVERY_S if may_wait else None
                 await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
                 self._look_at_plugins()
         finally:
@@ -224,17 +245,17 @@ class Process:
             Port(host, options.grpc_health_port, secure=False, extproc=False),
         ]
         self.transport.set_health(self.health.table())
-        grpc_port, health_port = await self.transport.start(
-            handler, transport_settings(options, self.pool.generation.config), ports
-        )
+        settings = self.settings.first(self.pool.generation.config)
+        grpc_port, health_port = await self.transport.start(handler, settings, ports)
         metrics_port = await self.http.start()
         self.ports = {"grpc_port": grpc_port, "grpc_health_port": health_port, "metrics_port": metrics_port}
         for name, port in self.ports.items():
             _logger.info("listening", server=name, address=host, port=port)
-        if options.cert_path and options.enable_cert_reload:
-            self._watch_certificate(options.cert_path, self._reload_certificate)
-        if options.metrics_cert_dir:
-            self._watch_certificate(options.metrics_cert_dir, self._reload_metrics_certificate)
+        if self.config_reload is not None:
+            _ = self.runtime.spawn(self.config_reload.run(), "configuration")
+            if options.watch_config_file:
+                _ = self.runtime.spawn(self.config_reload.follow(self._stopped), "configuration file")
+        self._certificates.follow(self.runtime.spawn, self._stopped)
 
     async def _stop(self, *, skip_window: bool) -> None:
         self.health.drain()
@@ -267,6 +288,7 @@ class Process:
             self.pool.pause,
             self.runtime.stop,
             self.pool.stop,
+            self._stop_tracing,
         ]
         if self.cluster is not None:
             parts.append(self.cluster.stop)
@@ -301,14 +323,11 @@ class Process:
 
     def reload(self) -> None:
         """Look again at what can be reloaded, and name what cannot."""
-        _logger.info("reloading", what="certificates, endpoints, objects")
-        if self.options.cert_path and self.options.secure_serving:
-            self._reload_certificate()
-        if self.options.metrics_cert_dir:
-            self._reload_metrics_certificate()
+        _logger.info("reloading", what="configuration, certificates, endpoints, objects")
+        self._certificates.reload()
         self.pool.reload()
-        if self.options.config_file:
-            _logger.warning("restart required", what=self.options.config_file)
+        if self.config_reload is not None:
+            self.config_reload.ask()
 
     # ── parts ──
 
@@ -318,10 +337,8 @@ class Process:
         sources = HttpSources(
             metrics=self.metrics,
             not_ready=self.health.why,
-            endpoints=self.pool.endpoints_page,
-            config=self.pool.config_page,
-            plugins=self.pool.plugins_page,
-            queues=self.pool.queues_page,
+            pages=pool_pages(self.pool, self.config_reload),
+            posts={"/debug/explain": lambda asked: self.pool.rehearse(asked.body)},
         )
         authorize = None
         if self.cluster is not None and options.metrics_endpoint_auth is not False and not options.metrics_client_ca_file:
@@ -341,32 +358,17 @@ class Process:
             ),
         )
 
-    def _reload_certificate(self) -> None:
-        """New handshakes on the ext_proc port get what is in the directory now."""
-        path = self.options.cert_path
-        try:
-            self.transport.configure(transport_settings(self.options, self.pool.generation.config))
-        except (UsageError, OSError) as error:
-            _logger.error("certificate not reloaded, the one in use stays", path=path, problem=str(error))
-            return
-        _logger.info("certificate reloaded", path=path)
-
-    def _reload_metrics_certificate(self) -> None:
-        """The same for the metrics port."""
-        path = self.options.metrics_cert_dir
-        try:
-            self.http.reload_tls()
-        except UsageError as error:
-            _logger.error("certificate not reloaded, the one in use stays", path=path, problem=str(error))
-            return
-        _logger.info("certificate reloaded", path=path)
-
-    def _watch_certificate(self, directory: str, reload: Callable[[], None]) -> None:
-        files = [Path(directory) / "tls.crt", Path(directory) / "tls.key"]
-        _ = self.runtime.spawn(watch_files(files, reload, self._stopped), "certificates")
+    async def _stop_tracing(self) -> None:
+        """Send the last spans, for as long as their exporter may take."""
+        if self.tracing is not None:
+            await asyncio.to_thread(self.tracing.stop)
 
     def _on_defect(self, place: str, error: Exception) -> None:
         _logger.error("internal error", exc=error, place=place)
+
+
+def _warn_of_tracing(problem: str) -> None:
+    _logger.warning("tracing", problem=problem)
 
 
 def _raise_open_files_limit() -> None:

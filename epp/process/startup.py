@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -12,9 +13,11 @@ from epp.discovery.static import parse_endpoints
 from epp.errors import UsageError
 from epp.framework import log
 from epp.framework.handle import MetricsFlags
+from epp.framework.registry import Registry
 from epp.pool.settings import PoolSettings
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
+from epp.telemetry.decisions import DecisionOptions
 
 _logger = log.get("epp.process.startup")
 
@@ -40,6 +43,7 @@ def load_flags(options: Options) -> LoadFlags:
         allow_experimental=options.allow_experimental_plugins,
         for_serve=True,
         metrics_flags=metrics_flags(options),
+        environ=options.older_environment,
     )
 
 
@@ -53,6 +57,29 @@ def load(options: Options) -> LoadedConfig:
     for finding in findings:
         print(f"epp: {finding.message}", file=sys.stderr)
     return load_config(config_source(options), registry, load_flags(options))
+
+
+class Loader:
+    """Loads the configuration file again, as often as it is asked; in any thread, one call at a time.
+
+    Args:
+        options: of the process.
+    """
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._registry: Registry | None = None
+
+    def __call__(self) -> LoadedConfig:
+        """What the file says now.
+
+        Raises:
+            ConfigError: it cannot be used, or is empty.
+        """
+        if self._registry is None:
+            self._registry, _ = build_registry()
+        source = dataclasses.replace(config_source(self._options), may_be_empty=False)
+        return load_config(source, self._registry, load_flags(self._options))
 
 
 def check_discovery(options: Options, config: LoadedConfig) -> None:
@@ -93,10 +120,23 @@ def pool_settings(options: Options) -> PoolSettings:
         refresh_interval_s=options.refresh_metrics_interval_s,
         emit_scores=options.emit_endpoint_scores,
         max_body_bytes=options.max_request_body_bytes,
+        decisions=decision_options(options),
         metrics_flags=metrics_flags(options),
         selector=options.endpoint_selector,
         target_ports=options.endpoint_target_ports,
         metrics_port=options.model_server_metrics_port,
+    )
+
+
+def decision_options(options: Options) -> DecisionOptions:
+    """Which decisions are kept for explanations."""
+    callers: dict[str, set[str]] = {}
+    for name, value in options.explain_callers:
+        callers.setdefault(name, set()).add(value)
+    return DecisionOptions(
+        share=options.explain_share,
+        limit_bytes=options.explain_memory_bytes,
+        callers={name: frozenset(values) for name, values in callers.items()} or None,
     )
 
 

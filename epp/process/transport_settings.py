@@ -27,17 +27,28 @@ def transport_settings(options: Options, config: LoadedConfig) -> Settings:
     """
     limit = options.max_request_body_bytes
     receive = options.grpc_max_recv_msg_size or (limit + RECEIVE_MARGIN_BYTES if limit else -1)
-    return Settings(
-        request_strip=REQUEST_STRIP.union(*(plugin.type.header_strip for plugin in config.plugins)),
+    settings = Settings(
         response_strip=RESPONSE_STRIP,
         response_set=((WENT_INTO_RESPONSE, "true"),),
         max_body_bytes=limit,
         max_buffered_bytes=options.max_buffered_bytes,
         gap_bounds_s=ITL_S,
-        request_readers=_known_readers(config),
         tls=_tls(options) if options.secure_serving else None,
         max_receive_bytes=receive,
         max_send_bytes=options.grpc_max_send_msg_size or -1,
+    )
+    return with_config(settings, config)
+
+
+def with_config(settings: Settings, config: LoadedConfig) -> Settings:
+    """The settings with what the plugins of a configuration want of requests.
+
+    Raises:
+        UsageError: a plugin wants a request reader that there is not.
+    """
+    return settings._replace(
+        request_strip=REQUEST_STRIP.union(*(plugin.type.header_strip for plugin in config.plugins)),
+        request_readers=_known_readers(config),
     )
 
 

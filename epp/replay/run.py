@@ -25,7 +25,7 @@ from epp.replay.servers import ReplayServer, ServerDiscovery, ServerPages
 from epp.replay.virtual_time import VirtualTimeLoop
 from epp.seam import Request, total
 from epp.telemetry.decision_log import LoggedDecisions
-from epp.telemetry.decision_record import DecisionRecord
+from epp.telemetry.decision_record import DecisionRecord, OutcomeRecord, Why
 from epp.telemetry.metrics import Metrics
 
 _logger = log.get("epp.replay")
@@ -223,13 +223,21 @@ class _Decisions:
         self._log = LoggedDecisions()
         self._last: Choice | None = None
 
-    def wants(self, request: Request) -> bool:
-        return self._wanted or self._log.wants(request)
+    def wants(self, request: Request) -> Why:
+        return Why.LOG if self._wanted or self._log.wants(request) else Why.NOTHING
+
+    def wants_failure(self) -> bool:
+        return False
 
     def decided(self, record: DecisionRecord) -> None:
+        if record.why is Why.NOTHING:  # of a refusal
+            return
         self._last = choice_of(record)
         if self._log.wants(record):
             self._log.decided(record)
+
+    def over(self, kept: object, outcome: OutcomeRecord, record: Callable[[], DecisionRecord]) -> None:
+        """Nothing is kept."""
 
     def take(self) -> Choice | None:
         last, self._last = self._last, None

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from epp.seam import Headers, Names
+from epp.telemetry.decisions import EXPLAIN_HEADER
 
 
 class Aliased(NamedTuple):
@@ -67,6 +68,9 @@ FORWARDED_PATH: Final = "x-forwarded-path"
 WENT_INTO_RESPONSE: Final = "x-went-into-resp-headers"
 DROPPED_REASON: Final = "x-llm-d-request-dropped-reason"
 
+# A request with the value 1 asks why it goes where it goes; the response tells.
+EXPLAIN: Final = EXPLAIN_HEADER
+
 # Dynamic metadata of Envoy.
 LB_NAMESPACE: Final = "envoy.lb"
 """Written: ``DESTINATION``, ``DESTINATION_SCORES``. Read with the response headers: ``DESTINATION_SERVED``."""
@@ -87,6 +91,7 @@ CONTROL: Final[Names] = frozenset(
         VIDEO_FPS,
         VIDEO_DURATION_S,
         VIDEO_RESOLUTION,
+        EXPLAIN,
     }
 )
 """All control headers with their aliases."""
@@ -104,7 +109,7 @@ REQUEST_STRIP: Final[Names] = CONTROL | {
 }
 """Removed from every request before ours are set: a client that could set them would choose the upstream itself."""
 
-RESPONSE_STRIP: Final[Names] = frozenset({DESTINATION, DESTINATION_SUBSET, DESTINATION_SERVED, DROPPED_REASON})
+RESPONSE_STRIP: Final[Names] = frozenset({DESTINATION, DESTINATION_SUBSET, DESTINATION_SERVED, DROPPED_REASON, EXPLAIN})
 """Removed from every response: a model server has no say in them."""
 
 SYSTEM_OWNED: Final[Names] = CONTROL | {DESTINATION, DESTINATION_SUBSET, DESTINATION_SERVED, DROPPED_REASON, CONTENT_LENGTH}

@@ -49,7 +49,7 @@ class ScorerStep:
         per_snapshot: it needs no request.
     """
 
-    __slots__ = ("call", "guard", "name", "per_snapshot", "watch", "weight")
+    __slots__ = ("_checked", "call", "guard", "name", "per_snapshot", "watch", "weight")
 
     def __init__(self, watch: CallWatch, plugin: Scorer, weight: float, *, per_snapshot: bool = False) -> None:
         self.watch = watch
@@ -57,9 +57,13 @@ class ScorerStep:
         self.guard = watch.guard
         self.weight = weight
         self.per_snapshot = per_snapshot
-        self.call: Callable[[Record, InferenceRequest, Candidates], Sequence[float]] = watch.plain(
-            _checked_scorer(plugin, watch)
-        )
+        self._checked = _CheckedScorer(plugin, watch)
+        self.call: Callable[[Record, InferenceRequest, Candidates], Sequence[float]] = watch.plain(self._checked.score)
+
+    def take_raw(self) -> Sequence[float]:
+        """What the scorer returned in its last call, if that had to be corrected; once, else nothing."""
+        raw, self._checked.raw = self._checked.raw, ()
+        return raw
 
 
 class PickerStep:
@@ -182,7 +186,7 @@ class Profile:
             weight = step.weight
             totals = tuple([total + score * weight for total, score in zip(totals, scores, strict=True)])
             if run.written is not None:
-                run.scored(step, {e.host_port: s for e, s in zip(eligible, scores, strict=True)})
+                run.scored(step, _by_address(eligible, scores), raw=_by_address(eligible, step.take_raw() or ()))
         return totals, all_scored
 
     def _scores(self, step: ScorerStep, run: _Run, eligible: Candidates) -> Sequence[float] | None:
@@ -190,6 +194,8 @@ class Profile:
         if step.guard.is_out and step.guard.refuses():
             run.scored(step, {}, LEFT_OUT)
             return None
+        if run.written is not None:
+            step.take_raw()  # of an earlier request
         try:
             return step.call(run.record, run.request, eligible)
         except Exception as error:  # noqa: BLE001 — reported
@@ -199,7 +205,8 @@ class Profile:
     def _pick(self, run: _Run, eligible: Candidates, totals: Totals) -> ProfileRunResult:
         step, written = self.picker, run.written
         if written is not None:
-            written.totals = {e.host_port: t for e, t in zip(eligible, totals, strict=True)}
+            written.totals = _by_address(eligible, totals)
+            written.tied = _tied(eligible, totals)
             written.picker = step.name
         try:
             targets = step.call(run.record, run.request, eligible, totals)
@@ -220,9 +227,23 @@ class _Run:
         self.record = record
         self.written = written
 
-    def scored(self, step: ScorerStep, scores: dict[str, float], error: str = "") -> None:
+    def scored(
+        self, step: ScorerStep, scores: dict[str, float], error: str = "", *, raw: dict[str, float] | None = None
+    ) -> None:
         if self.written is not None:
-            self.written.scorers.append(ScoreRecord(step.name, step.weight, scores, error))
+            self.written.scorers.append(ScoreRecord(step.name, step.weight, scores, error, raw or {}))
+
+
+def _by_address(candidates: Candidates, values: Sequence[float]) -> dict[str, float]:
+    """``host:port`` → value, without NaN; nothing of no values."""
+    return {e.host_port: value for e, value in zip(candidates, values, strict=True) if value == value} if values else {}
+
+
+def _tied(candidates: Candidates, totals: Totals) -> list[str]:
+    """The candidates that share the highest total, if there are several."""
+    best = max(totals)
+    tied = [e.host_port for e, total in zip(candidates, totals, strict=True) if total == best]
+    return tied if len(tied) > 1 else []
 
 
 def _checked_filter(plugin: Filter) -> Callable[[InferenceRequest, Candidates], Candidates]:
@@ -235,19 +256,28 @@ def _checked_filter(plugin: Filter) -> Callable[[InferenceRequest, Candidates], 
     return filtered
 
 
-def _checked_scorer(plugin: Scorer, watch: CallWatch) -> Callable[[InferenceRequest, Candidates], Sequence[float]]:
-    def scored(request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
-        scores = plugin.score(request, candidates)
+class _CheckedScorer:
+    """A scorer whose scores are a list of the right length in [0, 1], whatever it returned."""
+
+    __slots__ = ("_plugin", "_watch", "raw")
+
+    def __init__(self, plugin: Scorer, watch: CallWatch) -> None:
+        self._plugin = plugin
+        self._watch = watch
+        self.raw: Sequence[float] = ()
+        """What it returned last, if that was not in [0, 1], until somebody takes it."""
+
+    def score(self, request: InferenceRequest, candidates: Candidates) -> Sequence[float]:
+        scores = self._plugin.score(request, candidates)
         if len(scores) != len(candidates):
             raise ValueError(f"returned {len(scores)} scores for {len(candidates)} candidates")
         total = sum(scores)
         if total == total and min(scores) >= 0.0 and max(scores) <= 1.0:
             return scores
+        self.raw = list(scores)
         if any(score != score for score in scores):
-            watch.failed("returned NaN, which counts as 0")
+            self._watch.failed("returned NaN, which counts as 0")
         return [0.0 if score != score else min(max(score, 0.0), 1.0) for score in scores]
-
-    return scored
 
 
 def _checked_picker(plugin: Picker) -> Callable[[InferenceRequest, Candidates, Totals], tuple[Endpoint, ...]]:

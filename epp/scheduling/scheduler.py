@@ -7,6 +7,7 @@ Source: llm-d-router: pkg/epp/scheduling/scheduler.go
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from epp.errors import RequestError, SchedulingError
@@ -16,7 +17,7 @@ from epp.framework.results import ProfileResults, ProfileRunResult, SchedulingRe
 from epp.framework.types import InferenceRequest
 from epp.plugin_calls.step import CallWatch, Record
 from epp.scheduling.profile import Profile
-from epp.telemetry.decision_record import ProfileRecord
+from epp.telemetry.decision_record import InputRecord, ProfileRecord
 
 
 class HandlerStep:
@@ -57,6 +58,7 @@ class Scheduler:
             return self._cycle(request, candidates, None)
         record.request_id, record.model, record.target_model = request.request_id, request.model, request.target_model
         record.candidates = [e.host_port for e in candidates]
+        record.inputs = _inputs(candidates)
         try:
             result = self._cycle(request, candidates, record)
         except (SchedulingError, RequestError) as error:
@@ -64,6 +66,8 @@ class Scheduler:
             raise
         record.primary = result.primary
         record.picked = [e.host_port for e in result.targets]
+        record.prefill = [e.host_port for e in result.targets_of(result.prefill)]
+        record.encode = [e.host_port for e in result.targets_of(result.encode)]
         return result
 
     def totals(self, result: SchedulingResult) -> dict[str, float]:
@@ -110,7 +114,7 @@ class Scheduler:
             raise self._defect(f"asked for the profile '{name}', which does not exist")
         written = None
         if record is not None:
-            written = ProfileRecord(name)
+            written = ProfileRecord(name, after_s=record.since_s())
             record.profiles.append(written)
         try:
             return profile.run(request, candidates, written, record)
@@ -119,6 +123,9 @@ class Scheduler:
             if written is not None:
                 written.error = str(error)
             return None
+        finally:
+            if written is not None and record is not None:
+                written.took_s = record.since_s() - written.after_s
 
     def _names(self, request: InferenceRequest, results: ProfileResults, record: Record) -> Sequence[str]:
         """The profiles to run next, each once."""
@@ -135,6 +142,21 @@ class Scheduler:
 
     def _failed(self) -> SchedulingError:
         return SchedulingError(f"profile handler '{self.handler.watch.name}' failed")
+
+
+def _inputs(candidates: Candidates) -> dict[str, InputRecord]:
+    """What scorers are about to read of each candidate."""
+    now = time.monotonic()
+    columns = zip(candidates.endpoints, candidates.metrics, candidates.updated_s, strict=True)
+    return {
+        endpoint.host_port: InputRecord(
+            metrics.waiting_queue,
+            metrics.running_requests,
+            metrics.kv_cache_usage,
+            None if updated_s is None else now - updated_s,
+        )
+        for endpoint, metrics, updated_s in columns
+    }
 
 
 def _checked_pick(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
@@ -80,6 +81,18 @@ class RewriteLabels(NamedTuple):
     """Name of the InferenceModelRewrite object."""
     model_name: str
     target_model: str
+
+
+class Reloaded(StrEnum):
+    """What became of another configuration."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    """It cannot be used; the one before stays."""
+    NOOP = "noop"
+    """It is the one in use."""
+    RESTART_REQUIRED = "restart_required"
+    """It can be used by another process only; the one before stays, as a whole."""
 
 
 class Snapshot(NamedTuple):
@@ -188,10 +201,10 @@ class Metrics:
         self._gauge("config_last_reload_successful").set(1)
         self._gauge("config_last_reload_success_timestamp_seconds").set(unix_s)
 
-    def config_reloaded(self, *, succeeded: bool) -> None:
+    def config_reloaded(self, result: Reloaded) -> None:
         """Another configuration was tried; after a success ``config_loaded`` is called too."""
-        self._counter("config_reloads_total", ("success" if succeeded else "failure",)).inc()
-        self._gauge("config_last_reload_successful").set(int(succeeded))
+        self._counter("config_reloads_total", (result.value,)).inc()
+        self._gauge("config_last_reload_successful").set(int(result in (Reloaded.SUCCESS, Reloaded.NOOP)))
 
     # Read when scraped
 

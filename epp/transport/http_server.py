@@ -11,26 +11,29 @@ import gzip
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from ssl import CERT_REQUIRED, PROTOCOL_TLS_SERVER, SSLContext, SSLError
+from types import MappingProxyType
 from typing import NamedTuple
 
 import orjson
 from aiohttp import web
 
-from epp.errors import UsageError
+from epp.errors import PageError, UsageError
 from epp.framework import log
 from epp.telemetry.exposition import CONTENT_TYPE
 from epp.telemetry.metrics import Metrics
-from epp.transport.stack_dump import dump_stacks
+from epp.transport.profiles import profile_pages
 
 _STOP_TIMEOUT_S = 2.0
 """How long a stop waits for open requests; the pages are small."""
 _GZIP_LEVEL = 1
 """Text this repetitive shrinks tenfold at the cheapest level."""
 _JSON = "application/json"
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""Of a request to be explained: as much as the picker takes of a live one by default."""
 
 _logger = log.get("epp.transport.http_server")
 
@@ -60,17 +63,40 @@ async def refuse_all(_request: AccessRequest) -> Access:
     return Access(HTTPStatus.UNAUTHORIZED, "Unauthorized")
 
 
+class PageRequest(NamedTuple):
+    """What a page is asked."""
+
+    rest: str = ""
+    """Of the path, behind a page whose name ends with a slash."""
+    query: Mapping[str, str] = MappingProxyType({})
+    body: bytes = b""
+
+
+JsonSource = Callable[[PageRequest], Awaitable[object]]
+"""Gives what a page shows, serialisable by orjson; called on the event loop. None is answered with 404, a ``PageError`` with
+400."""
+
+
 @dataclass(frozen=True, slots=True)
 class HttpSources:
-    """Where the pages come from. All are called on the event loop, and what they return must be serialisable by orjson."""
+    """Where the pages come from."""
 
     metrics: Metrics
     not_ready: Callable[[], Sequence[str]]
     """Reasons why the picker is not ready; empty = ready."""
-    endpoints: Callable[[], object]
-    config: Callable[[], object]
-    plugins: Callable[[], object]
-    queues: Callable[[], object]
+    pages: Mapping[str, JsonSource] = field(default_factory=dict)
+    """By path; one that ends with a slash has everything below it."""
+    posts: Mapping[str, JsonSource] = field(default_factory=dict)
+    """What is asked with a body."""
+
+
+def reading(read: Callable[[], object]) -> JsonSource:
+    """A page that is asked nothing."""
+
+    async def source(_request: PageRequest) -> object:
+        return read()
+
+    return source
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +140,11 @@ class HttpServer:
             "/metrics": self._metrics.page,
             "/healthz": self._healthz,
             "/readyz": self._readyz,
-            "/debug/endpoints": self._json_page(sources.endpoints),
-            "/debug/config": self._json_page(sources.config),
-            "/debug/plugins/state": self._json_page(sources.plugins),
-            "/debug/queues": self._json_page(sources.queues),
+            **{path: self._json_page(source, path) for path, source in sources.pages.items()},
         }
+        self._posts: Mapping[str, Page] = {path: self._json_page(source, path) for path, source in sources.posts.items()}
         if options.pprof:
-            self._pages = {**self._pages, "/debug/pprof/goroutine": _goroutine}
+            self._pages = {**self._pages, **profile_pages()}
 
     async def start(self) -> int:
         """Listen and serve.
@@ -168,20 +192,29 @@ class HttpServer:
         refused = await self._refused(request)
         if refused is not None:
             return refused
-        page = self._pages.get(request.path)
-        if page is None:
-            return _json(HTTPStatus.NOT_FOUND, {"error": f"no page {request.path}", "paths": sorted(self._pages)})
-        if request.method not in ("GET", "HEAD"):
-            return _json(
-                HTTPStatus.METHOD_NOT_ALLOWED,
-                {"error": f"{request.method} is not allowed; use GET"},
-                headers={"Allow": "GET"},
-            )
+        method, path = request.method, request.path
+        posted, page = self._posts.get(path), self._page(path)
+        if page is None and posted is None:
+            return _json(HTTPStatus.NOT_FOUND, {"error": f"no page {path}", "paths": sorted([*self._pages, *self._posts])})
+        if method == "POST" and posted is not None:
+            page = posted
+        elif page is None or method not in ("GET", "HEAD"):
+            allowed = "POST" if page is None else "GET"
+            error = {"error": f"{method} is not allowed; use {allowed}"}
+            return _json(HTTPStatus.METHOD_NOT_ALLOWED, error, headers={"Allow": allowed})
         try:
             return await page(request)
+        except PageError as error:
+            return _json(HTTPStatus.BAD_REQUEST, {"error": str(error)})
         except Exception as error:  # noqa: BLE001 — a defect in one page is logged and answered, the server goes on
             _logger.error("debug page failed", exc=error, path=request.path)
             return _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{request.path} failed; the log says why"})
+
+    def _page(self, path: str) -> Page | None:
+        page = self._pages.get(path)
+        if page is not None or path.endswith("/"):
+            return page
+        return next((below for name, below in self._pages.items() if name.endswith("/") and path.startswith(name)), None)
 
     async def _refused(self, request: web.BaseRequest) -> web.Response | None:
         if self._options.authorize is None:
@@ -207,9 +240,12 @@ class HttpServer:
             return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not ready", "reasons": reasons})
         return _json(HTTPStatus.OK, {"status": "ready", "reasons": []})
 
-    def _json_page(self, read: Callable[[], object]) -> Page:
-        async def page(_request: web.BaseRequest) -> web.Response:
-            state = read()
+    def _json_page(self, source: JsonSource, path: str) -> Page:
+        async def page(request: web.BaseRequest) -> web.Response:
+            body = await _body(request) if request.method == "POST" else b""
+            state = await source(PageRequest(request.path[len(path) :], request.query, body))
+            if state is None:
+                return _json(HTTPStatus.NOT_FOUND, {"error": f"nothing is known of {request.path[len(path) :]!r}"})
             loop = asyncio.get_running_loop()
             body = await loop.run_in_executor(self._executor, _to_json, state)
             return web.Response(body=body, content_type=_JSON)
@@ -260,6 +296,20 @@ class MetricsPage:
         return await loop.run_in_executor(self._executor, lambda: _rendered_both(self._metrics.render(snapshot)))
 
 
+async def _body(request: web.BaseRequest) -> bytes:
+    """The body of a request.
+
+    Raises:
+        PageError: it is longer than ``MAX_BODY_BYTES``.
+    """
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            raise PageError(f"the body is longer than {MAX_BODY_BYTES} bytes")
+    return bytes(body)
+
+
 def _rendered_both(plain: bytes) -> tuple[bytes, bytes]:
     return plain, gzip.compress(plain, _GZIP_LEVEL)
 
@@ -283,10 +333,6 @@ def _to_json(state: object) -> bytes:
 
 def _json(status: int, document: object, headers: Mapping[str, str] | None = None) -> web.Response:
     return web.Response(status=status, body=_to_json(document), content_type=_JSON, headers=headers)
-
-
-async def _goroutine(_request: web.BaseRequest) -> web.Response:
-    return web.Response(text=await dump_stacks())
 
 
 def _tls_context(cert_dir: Path, client_ca_file: Path | None) -> SSLContext:

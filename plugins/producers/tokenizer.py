@@ -184,6 +184,7 @@ _COMMON: dict[str, Any] = {
 
 TOKENIZER = PluginType(
     type="tokenizer",
+    hot=False,
     summary="Turns prompts into the model's tokens.",
     params=TokenizerParams,
     factory=_create_tokenizer,

@@ -53,7 +53,7 @@ def _plain(text: str) -> str:
 
 def _flat(name: str) -> Deprecated:
     section, key = _FLAT[name]
-    return Deprecated(f"write {section}.{key}", code="WRN006")
+    return Deprecated(f"write {section}.{key}", code="WRN006", moves_to=f"{section}.{key}")
 
 
 def _can_prefill(params: DisaggProfileHandlerParams) -> bool:

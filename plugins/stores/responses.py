@@ -284,6 +284,7 @@ def _create(context: PluginContext, params: ResponsesStoreParams) -> ResponsesSt
 
 PLUGIN = PluginType(
     type=TYPE,
+    hot=False,
     roles=frozenset({Role.BODY_REWRITER, Role.DIRECT_RESPONDER, Role.RESPONSE_COMPLETE}),
     summary="Remembers conversations of the Responses API.",
     params=ResponsesStoreParams,

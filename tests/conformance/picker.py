@@ -55,7 +55,7 @@ from epp.process.runtime import TaskRuntime
 from epp.request.headers import REQUEST_STRIP, RESPONSE_STRIP, WENT_INTO_RESPONSE
 from epp.seam import Port, Settings, Transport, TransportStats, total
 from epp.telemetry.catalogue import ITL_S, PREFIX
-from epp.telemetry.decision_log import LoggedDecisions
+from epp.telemetry.decisions import Decisions
 from epp.telemetry.flow_control import FlowMetrics
 from epp.telemetry.metrics import Metrics
 from plugins.former import FORMER
@@ -368,7 +368,7 @@ class Picker:
             self.objects,
             self.metrics,
             ResponseObserver(self.store, ledger, self.metrics, lambda place, error: self.defects.append((place, error))),
-            LoggedDecisions(),
+            Decisions(),
             DirectorOptions(emit_scores, self.settings.max_body_bytes),
             ledger=ledger,
             choose=self._seeds.choice,

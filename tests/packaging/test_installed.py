@@ -27,8 +27,8 @@ SERVE = [
 IMPORT_ALL = """
 import importlib, pkgutil, sys
 needs_more = (
-    *("epp.demo", "epp.__main__", "epp.transport.native", "plugins.tokenization.template"),
-    *("plugins.kvcache.links", "plugins.kvcache.subscriber", "epp.simulate.kv_"),
+    *("epp.demo", "epp.__main__", "epp.transport.native", "epp.telemetry.decision_spans", "epp.telemetry.otel"),
+    *("plugins.kvcache.links", "plugins.kvcache.subscriber", "epp.simulate.kv_", "plugins.tokenization.template"),
 )
 for package in sys.argv[1:]:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from tests.spec.capabilities import HOT_RELOAD, PROFILE_PAGES
 from tests.spec.document import Document
 
 DOCUMENT = Document(
@@ -21,10 +20,5 @@ DOCUMENT = Document(
         "X30": "two back ends are an error even where one is in memory: nobody can tell which one was meant",
         "X52": "the gate without a section loads with a warning, and the default source of metrics is added",
         "A2": "--endpoint, or a file-discovery plugin, is enough; the message names all ways",
-    },
-    promises={
-        "which fields of a changed configuration are used while serving": HOT_RELOAD,
-        "the page /debug/pprof/profile": PROFILE_PAGES,
-        "the page /debug/pprof/heap": PROFILE_PAGES,
     },
 )

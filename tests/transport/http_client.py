@@ -9,7 +9,7 @@ import aiohttp
 import orjson
 
 from epp.telemetry.metrics import Metrics
-from epp.transport.http_server import HttpOptions, HttpSources
+from epp.transport.http_server import HttpOptions, HttpSources, reading
 
 LOCAL = HttpOptions(host="127.0.0.1", port=0)
 PATHS = ["/debug/config", "/debug/endpoints", "/debug/plugins/state", "/debug/queues", "/healthz", "/metrics", "/readyz"]
@@ -20,10 +20,12 @@ def sources(metrics: Metrics | None = None, not_ready: list[str] | None = None) 
     return HttpSources(
         metrics=metrics or Metrics(),
         not_ready=lambda: reasons,
-        endpoints=lambda: [{"name": "pod-a", "labels": {"role": "decode"}}],
-        config=lambda: {"sha256": "abc", "plugins": ["queue-scorer"]},
-        plugins=lambda: {"timestamp": "now", "plugins": {}},
-        queues=lambda: {"enabled": False},
+        pages={
+            "/debug/endpoints": reading(lambda: [{"name": "pod-a", "labels": {"role": "decode"}}]),
+            "/debug/config": reading(lambda: {"sha256": "abc", "plugins": ["queue-scorer"]}),
+            "/debug/plugins/state": reading(lambda: {"timestamp": "now", "plugins": {}}),
+            "/debug/queues": reading(lambda: {"enabled": False}),
+        },
     )
 
 

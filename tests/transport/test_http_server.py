@@ -15,7 +15,16 @@ import pytest
 from epp.errors import UsageError
 from epp.telemetry.metrics import Metrics, Snapshot
 from epp.telemetry.requests import RequestLabels
-from epp.transport.http_server import Access, AccessRequest, HttpOptions, HttpServer, HttpSources, MetricsPage, refuse_all
+from epp.transport.http_server import (
+    Access,
+    AccessRequest,
+    HttpOptions,
+    HttpServer,
+    HttpSources,
+    MetricsPage,
+    reading,
+    refuse_all,
+)
 from tests.transport.http_client import LOCAL, PATHS, Client, sources
 
 Serve = Callable[..., Coroutine[object, object, Client]]
@@ -129,14 +138,14 @@ async def test_profiling_pages_exist_only_on_request(serve: Serve) -> None:
     assert "3 tasks @\n    Event.wait" in text
     assert "test_profiling_pages_exist_only_on_request" in text
     assert "thread MainThread @" in text
-    assert (await client.ask("/debug/pprof/heap")).status == 404
+    assert (await client.ask("/debug/pprof/block")).status == 404
 
 
 async def test_a_page_that_fails_is_answered_and_the_server_goes_on(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
     def broken() -> object:
         raise RuntimeError("defect")
 
-    client = await serve(replace(sources(), config=broken))
+    client = await serve(replace(sources(), pages={"/debug/config": reading(broken)}))
     answer = await client.ask("/debug/config")
     assert (answer.status, answer.json()) == (500, {"error": "/debug/config failed; the log says why"})
     assert "debug page failed" in caplog.text

@@ -501,5 +501,5 @@ def test_every_flag_says_what_it_is_for() -> None:
 
 def test_every_option_has_a_flag() -> None:
     set_by_flags = {flag.target for flag in FLAGS} | {"metric_specs", "refresh_metrics_interval_is_given"}
-    others = {"graceful_shutdown_timeout_s", "namespace", "pod_name"}
+    others = {"graceful_shutdown_timeout_s", "namespace", "node_name", "older_environment", "pod_name"}
     assert {f.name for f in fields(Options)} - set_by_flags == others

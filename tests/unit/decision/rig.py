@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -30,7 +30,8 @@ from epp.request.parse import NamedParser, ParserTable
 from epp.scheduling.cached_prefix import MatchKey
 from epp.seam import BodyState, Chunk, End, Metadata, Outcome, Reply, Route
 from epp.telemetry.cache_truth import CacheTruth
-from epp.telemetry.decision_record import DecisionRecord
+from epp.telemetry.decision_record import DecisionRecord, OutcomeRecord, Why
+from epp.telemetry.decision_ring import DecisionRing, KeptDecision
 from epp.telemetry.metrics import Metrics
 from plugins.parsers import anthropic, openai, passthrough
 from plugins.profile_handlers import single
@@ -262,15 +263,25 @@ def reporting(hooks: Hooks, reports: Reports) -> Hooks:
 class Decisions:
     """A decision log that keeps the records."""
 
-    def __init__(self, *, wanted: bool = False) -> None:
-        self._wanted = wanted
+    def __init__(self, *, why: Why = Why.NOTHING) -> None:
+        self._why = why
         self.records: list[DecisionRecord] = []
+        self.outcomes: list[tuple[KeptDecision | None, OutcomeRecord, DecisionRecord]] = []
+        self.ring = DecisionRing()
+        self.repeats_failures = False
 
-    def wants(self, request: object) -> bool:
-        return self._wanted
+    def wants(self, request: object) -> Why:
+        return self._why
 
-    def decided(self, record: DecisionRecord) -> None:
+    def wants_failure(self) -> bool:
+        return self.repeats_failures
+
+    def decided(self, record: DecisionRecord) -> KeptDecision | None:
         self.records.append(record)
+        return self.ring.add(record) if record.why else None
+
+    def over(self, kept: KeptDecision | None, outcome: OutcomeRecord, record: Callable[[], DecisionRecord]) -> None:
+        self.outcomes.append((kept, outcome, record()))
 
 
 class Rig:
@@ -283,7 +294,7 @@ class Rig:
         admission: lets requests in, in place of what the detector says.
         endpoints: names of its endpoints.
         emit_scores: ``--emit-endpoint-scores``.
-        wanted: somebody reads decisions.
+        why: decisions are recorded for this reason.
         request_readers: names of readers whose results its plugins read.
         match_keys: where producers of prefix matches write.
     """
@@ -298,7 +309,7 @@ class Rig:
         admission: Admission | None = None,
         endpoints: Sequence[str] = "abc",
         emit_scores: bool = False,
-        wanted: bool = False,
+        why: Why = Why.NOTHING,
         match_keys: tuple[MatchKey, ...] = (),
         request_readers: Sequence[str] = (),
     ) -> None:
@@ -306,7 +317,7 @@ class Rig:
         self.reports = Reports()
         self.failures: list[tuple[str, Exception]] = []
         self.runtime = TaskRuntime()
-        self.decisions = Decisions(wanted=wanted)
+        self.decisions = Decisions(why=why)
         self.objects = ObjectStore(PoolIdentity("pool"))
         self.store = EndpointStore()
         self.store.replace_all([Endpoint.of(name, f"192.168.1.{i}", 8000) for i, name in enumerate(endpoints, 1)])

@@ -12,6 +12,7 @@ from epp.framework.keys import PREFIX_CACHE_MATCH, PrefixMatch
 from epp.framework.results import ProfileRunResult, SchedulingResult
 from epp.framework.types import InferenceRequest, Usage
 from epp.seam import Outcome
+from epp.telemetry.decision_record import Why
 from tests.unit.decision.rig import FakeHead, Plugin, Rig, hooks, outcome, request
 
 INDEX, OTHER, SILENT = (PREFIX_CACHE_MATCH.by(name) for name in ("index", "other", "silent"))
@@ -98,11 +99,11 @@ def test_a_prompt_that_another_endpoint_computed_tells_nothing(prefill: int, tol
 
 
 def test_the_record_has_both() -> None:
-    rig = picker(knows(5, INDEX), wanted=True)
+    rig = picker(knows(5, INDEX), why=Why.LOG)
     stream = rig.send(request())
     [record] = rig.decisions.records
     prediction = {"plugin": "index", "endpoint": "192.168.1.3:8000", "matched_blocks": 5, "total_blocks": 10}
-    prediction["block_size_tokens"] = 16
+    prediction |= {"block_size_tokens": 16, "matched": {"192.168.1.3:8000": 5}}
     assert record.as_json()["prefixes"] == [{**prediction, "predicted_tokens": None, "reported_tokens": None}]
     rig.director.finished(stream, answered(96))
     assert record.as_json()["prefixes"] == [{**prediction, "predicted_tokens": 80, "reported_tokens": 96}]
@@ -110,7 +111,7 @@ def test_the_record_has_both() -> None:
 
 def test_both_are_logged_where_decisions_are(caplog: pytest.LogCaptureFixture) -> None:
     log.set_verbosity(log.VERBOSE)
-    rig = picker(knows(5, INDEX), wanted=True)
+    rig = picker(knows(5, INDEX), why=Why.LOG)
     rig.director.finished(rig.send(), answered(96))
     fields = {"plugin": "index", "predictedTokens": 80, "reportedTokens": 96}
     assert [r.fields for r in caplog.records if r.message == "Cached prefix"] == [fields]  # type: ignore[attr-defined]

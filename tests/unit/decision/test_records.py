@@ -11,6 +11,7 @@ from epp.datalayer.objects import GROUP, InferenceObjective, ObjectKey
 from epp.errors import RequestError
 from epp.hooks.slots import Hooks
 from epp.seam import End
+from epp.telemetry.decision_record import Why
 from tests.unit.decision.rig import AsyncPlugin, Plugin, Rig, hooks, outcome, request
 from tests.unit.decision.vocabulary import MODEL_HEADER, C
 from tests.unit.decision.waiting import FULL, Gate, Stubborn
@@ -18,7 +19,7 @@ from tests.unit.scheduling.doubles import keep, make_profile
 
 
 def test_decisions_are_recorded_only_on_demand() -> None:
-    quiet, loud = Rig(), Rig(wanted=True)
+    quiet, loud = Rig(), Rig(why=Why.LOG)
     quiet.send()
     loud.send(request(headers=MODEL_HEADER))
     assert quiet.decisions.records == []
@@ -27,7 +28,7 @@ def test_decisions_are_recorded_only_on_demand() -> None:
 
 
 def test_a_failed_decision_is_recorded_too() -> None:
-    rig = Rig(wanted=True, profile=make_profile(filters=[keep()]))
+    rig = Rig(why=Why.LOG, profile=make_profile(filters=[keep()]))
     assert rig.send().reply.status == 429
     (record,) = rig.decisions.records
     assert record.error.startswith("failed to run scheduler profile 'default'")
@@ -57,7 +58,7 @@ async def test_a_record_holds_every_stage() -> None:
         admitters=both.admitters,
         pre_request=both.pre_request,
     )
-    rig = Rig(slots, admission=gate, wanted=True)
+    rig = Rig(slots, admission=gate, why=Why.LOG)
     stream = rig.send(request(headers={"x-llm-d-inference-fairness-id": "t"}))
     gate.held[0].release()
     await stream.answered.wait()
@@ -94,7 +95,7 @@ async def test_a_record_holds_every_stage() -> None:
 )
 def test_a_record_tells_of_admission(refusal: RequestError | None, status: int, outcome_: str) -> None:
     gate = Gate()
-    rig = Rig(admission=gate, wanted=True)
+    rig = Rig(admission=gate, why=Why.LOG)
     rig.send()
     if refusal is None:
         gate.held[0].release()
@@ -106,7 +107,7 @@ def test_a_record_tells_of_admission(refusal: RequestError | None, status: int, 
 
 
 async def test_a_request_whose_client_leaves_is_recorded_too() -> None:
-    held, waiting = Rig(admission=Gate(), wanted=True), Rig(hooks(AsyncPlugin("p", [], produce=Stubborn())), wanted=True)
+    held, waiting = Rig(admission=Gate(), why=Why.LOG), Rig(hooks(AsyncPlugin("p", [], produce=Stubborn())), why=Why.LOG)
     for rig in (held, waiting):
         stream = rig.send()
         await asyncio.sleep(0)
@@ -117,8 +118,8 @@ async def test_a_request_whose_client_leaves_is_recorded_too() -> None:
 
 
 def test_a_request_that_cannot_be_read_is_recorded_too() -> None:
-    rig = Rig(wanted=True)
+    rig = Rig(why=Why.LOG)
     rig.send(request(b"{"))
     [record] = rig.decisions.records
-    assert (record.status, record.request_id, record.picked) == (400, "", [])
+    assert (record.status, record.request_id, record.picked) == (400, "r-1", [])
     assert record.error

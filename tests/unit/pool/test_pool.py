@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +16,7 @@ from epp.config.loaded import ConfigSource, LoadedConfig, LoadFlags
 from epp.datalayer.objects import PoolIdentity
 from epp.framework.interfaces import Role
 from epp.framework.registry import PluginType, Registry
+from epp.framework.types import EndpointChange
 from epp.pool.pool import Pool
 from epp.pool.settings import PoolSettings
 from epp.process.plugin_types import build_registry
@@ -29,6 +32,10 @@ class Watched:
     def __init__(self, name: str, journal: list[str], fails: str = "") -> None:
         self._name, self._journal, self._fails = name, journal, fails
         self.stopped = asyncio.Event()
+        self.endpoints: list[str] = []
+
+    def endpoints_changed(self, change: EndpointChange) -> None:
+        self.endpoints += [endpoint.host_port for endpoint in change.added]
 
     async def start(self) -> None:
         self._journal.append(f"{self._name} started")
@@ -137,6 +144,53 @@ async def test_a_configuration_that_cannot_start_changes_nothing() -> None:
         served.finish(served.send())
         assert value(served.metrics, "llm_d_epp_config_reloads_total", result="failure") == 1
     assert journal == ["old started", "new started", "new stopped", "old completes", "old stopped"]
+
+
+async def test_a_plugin_that_does_not_change_serves_on_with_its_state() -> None:
+    journal: list[str] = []
+    async with serving(config(journal, "kept", "old")) as served:
+        first, kept, old = served.send(), served.plugin("kept"), served.plugin("old")
+        await served.pool.swap(config(journal, "kept", "new"))
+        assert served.plugin("kept") is kept
+        second = served.send()
+        await served.pool.swap(config(journal, "newest"))
+        served.finish(first)
+        await old.stopped.wait()
+        assert not kept.stopped.is_set(), "a request runs that began while it was used"
+        served.finish(second)
+        await kept.stopped.wait()
+    assert [entry for entry in journal if entry.startswith("kept")] == [
+        "kept started",
+        "kept completes",
+        "kept completes",
+        "kept stopped",
+    ]
+
+
+async def test_nothing_is_left_of_a_configuration_that_is_over() -> None:
+    async with serving(config([], "kept", "old")) as served:
+        left = weakref.ref(served.pool.generation)
+        old = served.plugin("old")
+        await served.pool.swap(config([], "kept", "new"))
+        await old.stopped.wait()
+        await asyncio.sleep(0)  # the task that stopped it ends
+        gc.collect()
+        assert left() is None
+
+
+async def test_a_configuration_that_cannot_start_stops_nothing_that_serves() -> None:
+    journal: list[str] = []
+    async with serving(config(journal, "kept")) as served:
+        with pytest.raises(OSError, match="cannot start"):
+            await served.pool.swap(config(journal, "kept", "new", fails=lambda name: "start" if name == "new" else ""))
+        assert journal == ["kept started", "new started", "new stopped"]
+
+
+async def test_a_plugin_that_serves_on_is_told_of_each_endpoint_once() -> None:
+    journal: list[str] = []
+    async with serving(config(journal, "kept", "old")) as served:
+        await served.pool.swap(config(journal, "kept", "new"))
+        assert served.plugin("kept").endpoints == served.plugin("new").endpoints == ["127.0.0.1:1", "127.0.0.1:2"]
 
 
 async def test_a_pool_that_stops_stops_what_still_retires() -> None:

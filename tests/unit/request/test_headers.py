@@ -19,6 +19,7 @@ SET_BY_US_ONLY = [
     "x-prefiller-host-port",
 ]
 CONTROL = [
+    "x-epp-explain",
     "x-gateway-inference-fairness-id",
     "x-gateway-inference-objective",
     "x-gateway-model-name-rewrite",
@@ -56,6 +57,7 @@ def test_control() -> None:
 
 def test_response_strip() -> None:
     assert sorted(headers.RESPONSE_STRIP) == [
+        "x-epp-explain",
         "x-gateway-destination-endpoint",
         "x-gateway-destination-endpoint-served",
         "x-gateway-destination-endpoint-subset",

@@ -190,11 +190,20 @@ def test_the_record_of_a_run() -> None:
     assert record == ProfileRecord(
         profile="default",
         filters=[FilterRecord("f1", [], 3), FilterRecord("f2", [b], 2)],
-        scorers=[ScoreRecord("s1", 2.0, {a: 0.5, c: 1.0}), ScoreRecord("s2", 1.0, {}, "broken")],
+        scorers=[ScoreRecord("s1", 2.0, {a: 0.5, c: 1.0}, raw={a: 0.5, c: 7.0}), ScoreRecord("s2", 1.0, {}, "broken")],
         totals={a: 1.0, c: 2.0},
         picker="picker",
         picked=[c],
     )
+
+
+def test_a_record_has_no_raw_scores_of_an_earlier_request() -> None:
+    scores = iter([[7.0, float("nan")], [0.25, 0.25]])
+    profile = make_profile(scorers=[(Does(lambda _: next(scores)), 1.0)])
+    profile.run(REQUEST, make_candidates(2))
+    profile.run(REQUEST, make_candidates(2), record := ProfileRecord("default"))
+    assert record.scorers[0].raw == {}
+    assert record.tied == ["192.168.1.1:8000", "192.168.1.2:8000"]
 
 
 def test_the_record_of_a_failed_filter_tells_why() -> None:

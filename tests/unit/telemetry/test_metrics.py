@@ -10,7 +10,7 @@ from epp.decision.ledger import Ledger
 from epp.errors import ErrorCode
 from epp.telemetry.catalogue import CATALOGUE
 from epp.telemetry.legacy_names import LEGACY
-from epp.telemetry.metrics import AttemptLabels, Build, Metrics, MetricsOptions, PluginLabels, RewriteLabels
+from epp.telemetry.metrics import AttemptLabels, Build, Metrics, MetricsOptions, PluginLabels, Reloaded, RewriteLabels
 from epp.telemetry.pool import EndpointSample, PoolSnapshot
 from epp.telemetry.requests import RequestFacts, RequestLabels
 from tests.unit.telemetry.events import LABELS, SHOWN, STREAMED, one_request
@@ -306,10 +306,10 @@ def test_processing_times_are_observed_if_there_were_any() -> None:
 def test_the_configuration_in_use_has_one_hash() -> None:
     metrics = Metrics()
     metrics.config_loaded("first", 100.0)
-    metrics.config_reloaded(succeeded=False)
+    metrics.config_reloaded(Reloaded.FAILURE)
     assert value(metrics, "llm_d_epp_config_last_reload_successful") == 0
     metrics.config_loaded("second", 200.0)
-    metrics.config_reloaded(succeeded=True)
+    metrics.config_reloaded(Reloaded.SUCCESS)
     assert value(metrics, "llm_d_epp_config_hash") == 1
     assert value(metrics, "llm_d_epp_config_hash", sha256="second") == 1
     assert value(metrics, "llm_d_epp_config_last_reload_successful") == 1
