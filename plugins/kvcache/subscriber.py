@@ -86,6 +86,7 @@ class EventReceiver:
         self._attribution = Attribution()
         self._changes: deque[Attribution] = deque(maxlen=1)
         self._stopping = False
+        self._has_warned = False
         self._wake = -1
         self._epoll: select.epoll | None = None
         self._links: dict[int, Link] = {}
@@ -134,7 +135,15 @@ class EventReceiver:
 
     def follow(self, endpoints: Sequence[Endpoint]) -> None:
         """These are the endpoints of the pool now."""
-        self._changes.append(Attribution(endpoint for endpoint in endpoints if self._settings.wants(endpoint)))
+        wanted = [endpoint for endpoint in endpoints if self._settings.wants(endpoint)]
+        if endpoints and not wanted and not self._has_warned:
+            self._has_warned = True
+            _logger.warning(
+                "podDiscoveryConfig matches no endpoint of the pool, so that nothing is learned of their caches",
+                endpoints=len(endpoints),
+                fix="remove podLabelSelector and podNamespace, or let them match: the pool's endpoints are followed anyway",
+            )
+        self._changes.append(Attribution(wanted))
         self._wake_up()
 
     def stop(self) -> None:

@@ -44,6 +44,7 @@ PLUGIN = PluginType(
     roles=frozenset({Role.DATA_PRODUCER, Role.PRE_REQUEST, Role.ENDPOINT_EXTRACTOR}),
     summary="Knows cached prefixes from the engines' KV events.",
     params=PreciseProducerParams,
+    hot=False,
     produces=(PREFIX_CACHE_MATCH.by(TYPE),),
     consumes=(
         Consumes(TOKENIZED_PROMPT, when=lambda params: bool(lacks_model(params)), undeclared=lacks_model),

@@ -96,6 +96,7 @@ PLUGIN = PluginType(
     roles=frozenset({Role.SCORER, Role.DATA_PRODUCER, Role.PRE_REQUEST, Role.ENDPOINT_EXTRACTOR}),
     summary="Prefers endpoints that hold the prompt's blocks, as their KV events say.",
     params=PreciseScorerParams,
+    hot=False,
     produces=(PREFIX_CACHE_MATCH,),
     consumes=(Consumes(TOKENIZED_PROMPT, required=False, unless=PRODUCER, undeclared=lacks_model),),
     factory=create_scorer,

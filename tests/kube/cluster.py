@@ -127,11 +127,13 @@ class Cluster:
 
     def kill_server(self) -> None:
         """kill -9."""
-        self._server = _killed(self._server)
+        _kill(self._server)
+        self._server = None
 
     def kill_etcd(self) -> None:
         """kill -9."""
-        self._etcd = _killed(self._etcd)
+        _kill(self._etcd)
+        self._etcd = None
 
     def audited(self) -> Iterator[AuditedRequest]:
         """All requests so far except the administrator's, oldest first."""
@@ -176,7 +178,7 @@ class Cluster:
             connection.close()
 
 
-def _killed(process: subprocess.Popen[bytes] | None) -> None:
+def _kill(process: subprocess.Popen[bytes] | None) -> None:
     if process is not None:
         process.send_signal(signal.SIGKILL)
         process.wait()

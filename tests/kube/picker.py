@@ -191,10 +191,10 @@ class Picker:
         if error is not None:
             error.add_note(f"log of the picker:\n{self.log[-8000:]}")
 
-    async def _listens(self) -> dict[str, int] | None:
+    async def _listens(self) -> dict[str, int]:
         assert self.process.returncode is None, f"the picker has ended with {self.process.returncode}:\n{self.log}"
         if not self._ready_file.exists():
-            return None
+            return {}
         ports: dict[str, int] = json.loads(self._ready_file.read_text())
         return ports
 

@@ -11,6 +11,7 @@ from epp.flowcontrol.controller import FlowController
 from epp.flowcontrol.tickets import State, Ticket
 from epp.framework.types import Cause, Completion
 from epp.seam import End
+from epp.telemetry.decision_record import Why
 from tests.unit.decision.rig import AsyncPlugin, FakeStream, Plugin, Rig, hooks, outcome, request
 from tests.unit.decision.waiting import for_ever
 from tests.unit.flowcontrol.rig import EVICTION, Engine, Foreseen
@@ -103,7 +104,7 @@ def test_a_client_that_leaves_the_queue_frees_its_place() -> None:
 
 
 def test_wait_and_position_are_in_the_record() -> None:
-    controlled = Controlled(1.0, wanted=True)
+    controlled = Controlled(1.0, why=Why.SHARE)
     clock = controlled.rig.director._clock
     for _ in range(2):
         controlled.send()
@@ -119,7 +120,7 @@ def test_wait_and_position_are_in_the_record() -> None:
 
 
 def test_a_refusal_in_the_queue_is_in_the_record() -> None:
-    controlled = Controlled(1.0, wanted=True)
+    controlled = Controlled(1.0, why=Why.SHARE)
     controlled.send()
     controlled.control.stop()
     (record,) = controlled.rig.decisions.records

@@ -310,3 +310,15 @@ def test_it_stops_while_events_come() -> None:
             engine.subscribed()
             engine.send(*[block(0)] * 100)
         assert received.receiver._thread is None
+
+
+def test_a_selector_that_matches_no_endpoint_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
+    received = Received(wants=lambda endpoint: endpoint.labels.get("app") == "other")
+    try:
+        for _ in range(2):
+            received.receiver.follow([Endpoint.of("a", "127.0.0.1", 8000, {"app": "mine"})])
+    finally:
+        received.receiver.stop()
+    assert [record.getMessage().split(",")[0] for record in caplog.records] == [
+        "podDiscoveryConfig matches no endpoint of the pool"
+    ]
