@@ -155,9 +155,11 @@ def _introduce(console: Console, stack: Stack) -> None:
     from epp.simulate.options import DEFAULT_MODEL
 
     body = f'{{"model": "{DEFAULT_MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+    picker = f"http://127.0.0.1:{stack.picker.metrics_port}"
     lines = [
         f"Envoy     {stack.url}",
-        f"metrics   http://127.0.0.1:{stack.picker.metrics_port}/metrics  (also /readyz, /debug/endpoints, /debug/config)",
+        f"page      {picker}/",
+        f"metrics   {picker}/metrics  (also /readyz, /debug/endpoints, /debug/config)",
         "",
         f"  curl {stack.url}/v1/chat/completions -H 'content-type: application/json' \\",
         f"    -d '{body}'",

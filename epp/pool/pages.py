@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
+from typing import Any, NamedTuple
 
 from epp.config.loaded import Instances
 from epp.datalayer.collector import Collector
@@ -15,6 +16,16 @@ from epp.framework.interfaces import HasState
 from epp.framework.types import Endpoint
 from epp.telemetry.decision_ring import DecisionRing, KeptDecision
 from epp.telemetry.pool import EndpointSample, PoolSnapshot
+
+
+class FormerConfig(NamedTuple):
+    """What is remembered of a configuration that is no longer in use; nothing of its plugins."""
+
+    sha256: str
+    loaded_at_s: float
+    """Unix time."""
+    effective: Mapping[str, Any]
+    """The completed document."""
 
 
 def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float) -> PoolSnapshot:
@@ -47,6 +58,8 @@ def endpoints(store: EndpointStore, collector: Collector) -> object:
         "endpoints": [
             {
                 "id": endpoint.id,
+                "name": endpoint.name,
+                "namespace": endpoint.namespace,
                 "address": endpoint.host_port,
                 "labels": dict(endpoint.labels),
                 "waitingQueue": metrics.waiting_queue,

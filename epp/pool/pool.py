@@ -100,6 +100,8 @@ class Pool:
         """By the id of the plugin."""
         self.loaded_at_s = 0.0
         """When the configuration in use was loaded, Unix time."""
+        self.former_config: pages.FormerConfig | None = None
+        """What was in use before."""
         metrics.watch_requests(lambda: self.ledger.by_labels)
         metrics.watch_pool(self.snapshot)
 
@@ -141,6 +143,7 @@ class Pool:
             self._metrics.config_reloaded(Reloaded.FAILURE)
             raise
         self._metrics.config_reloaded(Reloaded.SUCCESS)
+        self.former_config = pages.FormerConfig(old.config.sha256, self.loaded_at_s, old.config.effective)
         self.generation = generation
         self._follow(generation)
         self.director.use(generation.in_use)
@@ -214,6 +217,11 @@ class Pool:
         """``/debug/decisions/ID``; None if nothing is kept of such a request."""
         found = self.decisions.ring.of(request_id)
         return {"decisions": [kept.as_json() for kept in found]} if found else None
+
+    def numbered_decision_page(self, number: int) -> object | None:
+        """One that is kept, by the number that ``decisions_page`` gives it; None if it is gone."""
+        kept = self.decisions.ring.numbered(number)
+        return kept.as_json() if kept is not None else None
 
     async def rehearse(self, document: bytes) -> object:
         """``/debug/explain``: the decision that a request would get.

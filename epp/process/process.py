@@ -27,6 +27,7 @@ from epp.process.config_reload import ConfigReload
 from epp.process.debug_pages import pool_pages
 from epp.process.health import Health
 from epp.process.live_settings import LiveSettings
+from epp.process.operator_page import OperatorPage, Shown
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
@@ -130,6 +131,9 @@ class Process:
         self.config_reload = (
             ConfigReload(options, self.pool, self.settings, self.metrics, self.runtime) if options.config_file else None
         )
+        self.page = OperatorPage(
+            Shown(options, self.pool, self.metrics, self.health, self.transport, self.config_reload), self.runtime
+        )
         self.http = self._http()
         self._certificates = Certificates(
             options, lambda: self.settings.reload_certificate(self.pool.generation.config), self.http.reload_tls
@@ -230,6 +234,7 @@ class Process:
             if options.watch_config_file:
                 _ = self.runtime.spawn(self.config_reload.follow(self._stopped), "configuration file")
         self._certificates.follow(self.runtime.spawn, self._stopped)
+        _ = self.runtime.spawn(self.page.sample(), "last minutes")
 
     async def _stop(self, *, skip_window: bool) -> None:
         self.health.drain()
@@ -252,6 +257,7 @@ class Process:
             Exception: the first failure, when all parts have been stopped.
         """
         self._stopped.set()
+        self.page.feed.close()
         failures: list[Exception] = []
         parts = (partial(self.transport.stop, 0), self.http.stop, self.pool.pause, self.runtime.stop, self.pool.stop)
         for stop in (*parts, self._stop_tracing):
@@ -299,7 +305,8 @@ class Process:
         sources = HttpSources(
             metrics=self.metrics,
             not_ready=self.health.why,
-            pages=pool_pages(self.pool, self.config_reload),
+            pages={**pool_pages(self.pool, self.config_reload), **self.page.pages},
+            answers=self.page.answers,
             posts={"/debug/explain": lambda asked: self.pool.rehearse(asked.body)},
         )
         authorize = None

@@ -102,6 +102,11 @@ class DecisionRing:
         """All, the newest first; not to be iterated while decisions are added."""
         return reversed(self._kept)
 
+    def numbered(self, number: int) -> KeptDecision | None:
+        """The one of this number, if it is still kept; numbers are without gaps."""
+        index = number - self._kept[0].number if self._kept else -1
+        return self._kept[index] if 0 <= index < len(self._kept) else None
+
     def of(self, request_id: str, most: int = 20) -> list[KeptDecision]:
         """Those of a request, the newest first: ids come from clients and may repeat."""
         return list(islice((kept for kept in self.newest() if kept.request_id == request_id), most))
