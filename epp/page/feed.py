@@ -74,12 +74,13 @@ class Feed:
 
     async def page(self, request: web.BaseRequest) -> web.StreamResponse:
         """The stream of one page, until either side ends it."""
-        if self._closed or len(self._listeners) >= self._most:
+        # A page that was closed is noticed when it is written to; until then it must keep no other out.
+        if self._closed or sum(listener.is_there for listener in self._listeners) >= self._most:
             reason = "the picker stops" if self._closed else f"{self._most} pages are open, which is the limit; close one"
             return web.json_response({"error": reason}, status=HTTPStatus.SERVICE_UNAVAILABLE, headers={"Retry-After": "30"})
         headers = {"Content-Type": "text/event-stream", "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
         response = web.StreamResponse(headers=headers)
-        listener = _Listener()
+        listener = _Listener(request)
         self._listeners.add(listener)
         try:
             await response.prepare(request)
@@ -143,10 +144,17 @@ class Feed:
 class _Listener:
     """What one page has not been sent yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._request = request
         self._pending: dict[str, bytes] = {}
         self._given = asyncio.Event()
         self.is_over = False
+
+    @property
+    def is_there(self) -> bool:
+        """Its connection is."""
+        transport = self._request.transport
+        return transport is not None and not transport.is_closing()
 
     def give(self, name: str, data: bytes) -> None:
         self._pending[name] = data

@@ -7,6 +7,7 @@ import difflib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from epp.config.effective import to_yaml
 from epp.errors import PageError
@@ -25,7 +26,9 @@ from epp.transport.http_server import JsonSource, Page, PageRequest
 from epp.version import VERSION, commit
 
 DECISIONS = 50
-"""The newest, on the page."""
+"""The newest, on the page; and as many of those that went wrong."""
+SEARCHED = 2000
+"""Decisions among which these are looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +103,17 @@ class OperatorPage:
             "bufferedBytes": stats.buffered_bytes,
             "endpoints": pool.endpoints_page(),
             "queues": self._shown.queues() if self._shown.queues is not None else None,
-            "decisions": pool.decisions_page({"limit": str(DECISIONS)}),
+            "decisions": self._decisions(),
             "explainShare": options.explain_share,
+        }
+
+    def _decisions(self) -> object:
+        ring = self._shown.pool.decisions.ring
+        bad = (kept for kept in islice(ring.newest(), SEARCHED) if kept.is_bad)
+        return {
+            "kept": len(ring),
+            "newest": [kept.summary() for kept in islice(ring.newest(), DECISIONS)],
+            "bad": [kept.summary() for kept in islice(bad, DECISIONS)],
         }
 
     def _config_version(self) -> object:

@@ -47,6 +47,12 @@ class KeptDecision:
         """What it takes."""
         return len(self._data) + OVERHEAD_BYTES
 
+    @property
+    def is_bad(self) -> bool:
+        """It was refused, or its response failed or was cut."""
+        outcome = self.outcome
+        return self.status >= 400 or bool(self.error) or (outcome is not None and not outcome.is_good)
+
     def as_json(self) -> dict[str, object]:
         """The whole record as JSON can hold it."""
         shown: dict[str, Any] = orjson.loads(self._data)

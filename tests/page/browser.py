@@ -95,7 +95,9 @@ class Browser:
             RuntimeError: the browser refuses it.
         """
         self._count += 1
-        message = {"id": self._count, "method": method, "params": parameters or {}} | ({"sessionId": session} if session else {})
+        message = {"id": self._count, "method": method, "params": parameters or {}} | (
+            {"sessionId": session} if session else {}
+        )
         answer = self._answers[self._count] = asyncio.get_running_loop().create_future()
         await self._socket.send_str(json.dumps(message))
         async with asyncio.timeout(PATIENCE_S):
@@ -148,6 +150,7 @@ class Page:
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         await self.call("Emulation.setEmulatedMedia", features=[scheme])
         await self.call("Page.navigate", url=url)
+        await self.until(f"location.href === {url!r} && document.readyState === 'complete'")
 
     async def resize(self, width: int, height: int) -> None:
         """To so many CSS pixels; up to 600 it is a phone."""
@@ -174,7 +177,7 @@ class Page:
         """
         try:
             async with asyncio.timeout(PATIENCE_S):
-                while not await self.evaluate(f"Boolean({condition})"):
+                while not await self.evaluate(f"Boolean({condition})"):  # noqa: ASYNC110 — the browser has no event for it
                     await asyncio.sleep(0.1)
         except TimeoutError:
             text = await self.evaluate("document.body.innerText.slice(0, 2000)")
@@ -185,7 +188,7 @@ class Page:
         size = (await self.call("Page.getLayoutMetrics"))["cssContentSize"]
         clip = {"x": 0, "y": 0, "width": size["width"], "height": height or size["height"], "scale": 1}
         shot = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-        path.write_bytes(base64.b64decode(shot["data"]))
+        await asyncio.to_thread(path.write_bytes, base64.b64decode(shot["data"]))
 
     async def close(self) -> None:
         """Close the tab."""

@@ -12,17 +12,17 @@ const LEAST_SHOWN = 24;
 const CHARTS = [
   { title: "Requests", first: "requests_per_s", second: "errors_per_s", show: perSecond,
     note: (last) => `errors ${perSecond(last("errors_per_s"))}` },
-  { title: "In flight", first: "in_flight", show: number, note: () => "scheduled and not over" },
+  { title: "In flight", first: "in_flight", show: number, note: () => "sent and not over" },
   { title: "Running on servers", first: "running", show: number,
     note: (last) => `ready endpoints ${number(last("ready"))} of ${number(last("endpoints"))}` },
   { title: "Waiting on servers", first: "waiting", show: number,
     note: (last) => `longest queue ${number(last("waiting_most"))}` },
   { title: "KV cache in use", first: "kv_mean", band: ["kv_least", "kv_most"], show: percent, top: 1,
-    note: (last) => `${percent(last("kv_least"))} to ${percent(last("kv_most"))} of a server` },
-  { title: "Prompt tokens cached", first: "cached_share", show: percent, top: 1, note: () => "as the servers reported" },
+    note: (last) => `servers ${percent(last("kv_least"))} to ${percent(last("kv_most"))}` },
+  { title: "Prompt tokens cached", first: "cached_share", show: percent, top: 1, note: () => "of what was reported" },
   { title: "Time to first byte, p50", first: "ttft_p50_s", second: "ttft_p95_s", show: seconds,
     note: (last) => `p95 ${seconds(last("ttft_p95_s"))}` },
-  { title: "Tokens generated", first: "output_tokens_per_s", show: perSecond, note: () => "as the servers reported" },
+  { title: "Tokens generated", first: "output_tokens_per_s", show: perSecond, note: () => "as reported" },
 ];
 
 export class Charts {
@@ -40,16 +40,17 @@ class Chart {
   constructor(options) {
     this.options = options;
     this.now = make("span", { class: "now" }, NOTHING);
-    this.note = make("div", { class: "note" });
+    this.note = make("div", { class: options.second ? "note two" : "note" });
+    this.scale = make("span");
     this.svg = makeSvg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, preserveAspectRatio: "none", role: "img" });
     this.left = make("span");
     this.right = make("span");
     this.element = make("figure", {},
-      make("figcaption", {}, make("span", {}, options.title), this.now), this.note, this.svg,
-      make("div", { class: "scale" }, this.left, this.right));
+      make("figcaption", {}, make("span", {}, options.title), this.now),
+      this.note, this.svg, make("div", { class: "scale" }, this.left, this.scale, this.right));
   }
 
-  show({ columns }) {
+  show({ columns, everySeconds }) {
     const { first, second, band, show, top, title } = this.options;
     const column = (name) => columns[name] ?? [];
     const last = (name) => column(name).at(-1);
@@ -67,8 +68,9 @@ class Chart {
     setText(this.note, this.options.note(last));
     this.svg.setAttribute("aria-label", `${title}: now ${show(last(first))}, at most ${show(all.length ? most : null)}`);
     const times = column("at_s");
-    setText(this.left, times.length ? `from ${time(times[0], false)}` : "");
-    setText(this.right, all.length ? `scale to ${show(scale.top)}` : "no data yet");
+    setText(this.left, times.length ? time(times.at(-1) - (scale.shown - 1) * everySeconds, false) : "");
+    setText(this.right, all.length ? "now" : "no data yet");
+    setText(this.scale, all.length ? `0 to ${show(scale.top)}` : "");
   }
 }
 
@@ -105,9 +107,9 @@ function lastPoint(values, scale) {
   return value === null || value === undefined ? "" : `M${x(values.length - 1, scale)} ${y(value, scale)}h0.01`;
 }
 
-/** 1, 2 or 5 times a power of ten: a scale that jumps with every sample cannot be read. */
+/** A round number times a power of ten: a scale that jumps with every sample cannot be read. */
 function roundUp(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((step) => step * power).find((step) => step >= value * 0.999);
+  return [1, 1.5, 2, 3, 4, 5, 6, 8, 10].map((step) => step * power).find((step) => step >= value * 0.999);
 }

@@ -17,7 +17,7 @@ export class Configuration {
   constructor() {
     this.findings = new Table(byId("findings-table"), [
       { title: "Finding", text: (item) => item.code },
-      { title: "", text: (item) => item.severity, state: (item) => SEVERITY[item.severity] ?? "" },
+      { title: "Severity", text: (item) => item.severity, state: (item) => SEVERITY[item.severity] ?? "" },
       { title: "Where", text: (item) => item.path },
       { title: "What", text: (item) => item.message },
       { title: "Fix", text: (item) => item.fix },

@@ -15,10 +15,10 @@ function stateOf(item) {
 
 const COLUMNS = [
   { title: "Time", text: (item) => time(item.at_s) },
+  { title: "Status", text: (item) => (item.status ? String(item.status) : item.error ? "error" : "running"), state: stateOf },
+  { title: "Went to", text: (item) => item.picked.join(", ") || NOTHING, long: true },
   { title: "Request", text: (item) => item.request_id || NOTHING, long: true },
   { title: "Model", text: (item) => item.model || NOTHING, long: true },
-  { title: "Went to", text: (item) => item.picked.join(", ") || NOTHING, long: true },
-  { title: "Status", text: (item) => (item.status ? String(item.status) : item.error ? "error" : "running"), state: stateOf },
   { title: "Kept as", text: (item) => WHY[item.why] ?? item.why },
   { title: "What happened", long: true,
     text: (item) => item.error || (item.cause && item.cause !== "natural" ? item.cause : NOTHING) },
@@ -29,6 +29,7 @@ export class Decisions {
     this.box = byId("decision");
     this.filter = byId("decisions-filter");
     this.items = [];
+    this.bad = [];
     this.chosen = null;
     this.table = new Table(byId("decisions-table"), COLUMNS, {
       key: (item) => item.number,
@@ -40,14 +41,15 @@ export class Decisions {
   }
 
   show({ decisions, explainShare }) {
-    this.items = decisions.decisions;
+    this.items = decisions.newest;
+    this.bad = decisions.bad;
     setText(byId("decisions-about"),
       `refusals and errors, requests that asked, and ${percent(explainShare)} of the rest; ${number(decisions.kept)} kept`);
     this.showFiltered();
   }
 
   showFiltered() {
-    this.table.show(this.filter.value === "bad" ? this.items.filter(stateOf) : this.items);
+    this.table.show(this.filter.value === "bad" ? this.bad : this.items);
   }
 
   async open(wanted) {
@@ -117,16 +119,19 @@ function cached(record) {
   return `${number(expected)} expected, ${number(reported)} reported`;
 }
 
+const few = (names) => (names.length > 6 ? `${names.length} candidates` : names.join(", "));
+
 function profileTable(record, profile) {
   const droppedBy = new Map(profile.filters.flatMap((step) => step.dropped.map((name) => [name, step.plugin])));
   const inputs = (name) => record.inputs[name] ?? {};
   const total = (name) => profile.totals[name];
   const best = Math.max(0, ...Object.values(profile.totals));
   const blocks = (name) => record.prefixes.map((prefix) => `${prefix.matched_blocks[name] ?? 0}/${prefix.total_blocks}`).join(", ");
+  const isPicked = (name) => profile.picked.includes(name);
   const columns = [
     { title: "Candidate", text: (name) => name, long: true },
-    { title: "", text: (name) => (profile.picked.includes(name) ? "picked" : droppedBy.has(name) ? `dropped by ${droppedBy.get(name)}` : ""),
-      state: (name) => (profile.picked.includes(name) ? "good" : droppedBy.has(name) ? "warn" : "") },
+    { title: "Verdict", text: (name) => (isPicked(name) ? "picked" : droppedBy.has(name) ? `dropped by ${droppedBy.get(name)}` : ""),
+      state: (name) => (isPicked(name) ? "good" : droppedBy.has(name) ? "warn" : "") },
     { title: "Waiting", number: true, text: (name) => number(inputs(name).waiting_queue) },
     { title: "Running", number: true, text: (name) => number(inputs(name).running_requests) },
     { title: "KV cache", number: true, text: (name) => percent(inputs(name).kv_cache_usage) },
@@ -140,12 +145,12 @@ function profileTable(record, profile) {
     { title: "Total", number: true, text: (name) => total(name)?.toFixed(3) ?? NOTHING,
       share: (name) => (best > 0 ? (total(name) ?? 0) / best : 0) },
   ];
-  const order = (a, b) => droppedBy.has(a) - droppedBy.has(b) || (total(b) ?? 0) - (total(a) ?? 0);
+  const order = (a, b) => isPicked(b) - isPicked(a) || droppedBy.has(a) - droppedBy.has(b) || (total(b) ?? 0) - (total(a) ?? 0);
   const element = make("table");
   new Table(element, columns, { key: (name) => name, order, empty: "there was no candidate" }).show(record.candidates);
   const notes = [
     profile.error && `failed: ${profile.error}`,
-    profile.tied.length && `equal totals: ${profile.tied.join(", ")}; ${profile.picker} chose among them`,
+    profile.tied.length && `equal totals: ${few(profile.tied)}; ${profile.picker} chose among them`,
     ...profile.filters.filter((step) => step.error).map((step) => `filter ${step.plugin} failed: ${step.error}`),
     ...profile.scorers.filter((scorer) => scorer.error).map((scorer) => `scorer ${scorer.plugin}: ${scorer.error}`),
   ].filter(Boolean);

@@ -62,28 +62,29 @@ function models(endpoint) {
 
 const COLUMNS = [
   { title: "Endpoint", text: (item) => item.name || item.id, sort: (item) => item.id, long: true },
-  { title: "Address", text: (item) => item.address, sort: (item) => item.address, long: true },
-  { title: "State", text: (item) => item.state[1], state: (item) => item.state[0], sort: (item) => item.state[2] },
+  { title: "State", text: (item) => item.state[1], state: (item) => (item.state[0] === GOOD ? "" : item.state[0]), sort: (item) => item.state[2] },
   { title: "Waiting", number: true, text: (item) => number(item.waitingQueue), sort: (item) => item.waitingQueue,
     share: (item) => item.waitingQueue / item.longest, explained: "Requests in the server's queue" },
   { title: "Running", number: true, text: (item) => number(item.runningRequests), sort: (item) => item.runningRequests,
     share: (item) => item.runningRequests / item.busiest, explained: "Requests that the server works on" },
   { title: "KV cache", number: true, text: (item) => percent(item.kvCacheUsage), sort: (item) => item.kvCacheUsage,
     share: (item) => item.kvCacheUsage, explained: "Use of the server's KV cache" },
+  { title: "Age", number: true, text: (item) => seconds(item.ageSeconds), sort: (item) => item.ageSeconds,
+    explained: "Since these signals were read, all at once" },
   { title: "KV blocks", number: true, sort: (item) => item.cacheNumBlocks, explained: "Number of blocks × tokens in each",
     text: (item) => (item.cacheNumBlocks ? `${number(item.cacheNumBlocks)} × ${number(item.cacheBlockSize)}` : NOTHING) },
   { title: "Adapters", text: models, sort: (item) => item.activeModels.length, long: true,
     explained: "Loaded LoRA adapters, and how many can be" },
-  { title: "Age", number: true, text: (item) => seconds(item.ageSeconds), sort: (item) => item.ageSeconds,
-    explained: "Since these signals were read, all at once" },
   { title: "Failures", number: true, text: (item) => number(item.scraping?.failures ?? null),
     sort: (item) => item.scraping?.failures, explained: "Failed reads since the endpoint is known" },
+  { title: "Address", text: (item) => item.address, sort: (item) => item.address, long: true },
 ];
 
 function detail(item) {
   const scraping = item.scraping;
   return facts([
     ["id", item.id],
+    ["address", item.address],
     ["read from", scraping?.source],
     ["last good read", scraping?.lastSuccessSecondsAgo == null ? null : `${seconds(scraping.lastSuccessSecondsAgo)} ago`],
     ["last error", scraping?.lastError],

@@ -6,7 +6,7 @@ import { Decisions } from "./decisions.js";
 import { byId, setClass, setText } from "./dom.js";
 import { Endpoints } from "./endpoints.js";
 import { Queues } from "./queues.js";
-import { bytes, number, seconds } from "./wording.js";
+import { bytes, number, seconds, zone } from "./wording.js";
 
 const SILENT_MS = 10_000;
 const AGAIN_MS = 15_000;
@@ -32,7 +32,7 @@ function showState(state) {
   list(byId("reasons"), state.notReady);
   setText(byId("about"), [
     state.pod, `version ${state.version}${state.commit ? ` (${state.commit.slice(0, 10)})` : ""}`,
-    `up ${seconds(state.at - state.startedAt)}`, `${number(state.openStreams)} streams`, `${bytes(state.bufferedBytes)} of bodies`,
+    `up ${seconds(state.at - state.startedAt)}`, `${number(state.openStreams)} streams`, `${bytes(state.bufferedBytes)} of request bodies held`,
   ].filter(Boolean).join(" · "));
   for (const part of parts) part.show(state);
   showLink();
@@ -57,5 +57,6 @@ function follow() {
   });
 }
 
+setText(byId("zone"), `Times are of this browser, ${zone(new Date().getTimezoneOffset())}.`);
 setInterval(showLink, 1000);
 follow();

@@ -48,3 +48,9 @@ export function time(unixSeconds, withSeconds = true) {
   if (at.toDateString() === new Date().toDateString()) return clock;
   return `${at.getFullYear()}-${two(at.getMonth() + 1)}-${two(at.getDate())} ${clock}`;
 }
+
+/** minutes: as JavaScript has it, west of Greenwich. */
+export function zone(minutes) {
+  const off = Math.abs(minutes);
+  return off ? `UTC${minutes < 0 ? "+" : "−"}${two(Math.floor(off / 60))}:${two(off % 60)}` : "UTC";
+}
