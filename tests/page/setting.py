@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+import signal
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import aiohttp
@@ -21,15 +22,20 @@ HOSTILE = "<img src=x onerror=alert(1)>\u202e</script>"
 """A name that a client may choose."""
 FLAGS = ("--secure-serving=false", "--drain-timeout=0s", "--refresh-metrics-interval=1s", "--metrics-staleness-threshold=5s")
 """A hundred servers that are read twenty times a second would be all that a machine that runs tests could do."""
+ENGINE = EngineOptions(kv_blocks=256)
+"""A small KV cache, so that its use can be seen."""
+ENDPOINTS = "endpoints.yaml"
 TOPICS = ("bridges", "whales", "tax law", "chess", "glaciers", "jazz")
 
 
-def config_text(queue_weight: int = 2) -> str:
-    """A document with scorers and a prefix cache of its own."""
+def config_text(endpoints_file: Path, queue_weight: int) -> str:
+    """A document with some scorers."""
     return f"""\
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
+- type: file-discovery
+  parameters: {{path: {endpoints_file}}}
 - type: queue-scorer
 - type: kv-cache-utilization-scorer
 - type: running-requests-size-scorer
@@ -41,7 +47,19 @@ schedulingProfiles:
   - {{pluginRef: kv-cache-utilization-scorer}}
   - {{pluginRef: running-requests-size-scorer}}
   - {{pluginRef: max-score-picker}}
+dataLayer:
+  discovery: {{pluginRef: file-discovery}}
 """
+
+
+def endpoints_text(addresses: Sequence[str]) -> str:
+    """A file of endpoints, named as pods are."""
+    entries = []
+    for number, address in enumerate(addresses):
+        host, _, port = address.rpartition(":")
+        labels = {"zone": "abc"[number % 3]}
+        entries.append({"name": f"llama-8b-{number}", "address": host, "port": port, "labels": labels})
+    return json.dumps({"endpoints": entries})
 
 
 class Setting:
@@ -59,6 +77,15 @@ class Setting:
     def url(self) -> str:
         """Of the page, without a slash at its end."""
         return f"http://127.0.0.1:{self.picker.metrics_port}"
+
+    def reload(self, queue_weight: int) -> None:
+        """Have the picker read a document with another weight."""
+        self.reload_text(config_text(self.config_file.with_name(ENDPOINTS), queue_weight))
+
+    def reload_text(self, text: str) -> None:
+        """Have it read any document."""
+        self.config_file.write_text(text)
+        self.picker.process.send_signal(signal.SIGHUP)
 
     async def exchange(self) -> None:
         """A request, served by the server that it was sent to."""
@@ -121,16 +148,15 @@ class Setting:
 
 
 @contextlib.asynccontextmanager
-async def setting(count: int, folder: Path, *flags: str) -> AsyncIterator[Setting]:
-    """A picker in front of so many servers, configured by a file in ``folder``."""
+async def setting(count: int, folder: Path, *flags: str, engine: EngineOptions = ENGINE) -> AsyncIterator[Setting]:
+    """A picker in front of so many servers, configured by files in ``folder``."""
     config_file = folder / "config.yaml"
-    config_file.write_text(config_text())
-    options = ServerOptions(engine=EngineOptions(kv_blocks=256))
+    config_file.write_text(config_text(folder / ENDPOINTS, 2))
     async with contextlib.AsyncExitStack() as stack:
-        pool = await stack.enter_async_context(SimulatedPool(count, options))
-        named = [f"--endpoint={address}" for address in pool.addresses]
+        pool = await stack.enter_async_context(SimulatedPool(count, ServerOptions(engine=engine)))
+        (folder / ENDPOINTS).write_text(endpoints_text(pool.addresses))
         picker = await stack.enter_async_context(
-            PickerProcess([*named, *FLAGS, f"--config-file={config_file}", "--pool-name=llama", *flags])
+            PickerProcess([*FLAGS, f"--config-file={config_file}", "--pool-name=llama", *flags])
         )
         channel = await stack.enter_async_context(aio.insecure_channel(f"127.0.0.1:{picker.grpc_port}"))
         running = Setting(picker, pool, channel, config_file)

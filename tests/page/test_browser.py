@@ -13,7 +13,7 @@ from epp.page.feed import Event, Feed
 from epp.page.static_files import static_pages
 from epp.transport.http_server import HttpServer, HttpSources, reading
 from tests.page.browser import Browser, Page
-from tests.page.setting import HOSTILE, Setting, config_text, setting
+from tests.page.setting import HOSTILE, Setting, setting
 from tests.transport.http_client import LOCAL, sources
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -64,8 +64,7 @@ async def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempP
             await found.exchange()
         await found.refused(HOSTILE.encode().decode("ascii", "ignore"), HOSTILE)
         await found.failed()
-        found.config_file.write_text(config_text(3))
-        found.picker.process.send_signal(1)
+        found.reload(queue_weight=3)
         yield found
 
 

@@ -17,7 +17,7 @@ from epp.demo.picker import PickerProcess
 from epp.page.feed import MOST_STREAMS
 from epp.page.static_files import FOLDER, POLICY
 from epp.transport.http_server import Access, AccessRequest, HttpOptions, HttpServer, HttpSources
-from tests.page.setting import HOSTILE, Setting, config_text, setting
+from tests.page.setting import HOSTILE, Setting, setting
 from tests.page.test_feed import Events
 from tests.transport.http_client import Client, sources
 
@@ -139,16 +139,14 @@ async def test_a_reload_shows_what_it_changed(running: Setting) -> None:
         first = await events.next("config")
         assert (first["former"], first["reload"], first["isWatched"]) == (None, None, False)
         assert "weight: 2.0" in first["effective"]
-        running.config_file.write_text(config_text(7))
-        running.picker.process.send_signal(1)
+        running.reload(queue_weight=7)
         changed = await events.next("config")
         while changed["reload"] is None:
             changed = await events.next("config")
         assert changed["reload"]["result"] == "success"
         assert changed["former"]["sha256"] == first["sha256"]
         assert {line for line in changed["former"]["diff"] if line[0] in "+-"} == {"-    weight: 2.0", "+    weight: 7.0"}
-        running.config_file.write_text("plugins: [{type: no-such-plugin}]")
-        running.picker.process.send_signal(1)
+        running.reload_text("plugins: [{type: no-such-plugin}]")
         broken = await events.next("config")
         assert broken["reload"]["result"] == "failure"
         assert any("no-such-plugin" in problem for problem in broken["reload"]["problems"])
