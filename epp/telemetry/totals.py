@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from operator import add
 from typing import NamedTuple
 
 from epp.telemetry.catalogue import Bounds
 from epp.telemetry.instruments import Counter, Gauge, Histogram, LabelValues
 from epp.telemetry.metrics import Metrics
 
-_PAUSE_AFTER = 500
-"""Children that are added up before other threads may run: 0.1 ms of counters, a little more of histograms."""
+_PAUSE_AFTER = 100
+"""Children that are added up before other threads may run: some 0.2 ms of histograms, less of counters."""
 Children = Mapping[LabelValues, Counter | Gauge | Histogram]
 
 
@@ -62,11 +63,9 @@ def _counts(children: Children) -> tuple[Bounds, tuple[int, ...]]:
     bounds: Bounds = ()
     counts: list[int] = []
     for number, child in enumerate(children.values()):
-        if not isinstance(child, Histogram):
-            continue
-        if not counts:
-            bounds, counts = child.bounds, [0] * len(child.counts)
-        counts = [ours + theirs for ours, theirs in zip(counts, child.counts, strict=True)]
+        if isinstance(child, Histogram) and child.sum:  # half of them never count: a label says whether a response streams
+            bounds = child.bounds
+            counts = list(map(add, counts, child.counts)) if counts else list(child.counts)
         if number % _PAUSE_AFTER == _PAUSE_AFTER - 1:
             time.sleep(0)
     return bounds, tuple(counts)
