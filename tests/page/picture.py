@@ -11,11 +11,15 @@ import sys
 import tempfile
 from pathlib import Path
 
+from PIL import Image
+
 from epp.simulate.options import EngineOptions
 from tests.page.browser import Browser
 from tests.page.setting import setting
 
-WIDTH, HEIGHT = 1100, 980
+WIDTH, HEIGHT = 1100, 860
+COLOURS = 48
+"""Of the picture, which then takes a quarter."""
 CLIENTS = (12, 12, 24, 36, 24, 16)
 """At once, each for some seconds."""
 EACH_S = 22.0
@@ -41,6 +45,9 @@ async def main(path: Path) -> None:
                 await page.open(f"{running.url}/", width=WIDTH, height=HEIGHT)
                 await page.until("document.querySelectorAll('#decisions-table tbody tr').length > 10")
                 await page.picture(path, height=HEIGHT)
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(COLOURS)
+    small.save(path, optimize=True)
 
 
 if __name__ == "__main__":

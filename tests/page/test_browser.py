@@ -91,6 +91,8 @@ async def test_it_shows_everything_without_a_complaint(
     assert await page.evaluate("document.querySelectorAll('#charts figure').length") == 8
     assert await page.evaluate("document.querySelector('#queues').hidden")
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it is wider than the screen"
+    heights = "[...document.querySelectorAll('#endpoints-table tr, #decisions-table tr')].map(row => row.offsetHeight)"
+    assert max(await page.evaluate(heights)) < 60, "a column is too narrow for its words"
     await page.evaluate("document.querySelector('#endpoints-table tbody button').click()")
     await page.evaluate("document.querySelector('#decisions-table tbody tr:last-child button').click()")
     await page.until("!document.querySelector('#decision').hidden")
@@ -292,6 +294,9 @@ async def test_what_is_wrong_is_said_and_hostile_names_stay_text(browser: Browse
     await page.evaluate("document.querySelectorAll('#endpoints-table tbody button').forEach(button => button.click())")
     await page.until("document.querySelectorAll('#endpoints-table .detail').length === 5")
     assert await page.evaluate("document.querySelectorAll('main img, main script').length") == 0
+    text = await page.evaluate("document.title + document.body.textContent")
+    assert "\u202e" not in text, "a name turns the words behind it around"
+    assert "\\u202e</script>" in text
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it is wider than the screen"
     assert await page.evaluate(CONTRAST) == []
     assert page.problems == []

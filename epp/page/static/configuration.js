@@ -1,6 +1,6 @@
 // The configuration in use, what the last reload changed, and what became of the last attempt.
 
-import { byId, cut, make, setText } from "./dom.js";
+import { byId, cut, make, setText, visible } from "./dom.js";
 import { Table } from "./table.js";
 import { time } from "./wording.js";
 
@@ -35,8 +35,7 @@ export class Configuration {
     list(byId("config-problems"), config.reload?.problems ?? []);
     byId("findings-box").hidden = !config.findings.length;
     this.findings.show(config.findings);
-    setText(byId("effective"), "");
-    byId("effective").textContent = config.effective;
+    byId("effective").textContent = visible(config.effective);
     this.showDiff(config.former);
   }
 

@@ -13,6 +13,12 @@ function stateOf(item) {
   return "";
 }
 
+function whatHappened(item) {
+  if (item.error) return item.error;
+  if (item.cause && item.cause !== "natural") return item.cause;
+  return item.cause && item.status >= 400 ? "so the model server answered" : NOTHING;
+}
+
 const COLUMNS = [
   { title: "Time", text: (item) => time(item.at_s) },
   { title: "Status", text: (item) => (item.status ? String(item.status) : item.error ? "error" : "running"), state: stateOf },
@@ -21,7 +27,7 @@ const COLUMNS = [
   { title: "Model", text: (item) => item.model || NOTHING, long: true },
   { title: "Kept as", text: (item) => WHY[item.why] ?? item.why },
   { title: "What happened", long: true,
-    text: (item) => item.error || (item.cause && item.cause !== "natural" ? item.cause : NOTHING) },
+    text: whatHappened },
 ];
 
 export class Decisions {

@@ -2,6 +2,8 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const LONGEST = 300;
+// Control characters, and those that turn the direction of what follows: with them a name could rewrite our own words.
+const UNSEEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]/g;
 
 export const byId = (id) => document.getElementById(id);
 
@@ -18,7 +20,8 @@ function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (value !== undefined && value !== null && value !== false) element.setAttribute(name, value === true ? "" : value);
   }
-  element.append(...children.filter((child) => child !== null && child !== undefined));
+  const known = children.filter((child) => child !== null && child !== undefined);
+  element.append(...known.map((child) => (typeof child === "string" ? visible(child) : child)));
   return element;
 }
 
@@ -28,8 +31,11 @@ export function setText(element, text) {
   if (element.textContent !== shown) element.textContent = shown;
 }
 
+/** The text with what cannot be seen made visible. */
+export const visible = (text) => String(text).replace(UNSEEN, (one) => `\\u${one.codePointAt(0).toString(16).padStart(4, "0")}`);
+
 export function cut(text) {
-  const whole = String(text);
+  const whole = visible(text);
   return whole.length > LONGEST ? `${whole.slice(0, LONGEST)}…` : whole;
 }
 

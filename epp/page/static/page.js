@@ -3,7 +3,7 @@
 import { Charts } from "./charts.js";
 import { Configuration, list } from "./configuration.js";
 import { Decisions } from "./decisions.js";
-import { byId, setClass, setText } from "./dom.js";
+import { byId, cut, setClass, setText } from "./dom.js";
 import { Endpoints } from "./endpoints.js";
 import { Queues } from "./queues.js";
 import { bytes, number, seconds, zone } from "./wording.js";
@@ -26,13 +26,13 @@ function showState(state) {
   heardMs = Date.now();
   const ready = state.notReady.length === 0;
   setText(byId("pool"), `${state.pool.namespace}/${state.pool.name || "pool"}`);
-  document.title = `${ready ? "" : "not ready: "}${state.pool.name || "Endpoint picker"}`;
+  document.title = cut(`${ready ? "" : "not ready: "}${state.pool.name || "Endpoint picker"}`);
   setText(byId("ready"), ready ? "ready" : "not ready");
   setClass(byId("ready"), `state ${ready ? "good" : "bad"}`);
   list(byId("reasons"), state.notReady);
   setText(byId("about"), [
     state.pod, `version ${state.version}${state.commit ? ` (${state.commit.slice(0, 10)})` : ""}`,
-    `up ${seconds(state.at - state.startedAt)}`, `${number(state.openStreams)} streams`, `${bytes(state.bufferedBytes)} of request bodies held`,
+    `up ${seconds(state.at - state.startedAt)}`, `${number(state.openStreams)} streams`, `request bodies ${bytes(state.bufferedBytes)}`,
   ].filter(Boolean).join(" · "));
   for (const part of parts) part.show(state);
   showLink();
