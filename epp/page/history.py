@@ -14,7 +14,7 @@ from epp.telemetry.totals import Totals
 EVERY_S = 5.0
 """Between two samples: coarse enough to cost nothing, fine enough to see a burst."""
 KEPT = 180
-"""Samples: the last quarter of an hour, some 60 KB, however large the pool is."""
+"""Samples: the last quarter of an hour, some 100 KB, however large the pool is."""
 
 _Number = TypeVar("_Number", int, float)
 

@@ -11,6 +11,7 @@ from itertools import islice
 
 from epp.config.effective import to_yaml
 from epp.errors import PageError
+from epp.framework import log
 from epp.page.feed import Event, Feed
 from epp.page.history import EVERY_S, History
 from epp.page.static_files import PREFIX, static_pages
@@ -24,6 +25,8 @@ from epp.telemetry.metrics import Metrics
 from epp.telemetry.totals import totals_of
 from epp.transport.http_server import JsonSource, Page, PageRequest
 from epp.version import VERSION, commit
+
+_logger = log.get("epp.process.operator_page")
 
 DECISIONS = 50
 """The newest, on the page; and as many of those that went wrong."""
@@ -78,13 +81,24 @@ class OperatorPage:
         """What the page asks for when somebody looks closer."""
         return {f"{PREFIX}decisions/": self._decision}
 
+    @property
+    def samples(self) -> int:
+        """Taken so far."""
+        return self._history.count
+
     async def sample(self) -> None:
         """Take a sample every few seconds, until cancelled: all that there is to do while no page is open."""
         while True:
-            totals = await self._runtime.offload(totals_of(self._shown.metrics))
-            pool = self._shown.pool
-            self._history.add(pool.snapshot(), pool.ledger.running, totals)
+            try:
+                await self._sample()
+            except Exception as error:  # noqa: BLE001 — one that fails leaves a gap, the next may succeed
+                _logger.error("sample of the last minutes failed", exc=error)
             await asyncio.sleep(EVERY_S)
+
+    async def _sample(self) -> None:
+        totals = await self._runtime.offload(totals_of(self._shown.metrics))
+        pool = self._shown.pool
+        self._history.add(pool.snapshot(), pool.ledger.running, totals)
 
     def _state(self) -> object:
         options, pool, stats = self._shown.options, self._shown.pool, self._shown.transport.stats()

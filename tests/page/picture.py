@@ -18,8 +18,8 @@ from tests.page.browser import Browser
 from tests.page.setting import setting
 
 WIDTH, HEIGHT = 1100, 860
-COLOURS = 48
-"""Of the picture, which then takes a quarter."""
+COLOURS = 200
+"""Of the picture, which then takes a third."""
 CLIENTS = (12, 12, 24, 36, 24, 16)
 """At once, each for some seconds."""
 EACH_S = 22.0

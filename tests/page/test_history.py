@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from epp.framework.testing import FakeClock
 from epp.page.history import KEPT, History, quantile_of
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.pool import EndpointSample, PoolSnapshot
@@ -24,16 +25,6 @@ POOL = PoolSnapshot(
         EndpointSample("new", is_fresh=True),
     ],
 )
-
-
-class Clock:
-    """Seconds that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def last(history: History) -> dict[str, object]:
@@ -60,10 +51,10 @@ def test_what_nobody_knows_is_no_number() -> None:
 
 
 def test_rates_are_of_the_time_since_the_last_sample() -> None:
-    clock = Clock()
+    clock = FakeClock()
     history = History(clock)
     history.add(POOL, 0, Totals(scheduled=100, errors=5, input_tokens=1000, cached_tokens=900, output_tokens=50))
-    clock.now += 4.0
+    clock.advance(4.0)
     history.add(POOL, 0, Totals(scheduled=110, errors=6, input_tokens=1200, cached_tokens=950, output_tokens=250))
     shown = last(history)
     rates = [shown[name] for name in ("requests_per_s", "errors_per_s", "output_tokens_per_s", "cached_share")]
@@ -71,16 +62,16 @@ def test_rates_are_of_the_time_since_the_last_sample() -> None:
 
 
 def test_the_time_to_the_first_byte_is_that_of_responses_since_the_last_sample() -> None:
-    clock = Clock()
+    clock = FakeClock()
     history = History(clock)
     bounds = (0.1, 0.2, 0.4)
     history.add(POOL, 0, Totals(ttft_bounds=bounds, ttft_counts=(1000, 0, 0, 0)))
-    clock.now += 5.0
+    clock.advance(5.0)
     history.add(POOL, 0, Totals(ttft_bounds=bounds, ttft_counts=(1000, 10, 10, 0)))
     shown = last(history)
     assert shown["ttft_p50_s"] == pytest.approx(0.2)
     assert shown["ttft_p95_s"] == pytest.approx(0.38)
-    clock.now += 5.0
+    clock.advance(5.0)
     history.add(POOL, 0, Totals(ttft_bounds=bounds, ttft_counts=(1000, 10, 10, 0)))
     assert last(history)["ttft_p50_s"] is None
 

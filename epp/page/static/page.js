@@ -10,6 +10,7 @@ import { bytes, number, seconds, zone } from "./wording.js";
 
 const SILENT_MS = 10_000;
 const AGAIN_MS = 15_000;
+const HIDDEN_MS = 60_000;
 
 const charts = new Charts(byId("charts"));
 const configuration = new Configuration();
@@ -44,18 +45,37 @@ function showLink() {
   setClass(byId("link"), `quiet ${silent && heardMs !== null ? "bad" : ""}`.trim());
 }
 
+let events = null;
+let later = null;
+
 function follow() {
-  const events = new EventSource("/page/events");
+  clearTimeout(later);
+  if (events) return;
+  const source = new EventSource("/page/events");
+  events = source;
   for (const [name, show] of Object.entries(SHOW)) {
-    events.addEventListener(name, ({ data }) => show(JSON.parse(data)));
+    source.addEventListener(name, ({ data }) => show(JSON.parse(data)));
   }
   // A broken connection comes again by itself; an answer other than a stream does not.
-  events.addEventListener("error", () => {
-    if (events.readyState !== EventSource.CLOSED) return;
-    if (heardMs === null) setText(byId("ready"), "no stream: too many pages are open, or not allowed");
-    setTimeout(follow, AGAIN_MS);
+  source.addEventListener("error", () => {
+    if (source.readyState !== EventSource.CLOSED) return;
+    if (heardMs === null) setText(byId("ready"), "no events: not allowed, or too many pages are open");
+    rest();
+    later = setTimeout(follow, AGAIN_MS);
   });
 }
+
+function rest() {
+  events?.close();
+  events = null;
+}
+
+// Nobody looks at a tab that has been behind others for a while, and the picker need not work for it.
+document.addEventListener("visibilitychange", () => {
+  clearTimeout(later);
+  if (document.hidden) later = setTimeout(rest, HIDDEN_MS);
+  else follow();
+});
 
 setText(byId("zone"), `Times are of this browser, ${zone(new Date().getTimezoneOffset())}.`);
 setInterval(showLink, 1000);
