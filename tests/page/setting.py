@@ -121,10 +121,13 @@ class Setting:
     async def load(self, concurrency: int) -> AsyncIterator[None]:
         """Requests all the time, until the end of the block."""
         workers = [asyncio.create_task(self._forever(number)) for number in range(concurrency)]
-        yield
-        for worker in workers:
-            worker.cancel()
-        for ended in await asyncio.gather(*workers, return_exceptions=True):
+        try:
+            yield
+        finally:
+            for worker in workers:
+                worker.cancel()
+            results = await asyncio.gather(*workers, return_exceptions=True)
+        for ended in results:
             if isinstance(ended, Exception):
                 raise ended
 
