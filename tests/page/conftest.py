@@ -1,26 +1,10 @@
-"""Pickers with a page, and a browser."""
+"""A browser."""
 
 from __future__ import annotations
 
 import shutil
 
 import pytest
-
-CONFIG = """\
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- type: token-producer
-- type: queue-scorer
-- type: kv-cache-utilization-scorer
-- type: max-score-picker
-schedulingProfiles:
-- name: default
-  plugins:
-  - {pluginRef: queue-scorer, weight: 2}
-  - {pluginRef: kv-cache-utilization-scorer}
-  - {pluginRef: max-score-picker}
-"""
 
 
 @pytest.fixture(scope="session")
