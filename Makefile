@@ -9,6 +9,7 @@ comma := ,
 NATIVE := $(VENV)/.native
 NATIVE_SOURCES := $(shell find native -name '*.rs' -not -path 'native/target/*' 2>/dev/null) native/Cargo.toml native/crates.txt native/pyproject.toml
 HAS_CARGO := $(shell command -v cargo 2>/dev/null)
+HAS_CHROMIUM := $(shell command -v chromium 2>/dev/null)
 
 .PHONY: demo test check unit native check-native kube soak bench bench-micro ghz monitoring-tools protos lock wheel clean setup
 
@@ -24,7 +25,7 @@ check: setup
 	$(BIN)/lint-imports --no-cache
 
 unit: native
-	$(BIN)/python -m pytest -n 2 --require=envoy,redis$(if $(HAS_CARGO),$(comma)native)$(if $(KUBE),$(comma)kube)$(if $(wildcard $(BIN)/promtool),$(comma)prometheus) $(ARGS)
+	$(BIN)/python -m pytest -n 2 --require=envoy,redis$(if $(HAS_CARGO),$(comma)native)$(if $(KUBE),$(comma)kube)$(if $(wildcard $(BIN)/promtool),$(comma)prometheus)$(if $(HAS_CHROMIUM),$(comma)chromium) $(ARGS)
 
 # What tests/kube runs: kube-apiserver and helm from their Go modules, kept outside of this folder; etcd is Debian's etcd-server.
 # Without them these tests skip; `make test KUBE=1` demands them.

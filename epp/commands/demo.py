@@ -217,10 +217,13 @@ def _introduce(console: Console, names: Sequence[str], stacks: Sequence[Stack]) 
     body = f'{{"model": "{DEFAULT_MODEL}", "messages": [{{"role": "user", "content": "Hello!"}}]}}'
     lines = []
     for name, stack in zip(names, stacks, strict=True):
-        port = stack.picker.metrics_port
+        picker = f"http://127.0.0.1:{stack.picker.metrics_port}"
         lines += [name] if name else []
-        lines.append(f"Envoy     {stack.url}")
-        lines.append(f"metrics   http://127.0.0.1:{port}/metrics  (also /readyz, /debug/endpoints, /debug/config)")
+        lines += [
+            f"Envoy     {stack.url}",
+            f"page      {picker}/",
+            f"metrics   {picker}/metrics  (also /readyz, /debug/endpoints, /debug/config)",
+        ]
     lines += [
         "",
         f"  curl {stacks[0].url}/v1/chat/completions -H 'content-type: application/json' \\",

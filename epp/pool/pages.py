@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from itertools import islice
+from typing import Any, NamedTuple
 
 from epp.config.loaded import Instances
 from epp.datalayer.collector import Collector
@@ -15,6 +16,16 @@ from epp.framework.types import Endpoint
 from epp.telemetry.cache_truth import CacheTruth
 from epp.telemetry.decision_ring import DecisionRing, KeptDecision
 from epp.telemetry.pool import EndpointSample, PoolSnapshot
+
+
+class FormerConfig(NamedTuple):
+    """What is remembered of a configuration that is no longer in use; nothing of its plugins."""
+
+    sha256: str
+    loaded_at_s: float
+    """Unix time."""
+    effective: Mapping[str, Any]
+    """The completed document."""
 
 
 def pool(name: str, store: EndpointStore, collector: Collector, fresh_s: float, now_s: float) -> PoolSnapshot:
@@ -45,6 +56,8 @@ def endpoints(store: EndpointStore, collector: Collector, now_s: float, truth: C
         "endpoints": [
             {
                 "id": endpoint.id,
+                "name": endpoint.name,
+                "namespace": endpoint.namespace,
                 "address": endpoint.host_port,
                 "labels": dict(endpoint.labels),
                 "waitingQueue": metrics.waiting_queue,

@@ -131,6 +131,8 @@ class Pool:
         self._notifying: dict[Generation, list[asyncio.Task[None]]] = {}
         self.loaded_at_s = 0.0
         """When the configuration in use was loaded, Unix time."""
+        self.former_config: pages.FormerConfig | None = None
+        """What was in use before."""
         metrics.watch_requests(lambda: self.ledger.by_labels)
         metrics.watch_pool(self.snapshot)
 
@@ -173,6 +175,7 @@ class Pool:
             self._metrics.config_reloaded(Reloaded.FAILURE)
             raise
         self._metrics.config_reloaded(Reloaded.SUCCESS)
+        self.former_config = pages.FormerConfig(old.config.sha256, self.loaded_at_s, old.config.effective)
         self.generation = generation
         self._follow(generation)
         self._use_flow_control(generation)
@@ -273,6 +276,11 @@ class Pool:
         """``/debug/decisions/ID``; None if nothing is kept of such a request."""
         found = self.decisions.ring.of(request_id)
         return {"decisions": [kept.as_json() for kept in found]} if found else None
+
+    def numbered_decision_page(self, number: int) -> object | None:
+        """One that is kept, by the number that ``decisions_page`` gives it; None if it is gone."""
+        kept = self.decisions.ring.numbered(number)
+        return kept.as_json() if kept is not None else None
 
     async def rehearse(self, document: bytes) -> object:
         """``/debug/explain``: the decision that a request would get.

@@ -30,6 +30,7 @@ from epp.process.config_reload import ConfigReload
 from epp.process.debug_pages import pool_pages
 from epp.process.health import Health
 from epp.process.live_settings import LiveSettings
+from epp.process.operator_page import OperatorPage, Shown
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
@@ -135,6 +136,10 @@ class Process:
         self.settings = LiveSettings(options, self.transport)
         self.config_reload = (
             ConfigReload(options, self.pool, self.settings, self.metrics, self.runtime) if options.config_file else None
+        )
+        self.page = OperatorPage(
+            Shown(options, self.pool, self.metrics, self.health, self.transport, self.config_reload, self.pool.queues_page),
+            self.runtime,
         )
         self.http = self._http()
         self._certificates = Certificates(
@@ -256,6 +261,7 @@ class Process:
             if options.watch_config_file:
                 _ = self.runtime.spawn(self.config_reload.follow(self._stopped), "configuration file")
         self._certificates.follow(self.runtime.spawn, self._stopped)
+        _ = self.runtime.spawn(self.page.sample(), "last minutes")
 
     async def _stop(self, *, skip_window: bool) -> None:
         self.health.drain()
@@ -281,6 +287,7 @@ class Process:
             Exception: the first failure, when all parts have been stopped.
         """
         self._stopped.set()
+        self.page.feed.close()
         failures: list[Exception] = []
         parts: list[Callable[[], Awaitable[None]]] = [
             partial(self.transport.stop, 0),
@@ -337,7 +344,8 @@ class Process:
         sources = HttpSources(
             metrics=self.metrics,
             not_ready=self.health.why,
-            pages=pool_pages(self.pool, self.config_reload),
+            pages={**pool_pages(self.pool, self.config_reload), **self.page.pages},
+            answers=self.page.answers,
             posts={"/debug/explain": lambda asked: self.pool.rehearse(asked.body)},
         )
         authorize = None

@@ -150,6 +150,11 @@ class OutcomeRecord:
     cached_tokens: int | None
     """Prompt tokens that the model server had cached; None = it did not say."""
 
+    @property
+    def is_good(self) -> bool:
+        """The model server answered, the client got all of it."""
+        return self.cause == "natural" and self.status < 400
+
 
 @dataclass(slots=True)
 class PrefixRecord:

@@ -47,6 +47,12 @@ class KeptDecision:
         """What it takes."""
         return len(self._data) + OVERHEAD_BYTES
 
+    @property
+    def is_bad(self) -> bool:
+        """It was refused, or its response failed or was cut."""
+        outcome = self.outcome
+        return self.status >= 400 or bool(self.error) or (outcome is not None and not outcome.is_good)
+
     def as_json(self) -> dict[str, object]:
         """The whole record as JSON can hold it."""
         shown: dict[str, Any] = orjson.loads(self._data)
@@ -101,6 +107,11 @@ class DecisionRing:
     def newest(self) -> Iterator[KeptDecision]:
         """All, the newest first; not to be iterated while decisions are added."""
         return reversed(self._kept)
+
+    def numbered(self, number: int) -> KeptDecision | None:
+        """The one of this number, if it is still kept; numbers are without gaps."""
+        index = number - self._kept[0].number if self._kept else -1
+        return self._kept[index] if 0 <= index < len(self._kept) else None
 
     def of(self, request_id: str, most: int = 20) -> list[KeptDecision]:
         """Those of a request, the newest first: ids come from clients and may repeat."""

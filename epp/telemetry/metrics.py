@@ -263,6 +263,10 @@ class Metrics:
 
     # Exposition
 
+    def children(self, name: str) -> Mapping[LabelValues, Counter | Gauge | Histogram]:
+        """The children of one family as there are now, each still live; ``name`` without prefix. On the event loop."""
+        return self._children(_METRICS[PREFIX + name])
+
     def snapshot(self) -> Snapshot:
         """What a scrape made now exposes. Must be called on the event loop; cheap."""
         computed = dict[str, Mapping[LabelValues, Counter | Gauge | Histogram]]()

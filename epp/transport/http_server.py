@@ -7,6 +7,8 @@ only the look at live state happens on the loop.
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
 import gzip
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -32,6 +34,8 @@ _STOP_TIMEOUT_S = 2.0
 _GZIP_LEVEL = 1
 """Text this repetitive shrinks tenfold at the cheapest level."""
 _JSON = "application/json"
+_ROOT = "/"
+_BROWSER_CHALLENGE = 'Basic realm="endpoint picker: the token as password", charset="UTF-8"'
 MAX_BODY_BYTES = 64 * 1024 * 1024
 """Of a request to be explained: as much as the picker takes of a live one by default."""
 
@@ -77,6 +81,10 @@ JsonSource = Callable[[PageRequest], Awaitable[object]]
 400."""
 
 
+Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+"""Answers a request that was let in."""
+
+
 @dataclass(frozen=True, slots=True)
 class HttpSources:
     """Where the pages come from."""
@@ -88,6 +96,8 @@ class HttpSources:
     """By path; one that ends with a slash has everything below it."""
     posts: Mapping[str, JsonSource] = field(default_factory=dict)
     """What is asked with a body."""
+    answers: Mapping[str, Page] = field(default_factory=dict)
+    """What is no JSON, or no end: by path, as ``pages``."""
 
 
 def reading(read: Callable[[], object]) -> JsonSource:
@@ -118,9 +128,6 @@ class HttpOptions:
     """How long a rendered /metrics is served again: several scrapers must not multiply its cost."""
 
 
-Page = Callable[[web.BaseRequest], Awaitable[web.Response]]
-
-
 class HttpServer:
     """The server; one instance listens once.
 
@@ -141,10 +148,12 @@ class HttpServer:
             "/healthz": self._healthz,
             "/readyz": self._readyz,
             **{path: self._json_page(source, path) for path, source in sources.pages.items()},
+            **sources.answers,
         }
         self._posts: Mapping[str, Page] = {path: self._json_page(source, path) for path, source in sources.posts.items()}
         if options.pprof:
             self._pages = {**self._pages, **profile_pages()}
+        self._folders = {path: page for path, page in self._pages.items() if path.endswith("/") and path != _ROOT}
 
     async def start(self) -> int:
         """Listen and serve.
@@ -188,7 +197,7 @@ class HttpServer:
             self._runner = None
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    async def _serve(self, request: web.BaseRequest) -> web.Response:
+    async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         refused = await self._refused(request)
         if refused is not None:
             return refused
@@ -214,13 +223,12 @@ class HttpServer:
         page = self._pages.get(path)
         if page is not None or path.endswith("/"):
             return page
-        return next((below for name, below in self._pages.items() if name.endswith("/") and path.startswith(name)), None)
+        return next((below for name, below in self._folders.items() if path.startswith(name)), None)
 
     async def _refused(self, request: web.BaseRequest) -> web.Response | None:
         if self._options.authorize is None:
             return None
-        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        asked = AccessRequest(request.path, request.method.lower(), token.strip() if scheme.lower() == "bearer" else "")
+        asked = AccessRequest(request.path, request.method.lower(), _token(request))
         try:
             access = await self._options.authorize(asked)
         except Exception as error:  # noqa: BLE001 — whatever went wrong, the answer is no
@@ -228,8 +236,12 @@ class HttpServer:
             access = Access(HTTPStatus.INTERNAL_SERVER_ERROR, "authorization failed; the log says why")
         if access.status == HTTPStatus.OK:
             return None
-        headers = {"WWW-Authenticate": "Bearer"} if access.status == HTTPStatus.UNAUTHORIZED else None
-        return web.Response(status=access.status, text=f"{access.message}\n", headers=headers)
+        response = web.Response(status=access.status, text=f"{access.message}\n")
+        if access.status == HTTPStatus.UNAUTHORIZED:
+            response.headers.add("WWW-Authenticate", "Bearer")
+            if request.path == _ROOT:
+                response.headers.add("WWW-Authenticate", _BROWSER_CHALLENGE)
+        return response
 
     async def _healthz(self, _request: web.BaseRequest) -> web.Response:
         return _json(HTTPStatus.OK, {"status": "ok"})
@@ -294,6 +306,22 @@ class MetricsPage:
         snapshot = self._metrics.snapshot()
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._executor, lambda: _rendered_both(self._metrics.render(snapshot)))
+
+
+def _token(request: web.BaseRequest) -> str:
+    """The bearer token. A browser cannot be told one, but asks for a password: to read, the token may be that.
+
+    What changes something or costs much is not to be had so, as browsers send passwords along whoever makes them ask.
+    """
+    scheme, _, credentials = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return credentials.strip()
+    if scheme.lower() != "basic" or request.method not in ("GET", "HEAD"):
+        return ""
+    try:
+        return base64.b64decode(credentials, validate=True).decode().partition(":")[2].strip()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
 
 
 async def _body(request: web.BaseRequest) -> bytes:

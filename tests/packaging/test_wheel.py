@@ -49,6 +49,12 @@ def test_the_wheel_holds_presets_and_envoy_files_as_package_data(names: set[str]
     assert {"epp/data/presets/prefix-load.yaml", "epp/data/envoy/full-duplex.yaml"} <= files
 
 
+def test_the_wheel_holds_the_files_of_the_page(names: set[str]) -> None:
+    files = {str(path.relative_to(CHECKOUT)) for path in (CHECKOUT / "epp" / "page" / "static").iterdir()}
+    assert "epp/page/static/index.html" in files
+    assert files <= names
+
+
 def test_the_wheel_holds_nothing_else(names: set[str]) -> None:
     assert {name.split("/")[0] for name in names} == {"epp", "plugins", f"endpoint_picker-{VERSION}.dist-info"}
 

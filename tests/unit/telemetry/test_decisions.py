@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 
@@ -132,6 +133,37 @@ def test_of_one_request_id_the_newest_comes_first() -> None:
         ring.add(record(request_id))
     assert [kept.number for kept in ring.of("a")] == [3, 1]
     assert ring.of("c") == []
+
+
+def test_one_is_found_by_its_number_while_it_is_kept() -> None:
+    empty, small = DecisionRing(), DecisionRing(100)
+    assert empty.numbered(1) is None
+    ring = DecisionRing()
+    for request_id in ("a", "b", "c"):
+        ring.add(record(request_id))
+        small.add(record(request_id))
+    found = [ring.numbered(number) for number in (0, 1, 2, 3, 4)]
+    assert [kept and kept.request_id for kept in found] == [None, "a", "b", "c", None]
+    assert [number for number in range(5) if small.numbered(number) is not None] == [3]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "outcome", "is_bad"),
+    [
+        (0, "", None, False),  # still running
+        (0, "", ("natural", 200), False),
+        (0, "", ("natural", 500), True),
+        (0, "", ("client-disconnect", 200), True),
+        (503, "", None, True),
+        (0, "the stream ended before it was decided", None, True),
+        (200, "", None, False),  # answered by the picker itself
+    ],
+)
+def test_what_went_wrong_is_bad(status: int, error: str, outcome: tuple[str, int] | None, is_bad: bool) -> None:
+    decision = DecisionRing().add(replace(record("a"), status=status, error=error))
+    if outcome is not None:
+        decision.outcome = replace(DONE, cause=outcome[0], status=outcome[1])
+    assert decision.is_bad is is_bad
 
 
 @pytest.mark.parametrize("endpoints", [1, 100], ids=["small records", "large records"])

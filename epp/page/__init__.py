@@ -1,0 +1,1 @@
+"""The page for operators at ``/`` of the metrics port: files, the last minutes, a stream of events."""
