@@ -120,9 +120,11 @@ async def test_a_prompt_goes_where_its_blocks_are(tmp_path: Path, variant: str) 
         page = await picker.page("/debug/plugins/state")
         assert '"keys":4' in page.replace(" ", "")
         messages = "llm_d_epp_kv_cache_events_messages_received_total"
-        async with asyncio.timeout(20):  # counts of the other thread are written once a second, and the page is as old as that
-            while not re.search(rf'{messages}{{pod_identifier="{picker.addresses[1]}"}} 2\b', await picker.page("/metrics")):
-                await asyncio.sleep(0.1)
+        for _ in range(200):  # counts of the other thread are written once a second, and the page is as old as that
+            if re.search(rf'{messages}{{pod_identifier="{picker.addresses[1]}"}} 2\b', await picker.page("/metrics")):
+                return
+            await asyncio.sleep(0.1)
+        raise AssertionError("the messages are not counted")
 
 
 async def test_texts_are_tokenized_here(tmp_path: Path) -> None:
