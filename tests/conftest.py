@@ -19,6 +19,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--require", default="", metavar="NAMES", help="comma-separated programs whose absence fails, e.g. envoy")
 
 
+@pytest.fixture(autouse=True)
+def _verbosity() -> Iterator[None]:
+    """The log is as talkative after a test as before it, also where a command was run in this process."""
+    before = log.verbosity()
+    yield
+    log.set_verbosity(before)
+
+
 @pytest.fixture
 def debug_log() -> Iterator[None]:
     """Lines of the debug log are written."""

@@ -106,7 +106,7 @@ async def test_the_state_tells_pool_endpoints_and_decisions(running: Setting) ->
     state = await state_with(running.url, "refused-one")
     assert state["pool"] == {"name": "llama", "namespace": "default"}
     assert state["notReady"] == []
-    assert state["queues"] is None
+    assert state["queues"]["enabled"] is False
     endpoints = state["endpoints"]["endpoints"]
     assert {endpoint["address"] for endpoint in endpoints} == set(running.pool.addresses)
     assert all(endpoint["ageSeconds"] < 5 and endpoint["kvCacheUsage"] is not None for endpoint in endpoints)
