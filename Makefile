@@ -98,9 +98,12 @@ protos: setup
 # One lock for Python 3.11 to 3.13, with hashes and without the address of any index; and its subsets for the image.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
+# What the image can do beyond the bare package.
+IMAGE_EXTRAS := kubernetes kv-events redis tokenizer tracing
+
 lock:
 	$(COMPILE) --extra test pyproject.toml --output-file requirements.lock
-	$(COMPILE) --constraint requirements.lock pyproject.toml --output-file requirements-runtime.lock
+	$(COMPILE) $(IMAGE_EXTRAS:%=--extra %) --constraint requirements.lock pyproject.toml --output-file requirements-runtime.lock
 	printf 'hatchling\nmaturin\n' | $(COMPILE) --constraint requirements.lock - --output-file requirements-build.lock
 
 wheel: setup

@@ -147,7 +147,7 @@ def _link(distribution: metadata.Distribution, site: Path) -> None:
     """Install a package by links to the files of this environment."""
     for entry in distribution.files or ():
         source, target = Path(str(entry.locate())), site / entry
-        if re.match(r"\.\./", str(entry)) or not source.exists():
+        if re.match(r"\.\./", str(entry)) or not source.exists() or target.is_symlink():  # two packages may have the same file
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(source)
