@@ -227,12 +227,12 @@ class Band:
         policy = self.settings.fairness
         try:
             chosen = turns.next(now_s)
+            if chosen is None:
+                return None
+            flow = self.flows.get(chosen.id)
         except Exception as error:  # noqa: BLE001 — reported; the band is passed over
             self._on_defect("FairnessPolicy", policy, error)
             return None
-        if chosen is None:
-            return None
-        flow = self.flows.get(chosen.id)
         if flow is None:
             self._on_defect("FairnessPolicy", policy, f"chose the flow {chosen.id!r}, of which nothing waits")
         return flow

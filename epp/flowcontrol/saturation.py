@@ -129,7 +129,7 @@ class Saturation:
     def _tokens(self, request: InferenceRequest) -> int:
         assert self._exact is not None
         try:
-            return self._exact.credit_tokens(request)
+            return int(self._exact.credit_tokens(request))
         except Exception as error:  # noqa: BLE001 — reported
             self._on_defect("SaturationDetector", self.detector, error)
             return 0
