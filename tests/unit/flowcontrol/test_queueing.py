@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from dataclasses import replace
 
 import pytest
 
@@ -323,3 +324,29 @@ def test_what_waits_stays_when_the_configuration_is_replaced() -> None:
     assert all(arrival.waits for arrival in engine.arrivals), "with their deadlines"
     assert engine.arrive().refusal == (429, "rejected-saturated"), "new limits hold"
     assert engine.drain() == ["five", "a", "b", "a"], "in the order of the new policies"
+
+
+def test_turns_go_on_where_they_were_when_other_settings_are_replaced() -> None:
+    rr = band(rr=True)
+    engine = Engine(FULL, template=rr)
+    for flow in "aaabbbccc":
+        engine.arrive(flow, flow=flow)
+    engine.level(0.0)
+    engine.timers.advance(0.001)
+    engine.level(FULL)
+    begun = list(engine.order)
+    newer = replace(rr, max_requests=7, ordering=named(ordering.EDF))
+    engine.control.use(replace(engine.settings, template=newer, negative_template=newer))
+    assert engine.arrive().refusal == (429, "rejected-saturated"), "new limits hold"
+    assert begun + engine.drain() == list("abcabcabc")
+
+
+def test_requests_that_wait_are_put_in_the_order_of_another_policy() -> None:
+    fcfs = band(ttl_s=60.0)
+    engine = Engine(FULL, template=fcfs)
+    for name, ttl in (("third", "30s"), ("first", "10s"), ("gone", "5s"), ("second", "20s")):
+        engine.arrive(name, headers={TTL_HEADER: ttl})
+    engine.arrivals[2].leaves()
+    newer = replace(fcfs, ordering=named(ordering.EDF))
+    engine.control.use(replace(engine.settings, template=newer, negative_template=newer))
+    assert engine.drain() == ["first", "second", "third"]
