@@ -196,6 +196,7 @@ class FlowController:
         """Refuse what waits and what still comes; what was let go is not touched. The second time nothing happens."""
         self._is_stopped = True
         self.refuse_all()
+        self._books.write()
         self._alarm.cancel()
         if self._collector is not None:
             self._collector.cancel()
