@@ -179,6 +179,8 @@ class FlowController:
         self.saturation.use(settings.detector)
         self._cycle.use(settings.usage)
         if settings.eviction is None:
+            if self.evictor is not None:
+                self.evictor.close(self._clock())
             self.evictor = None
         elif self.evictor is None:
             self.evictor = Evictor(settings.eviction, self._books.metrics, self._failed)
