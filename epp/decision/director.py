@@ -274,6 +274,9 @@ class Director:
         except RequestError as error:
             flight.note_admission("refused", error.message)
             raise
+        except (asyncio.CancelledError, GeneratorExit):
+            flight.note_admission("withdrawn")
+            raise
         flight.note_admission("admitted")
         return candidates if hold is None else self._finder.find(request.metadata)
 

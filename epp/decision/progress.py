@@ -74,14 +74,16 @@ class Progress:
         self._hold = hold
         if self._expiry is not None:
             self._expiry.cancel()
-        if not hold.is_ended:
-            if self._is_in_task:
-                await _ended(hold)
-            else:  # nothing but this coroutine is kept of a request that waits
-                hold.when_ended(self._go_on)
-                await _suspend()
+        try:
+            if not hold.is_ended:
+                if self._is_in_task:
+                    await _ended(hold)
+                else:  # nothing but this coroutine is kept of a request that waits
+                    hold.when_ended(self._go_on)
+                    await _suspend()
+        finally:
+            hold.held_s = held_s = self._clock() - since_s
         self._hold = None
-        hold.held_s = held_s = self._clock() - since_s
         self._begun_s += held_s
         if self._is_in_task:
             self._watch_deadline()

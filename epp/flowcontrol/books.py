@@ -57,6 +57,10 @@ class Books:
         self._refusals.count(outcome)
         self._left(ticket, outcome, now_s, has_waited=True)
 
+    def write(self) -> None:
+        """Write the line about refusals now: nobody may be there in a second."""
+        self._refusals.flush()
+
     @staticmethod
     def _left(ticket: Ticket, outcome: Outcome, now_s: float, *, has_waited: bool) -> None:
         series = ticket.series

@@ -179,6 +179,8 @@ class FlowController:
         self.saturation.use(settings.detector)
         self._cycle.use(settings.usage)
         if settings.eviction is None:
+            if self.evictor is not None:
+                self.evictor.close(self._clock())
             self.evictor = None
         elif self.evictor is None:
             self.evictor = Evictor(settings.eviction, self._books.metrics, self._failed)
@@ -196,6 +198,7 @@ class FlowController:
         """Refuse what waits and what still comes; what was let go is not touched. The second time nothing happens."""
         self._is_stopped = True
         self.refuse_all()
+        self._books.write()
         self._alarm.cancel()
         if self._collector is not None:
             self._collector.cancel()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from epp.flowcontrol.bands import Bands
 from epp.flowcontrol.settings import DefectSink, Named
@@ -71,7 +72,7 @@ class Cycle:
         policy, priorities = self._usage, self._bands.priorities
         try:
             ceilings = policy.plugin.ceilings(saturation, priorities)
-            if len(ceilings) == len(priorities) and all(map(_falls, ceilings, ceilings[1:])) and ceilings[0] == ceilings[0]:
+            if len(ceilings) == len(priorities) and all(map(_falls, ceilings, ceilings[1:])) and ceilings[0] >= -inf:
                 return ceilings
         except Exception as error:  # noqa: BLE001 — reported
             self._on_defect("UsageLimitPolicy", policy, error)

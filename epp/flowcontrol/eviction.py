@@ -95,6 +95,12 @@ class Evictor:
         if not self._outstanding and now_s >= self._cool_s:
             self._pending = 0.0
 
+    def close(self, now_s: float) -> None:
+        """Nobody is ended any more, and the streams of those who were are not waited for."""
+        while self._outstanding:
+            self._outstanding.popitem()
+            self._confirmed("timed_out", now_s)
+
     def next_s(self) -> float:
         """When the next decision is possible; -infinity = at any time, infinity = once a stream ends."""
         if self._outstanding:

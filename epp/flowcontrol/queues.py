@@ -54,13 +54,20 @@ class Queue:
         """A ticket somewhere inside waits no more."""
         self._dead += 1
         if self._dead > MIN_DEAD and self._dead * 2 > len(self._heap):
-            self._heap = list(self.live())
-            heapify(self._heap)
-            self._dead = 0
+            self._begin(list(self.live()))
+
+    def reorder(self, entry: Callable[[Ticket], Entry]) -> None:
+        """Go on by other keys."""
+        self._begin([entry(old[3]) for old in self.live()])
 
     def live(self) -> Iterator[Entry]:
         """The entries that still wait, in no order."""
         return (entry for entry in self._heap if entry[3].state is State.WAITING)
+
+    def _begin(self, heap: list[Entry]) -> None:
+        heapify(heap)
+        self._heap = heap
+        self._dead = 0
 
 
 class Flow:
@@ -129,9 +136,16 @@ class Band:
         self._take_turns()
 
     def use(self, settings: BandSettings) -> None:
-        """Go on by other settings: what waits is put in order by the new policies."""
+        """Go on by other settings: what waits is put in order by the policies that are new. Turns go on by the policy that made
+        them.
+        """
+        former, self.settings = self.settings, settings
+        if settings.fairness.plugin is former.fairness.plugin:
+            if settings.ordering.plugin is not former.ordering.plugin:
+                for queue in self._queues():
+                    queue.reorder(self._entry)
+            return
         waiting = sorted(self.waiting(), key=lambda ticket: ticket.seq)
-        self.settings = settings
         self._queue = Queue()
         self.flows = {}
         self.count = self.bytes = 0
@@ -141,8 +155,7 @@ class Band:
 
     def waiting(self) -> Iterator[Ticket]:
         """Its waiting tickets, in no order."""
-        queues = [self._queue] if self._turns is None else [flow.queue for flow in self.flows.values()]
-        return (entry[3] for queue in queues for entry in queue.live())
+        return (entry[3] for queue in self._queues() for entry in queue.live())
 
     def shortage(self, flow_id: str, size_bytes: int) -> str:
         """The limit that one more request would pass, as a client reads it; "" = there is room."""
@@ -203,6 +216,9 @@ class Band:
         """When the oldest waiting request came; infinity if there is none. Looks through all of them."""
         return min((ticket.enqueued_s for ticket in self.waiting()), default=inf)
 
+    def _queues(self) -> list[Queue]:
+        return [self._queue] if self._turns is None else [flow.queue for flow in self.flows.values()]
+
     def _take_turns(self) -> None:
         policy = self.settings.fairness
         self._turns = None
@@ -227,12 +243,12 @@ class Band:
         policy = self.settings.fairness
         try:
             chosen = turns.next(now_s)
+            if chosen is None:
+                return None
+            flow = self.flows.get(chosen.id)
         except Exception as error:  # noqa: BLE001 — reported; the band is passed over
             self._on_defect("FairnessPolicy", policy, error)
             return None
-        if chosen is None:
-            return None
-        flow = self.flows.get(chosen.id)
         if flow is None:
             self._on_defect("FairnessPolicy", policy, f"chose the flow {chosen.id!r}, of which nothing waits")
         return flow

@@ -46,6 +46,8 @@ class Saturation:
         self._endpoints: Sequence[Endpoint] | None = None
         self._prefill: list[int] | None = None
         self._decode: list[int] | None = None
+        self._prefill_changes_s = inf
+        """What the detector foresaw of that stage, before it was asked about the other."""
         self.use(detector)
 
     def use(self, detector: Named[SaturationDetector]) -> None:
@@ -95,6 +97,7 @@ class Saturation:
             value = self._ask(endpoints)
             return Reading(value, decode=value if self._decode is None and endpoints else None)
         prefill = self._ask(_stage(endpoints, "prefill", self._prefill)) if self._prefill else None
+        self._prefill_changes_s = self._foreseen_s() if self._prefill else inf
         decode = self._ask(_stage(endpoints, "decode", self._decode or [])) if self._decode else None
         stages = [value for value in (prefill, decode) if value is not None]
         return Reading(max(stages), prefill, decode)
@@ -103,11 +106,7 @@ class Saturation:
         """When the value may change by time alone; infinity = never."""
         if self._foresees is None:
             return now_s + TICK_S
-        try:
-            return max(self._foresees.next_change_s(), now_s + TICK_S)
-        except Exception as error:  # noqa: BLE001 — reported
-            self._on_defect("SaturationDetector", self.detector, error)
-            return inf
+        return max(min(self._foreseen_s(), self._prefill_changes_s), now_s + TICK_S)
 
     def stale_endpoints(self, endpoints: Candidates) -> int | None:
         """Endpoints whose metrics are too old; None if the detector reads none."""
@@ -126,10 +125,20 @@ class Saturation:
             self._on_defect("SaturationDetector", self.detector, error)
         return 1.0
 
+    def _foreseen_s(self) -> float:
+        """When the value that was given last changes."""
+        if self._foresees is None:
+            return inf
+        try:
+            return float(self._foresees.next_change_s())
+        except Exception as error:  # noqa: BLE001 — reported
+            self._on_defect("SaturationDetector", self.detector, error)
+            return inf
+
     def _tokens(self, request: InferenceRequest) -> int:
         assert self._exact is not None
         try:
-            return self._exact.credit_tokens(request)
+            return int(self._exact.credit_tokens(request))
         except Exception as error:  # noqa: BLE001 — reported
             self._on_defect("SaturationDetector", self.detector, error)
             return 0
@@ -139,6 +148,7 @@ class Saturation:
         is one stage.
         """
         self._endpoints = endpoints
+        self._prefill_changes_s = inf
         roles = [_role(endpoint) for endpoint in endpoints]
         prefill = [position for position, role in enumerate(roles) if role in _PREFILL]
         decode = [position for position, role in enumerate(roles) if role in _DECODE]

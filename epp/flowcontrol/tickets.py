@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from epp.flowcontrol.admission import Hold
 from epp.framework.types import InferenceRequest
@@ -96,5 +96,7 @@ class Ticket(Hold):
         self._desk.decided(self, evict)
 
     def over(self) -> None:
-        """As ``Hold.over``."""
+        """As ``Hold.over``. Heaps may keep it for long, as a dead entry; the request with its body must not stay with it."""
         self._desk.over(self)
+        self._resume = None
+        self.request = cast("InferenceRequest", None)  # nobody asks for it any more

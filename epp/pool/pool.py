@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import cast
 
@@ -21,7 +21,7 @@ from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director, DirectorOptions
 from epp.decision.ledger import Ledger
 from epp.decision.response import ResponseObserver
-from epp.discovery.kube_notify import ObjectNotifications
+from epp.discovery.kube_notify import ObjectFollower, ObjectNotifications
 from epp.discovery.kube_pool import ClusterDiscovery
 from epp.discovery.objects_file import ObjectsFiles
 from epp.discovery.static import StaticDiscovery, parse_endpoints
@@ -30,6 +30,7 @@ from epp.flowcontrol.controller import FlowController
 from epp.framework import log
 from epp.framework.handle import Runtime
 from epp.framework.interfaces import EndpointDiscovery
+from epp.framework.notifications import ObjectKind
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
@@ -47,6 +48,9 @@ from epp.telemetry.pool import PoolSnapshot
 from epp.telemetry.tracing import Tracing
 
 _logger = log.get("epp.pool")
+
+_Notified = tuple[ObjectKind, tuple[int, ...]]
+"""Objects of a kind, and the ids of the plugins that are told of them."""
 
 
 class Pool:
@@ -128,7 +132,7 @@ class Pool:
         self._retiring: list[Generation] = []
         self._followers: dict[int, PluginFollowers] = {}
         """By the id of the plugin."""
-        self._notifying: dict[Generation, list[asyncio.Task[None]]] = {}
+        self._notifying: dict[_Notified, asyncio.Task[None]] = {}
         self.loaded_at_s = 0.0
         """When the configuration in use was loaded, Unix time."""
         self.former_config: pages.FormerConfig | None = None
@@ -217,7 +221,7 @@ class Pool:
         self.refuse_queued()
         self._stopped.set()
         self._forget_discovery()
-        for task in [task for tasks in self._notifying.values() for task in tasks]:
+        for task in self._notifying.values():
             task.cancel()
         await self.collector.stop()
 
@@ -424,23 +428,19 @@ class Pool:
     def _follow(self, generation: Generation) -> None:
         """Tell its plugins of the endpoints, from those that are there on, and of objects in the cluster.
 
-        Those carried over are told of endpoints already.
+        Those carried over are told already, and not twice: what they hear of must come in one order.
         """
         for follower in followers(generation.instances):
             if id(follower.plugin) not in self._followers:
                 listener = self._followers[id(follower.plugin)] = PluginFollowers([follower], self._services.defects)
                 self.store.subscribe(listener)
-        self._notifying[generation] = list(self._notify(generation))
-
-    def _notify(self, generation: Generation) -> Iterator[asyncio.Task[None]]:
-        """Tell its plugins of objects in the cluster."""
         for kind, told in object_followers(generation.instances):
             if self._cluster is None:
                 _logger.warning("objects are not followed, there is no cluster", kind=str(kind))
-                continue
-            namespace, defects = self.settings.identity.namespace, self._services.defects
-            followed = ObjectNotifications(self._cluster, namespace, kind, told, defects)
-            yield self._spawn(followed.run(), f"notifications of {kind}")
+            elif _notified(kind, told) not in self._notifying:
+                namespace, defects = self.settings.identity.namespace, self._services.defects
+                followed = ObjectNotifications(self._cluster, namespace, kind, told, defects)
+                self._notifying[_notified(kind, told)] = self._spawn(followed.run(), f"notifications of {kind}")
 
     def _retired(self, generation: Generation) -> None:
         self._retiring.remove(generation)
@@ -448,6 +448,11 @@ class Pool:
         for follower in followers(generation.instances):
             if not any(follower.plugin in other for other in others):
                 self.store.unsubscribe(self._followers.pop(id(follower.plugin)))
-        for task in self._notifying.pop(generation):
-            task.cancel()
+        used = {_notified(*notified) for other in others for notified in object_followers(other.instances)}
+        for notified in self._notifying.keys() - used:
+            self._notifying.pop(notified).cancel()
         _ = self._spawn(generation.stop(others), "retired configuration")
+
+
+def _notified(kind: ObjectKind, told: Sequence[ObjectFollower]) -> _Notified:
+    return kind, tuple([id(follower.plugin) for follower in told])

@@ -67,7 +67,7 @@ class AdmissionRecord:
     """How the request was let in."""
 
     outcome: str
-    """``admitted`` or ``refused``."""
+    """``admitted``, ``refused``, or ``withdrawn``: its client left while it was held."""
     held_s: float = 0.0
     """How long it was held; 0 = not at all."""
     error: str = ""

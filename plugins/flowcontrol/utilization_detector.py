@@ -74,6 +74,7 @@ class UtilizationDetector:
         now = self._clock()
         known = candidates.memo.get(self)
         if isinstance(known, _Known) and now <= known.until_s:
+            self._changes_s = known.until_s
             return known.value
         read_s = candidates.updated_s
         fresh = [self._is_fresh(updated_s, now) for updated_s in read_s]

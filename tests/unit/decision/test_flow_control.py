@@ -13,7 +13,7 @@ from epp.framework.types import Cause, Completion
 from epp.seam import End
 from epp.telemetry.decision_record import Why
 from tests.unit.decision.rig import AsyncPlugin, FakeStream, Plugin, Rig, hooks, outcome, request
-from tests.unit.decision.waiting import for_ever
+from tests.unit.decision.waiting import Direct, for_ever
 from tests.unit.flowcontrol.rig import EVICTION, Engine, Foreseen
 
 
@@ -127,6 +127,26 @@ def test_a_refusal_in_the_queue_is_in_the_record() -> None:
     assert record.admission is not None
     assert (record.admission.outcome, record.status) == ("refused", 503)
     assert record.admission.error.startswith("flow controller shutting down: ")
+
+
+@pytest.mark.parametrize("in_task", [False, True])
+async def test_a_client_that_leaves_the_queue_is_in_the_record_with_its_wait(in_task: bool) -> None:
+    waits = {"hooks": hooks(Direct(lambda _: asyncio.sleep(0)), slots=["responders"])} if in_task else {}
+    controlled = Controlled(1.0, why=Why.SHARE, **waits)
+    clock: Any = controlled.rig.director._clock
+    controlled.send()
+    stream = controlled.send()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert controlled.control.bands.count == 2
+    assert (stream.flight.progress.task is not None) == in_task
+    clock.advance(2.5)
+    controlled.rig.director.finished(stream, outcome(End.DISCONNECTED, head=None))
+    controlled.control.stop()
+    await controlled.rig.settle()
+    (record,) = [each for each in controlled.rig.decisions.records if not each.status]
+    assert record.admission is not None
+    assert (record.admission.outcome, record.admission.held_s, record.admission.ahead) == ("withdrawn", 2.5, 1)
 
 
 def evicted_causes(ends: list[End]) -> tuple[list[FakeStream], list[Cause]]:

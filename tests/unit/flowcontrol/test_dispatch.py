@@ -168,3 +168,14 @@ def test_refusals_are_logged_once_a_second(caplog: pytest.LogCaptureFixture) -> 
     engine.timers.advance(3.0)
     (record,) = [record for record in caplog.records if record.name == "epp.flowcontrol"]
     assert record.getMessage().startswith("requests not served by flow control")
+
+
+def test_those_whom_the_stop_refuses_are_logged_before_it_is_over(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    engine = Engine(1.0)
+    engine.arrive()
+    engine.control.stop()
+    (record,) = [record for record in caplog.records if record.name == "epp.flowcontrol"]
+    assert record.getMessage().startswith("requests not served by flow control")
+    engine.timers.advance(3.0)
+    assert len(caplog.records) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -82,6 +83,17 @@ def test_flow_88_a_stream_that_does_not_end_counts_as_over_after_ten_seconds() -
     assert engine.metric("revocations_total", outcome="timed_out") == 1
     end(engine, "-1/9")
     assert engine.metric("revocations_total", outcome="confirmed") is None, "one outcome each"
+
+
+def test_a_reload_without_eviction_counts_those_that_were_ended_before() -> None:
+    engine = crowded(1.1, {0: 30, -1: 10})
+    engine.arrive(priority=0)
+    engine.control.use(replace(engine.settings, eviction=None))
+    end(engine, "-1/9")
+    engine.control.use(engine.settings)
+    end(engine, "-1/8")
+    assert engine.metric("revocations_issued_total", priority="0") == 2
+    assert engine.metric("revocations_total", outcome="timed_out") == 2
 
 
 def test_flow_90_a_ceiling_of_0_ends_nobody() -> None:

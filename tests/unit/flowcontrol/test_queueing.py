@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
+
 import pytest
 
 from epp.flowcontrol.queues import MIN_DEAD
@@ -184,6 +187,29 @@ def test_a_policy_that_chooses_a_flow_that_does_not_wait_is_reported() -> None:
     assert engine.reports.seen[-1][2] == "chose the flow 'nobody', of which nothing waits"
 
 
+@pytest.mark.parametrize("chosen", ["a name", ["a list"]])
+def test_a_policy_that_chooses_what_is_no_flow_costs_only_its_band_a_cycle(chosen: object) -> None:
+    class Confused:
+        by_flow = True
+        id = chosen
+
+        def new_turns(self) -> Confused:
+            return self
+
+        def begin(self, flow: object) -> None: ...
+        def cease(self, flow: object) -> None: ...
+        def next(self, now_s: float) -> object:
+            return chosen if isinstance(chosen, str) else self
+
+    engine = Engine(FULL, bands={10: band(fairness=double(Confused(), "confused"))})
+    stuck = engine.arrive(priority=10)
+    engine.level(0.0)
+    engine.timers.settle()
+    assert stuck.waits
+    assert engine.arrive("served").is_let_go
+    assert engine.reports.seen[0][:2] == ("FairnessPolicy", "confused")
+
+
 @pytest.mark.parametrize("key", [(float("nan"), 0.0), ZeroDivisionError("no key"), 7], ids=["NaN", "raises", "no pair"])
 def test_a_failing_ordering_policy_counts_as_first_come_first_served(key: object) -> None:
     class Broken:
@@ -238,6 +264,18 @@ def test_ceilings_that_break_the_contract_are_put_right(ceilings: object, expect
     assert {report[:2] for report in engine.reports.seen} == {("UsageLimitPolicy", "broken")}
 
 
+def test_a_ceiling_that_is_no_number_counts_as_1() -> None:
+    class Broken:
+        needs_ticks = False
+
+        def ceilings(self, saturation: float, priorities: object) -> object:
+            return ["full"]
+
+    engine = Engine(0.3, usage=double(Broken(), "broken"))
+    assert engine.arrive().is_let_go
+    assert {report[:2] for report in engine.reports.seen} == {("UsageLimitPolicy", "broken")}
+
+
 def test_a_request_knows_how_many_were_ahead_of_it() -> None:
     engine = Engine(FULL, bands={10: band()})
     arrivals = [engine.arrive(priority=priority) for priority in (0, 0, 10, 0, 10)]
@@ -255,6 +293,25 @@ def test_those_who_left_take_no_memory() -> None:
     assert engine.drain() == [arrival.name for arrival in stays]
 
 
+@pytest.mark.parametrize("rr", [False, True])
+def test_bodies_of_those_who_are_gone_are_freed_at_once(rr: bool) -> None:
+    engine = Engine(FULL, template=band(rr=rr, ttl_s=60.0), bands={10: band(ttl_s=60.0)})
+    engine.arrive()
+    left = [engine.arrive() for _ in range(MIN_DEAD // 2)]
+    served = [engine.arrive(priority=10) for _ in range(MIN_DEAD // 2)]
+    headers = [weakref.ref(arrival.request.headers) for arrival in (*left, *served)]
+    engine.level(0.0)
+    engine.timers.advance(MIN_DEAD // 2 * 0.001)
+    engine.level(FULL)
+    for arrival in left:
+        arrival.leaves()
+    for arrival in served:
+        arrival.completes()
+    del engine.arrivals[1:], left, served, arrival
+    assert engine.control.bands.count == 1
+    assert not any(each() for each in headers)
+
+
 def test_what_waits_stays_when_the_configuration_is_replaced() -> None:
     engine = Engine(FULL, bands={5: band()}, template=band(ttl_s=10))
     for flow in "aab":
@@ -267,3 +324,29 @@ def test_what_waits_stays_when_the_configuration_is_replaced() -> None:
     assert all(arrival.waits for arrival in engine.arrivals), "with their deadlines"
     assert engine.arrive().refusal == (429, "rejected-saturated"), "new limits hold"
     assert engine.drain() == ["five", "a", "b", "a"], "in the order of the new policies"
+
+
+def test_turns_go_on_where_they_were_when_other_settings_are_replaced() -> None:
+    rr = band(rr=True)
+    engine = Engine(FULL, template=rr)
+    for flow in "aaabbbccc":
+        engine.arrive(flow, flow=flow)
+    engine.level(0.0)
+    engine.timers.advance(0.001)
+    engine.level(FULL)
+    begun = list(engine.order)
+    newer = replace(rr, max_requests=7, ordering=named(ordering.EDF))
+    engine.control.use(replace(engine.settings, template=newer, negative_template=newer))
+    assert engine.arrive().refusal == (429, "rejected-saturated"), "new limits hold"
+    assert begun + engine.drain() == list("abcabcabc")
+
+
+def test_requests_that_wait_are_put_in_the_order_of_another_policy() -> None:
+    fcfs = band(ttl_s=60.0)
+    engine = Engine(FULL, template=fcfs)
+    for name, ttl in (("third", "30s"), ("first", "10s"), ("gone", "5s"), ("second", "20s")):
+        engine.arrive(name, headers={TTL_HEADER: ttl})
+    engine.arrivals[2].leaves()
+    newer = replace(fcfs, ordering=named(ordering.EDF))
+    engine.control.use(replace(engine.settings, template=newer, negative_template=newer))
+    assert engine.drain() == ["first", "second", "third"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -174,6 +175,21 @@ def test_utilization_is_asked_again_once_metrics_are_stale_or_changed() -> None:
     assert (detector.saturation(candidates), detector.stale_endpoints(candidates)) == (2.0, 0)
     clock.advance(0.001)
     assert (detector.saturation(candidates), detector.stale_endpoints(candidates)) == (0.0, 1)
+
+
+def test_the_pool_opens_when_the_metrics_of_either_stage_get_too_old() -> None:
+    engine = Engine(0.0, endpoints=0)
+    detector = make_plugin(utilization_detector.PLUGIN, {"stalenessPolicy": "ignore"}, make_context(clock=engine.clock))
+    engine.control.use(replace(engine.settings, detector=double(detector)))
+    engine.scale(2, [role("prefill"), role("decode")])
+    engine.scrape(0, waiting_queue=10)
+    engine.timers.advance(0.1)
+    engine.scrape(1, waiting_queue=0)
+    arrivals = [engine.arrive(), engine.arrive()]
+    engine.timers.advance(0.099)
+    assert all(arrival.waits for arrival in arrivals)
+    engine.timers.advance(0.005)
+    assert all(arrival.is_let_go for arrival in arrivals)
 
 
 def test_stale_endpoints_are_counted_over_the_whole_pool() -> None:

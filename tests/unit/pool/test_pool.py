@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 
+from epp.cluster.connection import ClusterConnection
 from epp.config.load import load_config
 from epp.config.loaded import ConfigSource, LoadedConfig, LoadFlags
 from epp.datalayer.objects import PoolIdentity
 from epp.framework.interfaces import Role
+from epp.framework.notifications import ObjectEvent
 from epp.framework.registry import PluginType, Registry
 from epp.framework.types import EndpointChange
 from epp.pool.pool import Pool
-from epp.pool.settings import PoolSettings
+from epp.pool.settings import PoolSettings, Surroundings
 from epp.process.plugin_types import build_registry
 from epp.process.runtime import TaskRuntime
 from epp.telemetry.metrics import Metrics
@@ -75,13 +78,19 @@ def config(journal: list[str], *names: str, fails: Callable[[str], str] = lambda
 class Served:
     """A pool that serves two endpoints."""
 
-    def __init__(self, config: LoadedConfig) -> None:
+    def __init__(self, config: LoadedConfig, cluster: ClusterConnection | None = None) -> None:
         self.metrics = Metrics()
         self.runtime = TaskRuntime()
         self.defects: list[tuple[str, Exception]] = []
         settings = PoolSettings(PoolIdentity("pool"), endpoints=("127.0.0.1:1", "127.0.0.1:2"))
         self.pool = Pool(
-            settings, config, self.metrics, self.runtime, self.runtime.spawn, lambda *defect: self.defects.append(defect)
+            settings,
+            config,
+            self.metrics,
+            self.runtime,
+            self.runtime.spawn,
+            lambda *defect: self.defects.append(defect),
+            surroundings=Surroundings(cluster=cluster),
         )
 
     def send(self) -> FakeStream:
@@ -98,8 +107,8 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(config: LoadedConfig) -> AsyncIterator[Served]:
-    served = Served(config)
+async def serving(config: LoadedConfig, cluster: ClusterConnection | None = None) -> AsyncIterator[Served]:
+    served = Served(config, cluster)
     await served.pool.start()
     yield served
     await served.pool.pause()
@@ -191,6 +200,84 @@ async def test_a_plugin_that_serves_on_is_told_of_each_endpoint_once() -> None:
     async with serving(config(journal, "kept", "old")) as served:
         await served.pool.swap(config(journal, "kept", "new"))
         assert served.plugin("kept").endpoints == served.plugin("new").endpoints == ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+class Heard:
+    """An extractor that writes down which objects it was told of."""
+
+    input = "kubernetes:v1/ConfigMap"
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+
+    def object_changed(self, event: ObjectEvent) -> None:
+        self.names.append(event.name)
+
+
+class OneConfigMap(ClusterConnection):
+    """A cluster with one object, in which nothing ever changes."""
+
+    def __init__(self) -> None:
+        super().__init__(environ={})
+        self.watches = 0
+        self.watched = asyncio.Event()
+
+    async def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
+        if query is None:
+            return orjson.dumps({"resources": [{"kind": "ConfigMap", "name": "configmaps", "namespaced": True}]})
+        found = {"metadata": {"name": "a", "namespace": "default", "resourceVersion": "1"}}
+        return orjson.dumps({"metadata": {"resourceVersion": "1"}, "items": [found]})
+
+    @asynccontextmanager
+    async def stream(self, path: str, query: Mapping[str, str], timeout_s: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        self.watches += 1
+        self.watched.set()
+        try:
+            yield self._silence()
+        finally:
+            self.watches -= 1
+
+    async def _silence(self) -> AsyncIterator[bytes]:
+        await asyncio.Event().wait()
+        yield b""
+
+
+def following(*more: str) -> LoadedConfig:
+    """A configuration with a plugin that follows objects, and others."""
+    registry, _ = build_registry()
+    heard = PluginType(
+        "heard", frozenset({Role.OBJECT_EXTRACTOR}), "Hears.", factory=lambda context, params: Heard(), package="acme"
+    )
+    document = {
+        "apiVersion": "llm-d.ai/v1alpha1",
+        "kind": "EndpointPickerConfig",
+        "plugins": [
+            {"type": "heard"},
+            {"type": "k8s-notification-source", "parameters": {"version": "v1", "kind": "ConfigMap"}},
+            *({"type": name} for name in more),
+        ],
+        "dataLayer": {"sources": [{"pluginRef": "k8s-notification-source", "extractors": [{"pluginRef": "heard"}]}]},
+    }
+    return load_config(ConfigSource.from_text(orjson.dumps(document).decode()), Registry((*registry, heard)))
+
+
+async def test_a_plugin_that_serves_on_is_told_of_each_object_once() -> None:
+    cluster = OneConfigMap()
+    async with serving(following("queue-scorer"), cluster) as served:
+        await cluster.watched.wait()
+        heard = served.plugin("heard")
+        first = served.send()
+        cluster.watched.clear()
+        await served.pool.swap(following("random-picker"))
+        assert served.plugin("heard") is heard
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert (heard.names, cluster.watches) == (["a"], 1)
+        served.finish(first)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert cluster.watches == 1, "it still hears of changes"
+    assert cluster.watches == 0
 
 
 async def test_a_pool_that_stops_stops_what_still_retires() -> None:
