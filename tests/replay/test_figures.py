@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from epp.replay.bound import Bound, bound
-from epp.replay.choice import CHANCE, TIE, Choice, choice_of
+from epp.telemetry.choice import CHANCE, TIE, Choice, choice_of
 from epp.replay.disagreement import disagreement
 from epp.replay.figures import INTERVALS, Spread, figures
 from epp.replay.outcome import Outcome
