@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar, cast
 
 from epp.config.changes import Changes, compare, shared_parts
 from epp.config.loaded import LoadedConfig
 from epp.datalayer.membership import PluginFollowers
 from epp.datalayer.store import EndpointStore
 from epp.decision.candidates import CandidateFinder
+from epp.decision.pipeline import Pipeline, PipelineInUse
 from epp.decision.shadow import Shadow
 from epp.framework import log
 from epp.framework.handle import Counter, Gauge, Histogram, PluginMetrics
+from epp.hooks.runner import HookRunner, Spawn
+from epp.hooks.slots import Hook
 from epp.plugin_calls.defects import EXTENSION_POINTS, Defects
 from epp.plugin_calls.watch import PluginWatch
 from epp.pool.build import followers
@@ -22,6 +25,7 @@ from epp.pool.generation import Generation, PluginServices
 from epp.telemetry.catalogue import PREFIX
 from epp.telemetry.metrics import Metrics
 
+T = TypeVar("T")
 _REPORT_EVERY_S = 10.0
 _logger = log.get("epp.pool.shadow")
 
@@ -68,6 +72,7 @@ class PoolShadow:
         self.generation = Generation(self.config, own, live, shared_parts(self.config) & differences.unchanged)
         self.generation.watch = PluginWatch(unseen, services.clock)
         self.generation.build(lambda _: None)
+        self.generation.in_use = PipelineInUse(_told_once(self.generation.in_use.pipeline, live, services.spawn))
         self.decides = Shadow(
             self.generation.in_use,
             finder,
@@ -83,8 +88,9 @@ class PoolShadow:
             if follower.plugin not in live
         }
         """By the id of the plugin: who tells it of the endpoints."""
-        self.not_compared = differences.restart
-        """Parts of its document that differ and of which there is one for both: that of the configuration in use."""
+        self.restart = differences.restart
+        """Parts of its document that differ and cannot be exchanged while serving. Of data sources, discovery and parsers
+        there is one set for both, that of the configuration in use."""
 
     async def start(self, live: Generation) -> None:
         """Start its plugins.
@@ -105,10 +111,8 @@ class PoolShadow:
             await self.generation.stop([live])
             raise
         _logger.info("shadow configuration", source=self.config.source.name, sha256=self.config.sha256)
-        for path in self.not_compared:
-            _logger.warning(
-                "shadow configuration differs in what it shares", path=path, used="that of the serving configuration"
-            )
+        for path in self.restart:
+            _logger.warning("shadow configuration can be used after a restart only", path=path)
 
     def has_document(self, config: LoadedConfig) -> bool:
         """``config`` means the same as its own."""
@@ -124,7 +128,7 @@ class PoolShadow:
         return {
             "source": self.config.source.name,
             "sha256": self.config.sha256,
-            "not_compared": list(self.not_compared),
+            "restart": list(self.restart),
             "waiting": self.decides.waiting,
             "plugin_errors": dict(self._defects.counts),
             **self.decides.tally.as_json(),
@@ -146,6 +150,23 @@ def kept_at_takeover(changes: Changes, config: LoadedConfig) -> frozenset[str]:
                 kept.discard(name)
                 coming.append(name)
     return frozenset(kept)
+
+
+def _told_once(pipeline: Pipeline, live: Generation, spawn: Spawn) -> Pipeline:
+    """Without the hooks of plugins in use, which are told of each request already."""
+
+    def others(hooks: Sequence[Hook[T]]) -> list[Hook[T]]:
+        return [hook for hook in hooks if hook.plugin not in live]
+
+    hooks = pipeline.hooks.hooks
+    own = replace(
+        hooks,
+        pre_request=others(hooks.pre_request),
+        received=others(hooks.received),
+        streaming=others(hooks.streaming),
+        complete=others(hooks.complete),
+    )
+    return replace(pipeline, hooks=HookRunner(own, spawn))
 
 
 class ShadowDefects:

@@ -17,8 +17,8 @@ def page(shown: Mapping[str, Any]) -> str:
 def _lines(shown: Mapping[str, Any]) -> Iterator[str]:
     verdicts, live = shown["verdicts"], shown["live"]["sha256"]
     yield f"shadow {shown['source']} ({shown['sha256'][:_SHORT_SHA]}) beside {live[:_SHORT_SHA]}"
-    for path in shown["not_compared"]:
-        yield f"  not compared, there is one for both: {path}"
+    for path in shown["restart"]:
+        yield f"  to serve by it takes a restart: {path}"
     share = shown["disagreement"]
     told = "nothing to compare yet" if share is None else f"{share:.1%} sent elsewhere"
     yield f"{shown['compared']} requests compared: {told}"

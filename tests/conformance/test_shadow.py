@@ -16,6 +16,7 @@ import pytest
 from grpc import aio
 
 from epp.demo.picker import PickerProcess
+from epp.framework.registry import ENTRY_POINT_GROUP
 from tests.conformance.wire import Stream, request_body, request_headers, respond, response_body, response_headers, std_body
 from tests.transport.transports import TRANSPORTS
 
@@ -24,14 +25,14 @@ PROMPT = "a prompt of many blocks " * 100
 PROMPTLY_S = 20.0
 
 
-def document(*plugins: str, picks: str = "") -> str:
+def document(*plugins: str) -> str:
     """One profile of these plugins."""
     named = [plugin.partition("{type: ")[2].partition(",")[0].rstrip("}") for plugin in plugins]
     refs = ", ".join(f"{{pluginRef: {name}}}" for name in named)
     return f"""\
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
-plugins: [{", ".join(plugins)}{picks}]
+plugins: [{", ".join(plugins)}]
 schedulingProfiles:
 - {{name: default, plugins: [{refs}]}}
 """
@@ -86,8 +87,8 @@ class Served:
 
     async def reload(self, file: Path, text: str) -> str:
         """What becomes of another document."""
-        file.write_text(text)
-        os.kill(self.picker.pid, signal.SIGHUP)
+        await asyncio.to_thread(file.write_text, text)
+        self.picker.process.send_signal(signal.SIGHUP)
         async with asyncio.timeout(PROMPTLY_S):
             while (attempt := (await self.page("/debug/config"))["reload"]) is None:  # noqa: ASYNC110 — another process
                 await asyncio.sleep(0.05)
@@ -166,29 +167,93 @@ async def test_a_share_of_the_requests_is_shown(tmp_path: Path) -> None:
         assert shown["skipped"] == {}
 
 
-BROKEN = '''\
+PACKAGE = """\
+import time
+
 from epp.framework.interfaces import Role
-from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 
 
-class Broken:
-    def filter(self, *_):
-        raise ZeroDivisionError("broken filter")
+class Raises:
+    def filter(self, request, candidates):
+        raise ZeroDivisionError("a broken filter")
 
-    def pre_request(self, *_):
-        raise ZeroDivisionError("broken hook")
+    def pre_request(self, request, result, edits):
+        raise ZeroDivisionError("a broken hook")
 
-    def response_complete(self, *_):
-        raise ZeroDivisionError("broken end")
-
-
-PLUGIN = PluginType("broken", [Role.FILTER, Role.PRE_REQUEST, Role.RESPONSE_COMPLETE], lambda *_: Broken())
-'''
+    def response_complete(self, request, result, completion):
+        raise ZeroDivisionError("a broken end")
 
 
-def test_placeholder() -> None:
-    assert BROKEN
+class Stalls:
+    def filter(self, request, candidates):
+        time.sleep(0.15)
+        return candidates.endpoints
+
+
+ROLES = frozenset({Role.FILTER, Role.PRE_REQUEST, Role.RESPONSE_COMPLETE})
+TYPES = (
+    PluginType("raises", ROLES, "Raises.", factory=lambda context, params: Raises()),
+    PluginType("stalls", frozenset({Role.FILTER}), "Stalls.", factory=lambda context, params: Stalls()),
+)
+"""
+
+
+@pytest.fixture
+def bad_plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package with plugin types that misbehave."""
+    folder = tmp_path / "packages"
+    info = folder / "bad_plugins-1.0.dist-info"
+    info.mkdir(parents=True)
+    (folder / "bad_plugins.py").write_text(PACKAGE)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: bad-plugins\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{ENTRY_POINT_GROUP}]\nbad = bad_plugins:TYPES\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), os.environ.get("PYTHONPATH", "")]))
+
+
+@pytest.mark.usefixtures("bad_plugins")
+async def test_one_that_raises_touches_no_request(tmp_path: Path) -> None:
+    async with serving(tmp_path, only("gold"), document("{type: raises}")) as served:
+        assert [await served.whole(f"r-{number}") for number in range(3)] == [GOLD] * 3
+        shown = await served.compared(3)
+        assert (shown["verdicts"]["failed"], shown["disagreement"]) == (3, None)
+        async with asyncio.timeout(PROMPTLY_S):  # the ends of the requests are told last
+            while (shown := await served.page("/debug/shadow"))["plugin_errors"] != {"raises": 9}:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+        metrics = await served.page("/metrics")
+        errors = 'shadow_plugin_errors_total{extension_point="Filter",plugin_type="raises",plugin_name="raises"} 3\n'
+        assert errors in metrics
+        assert "llm_d_epp_plugin_errors_total{" not in metrics, "no plugin in use has failed"
+        _, text, _ = await served.command()
+        assert f"r-1: went to {GOLD}, the shadow failed" in text
+        assert "its plugin raises failed 9 times" in text
+
+
+@pytest.mark.usefixtures("bad_plugins")
+async def test_one_that_stalls_is_shown_fewer_requests(tmp_path: Path) -> None:
+    async with serving(tmp_path, only("gold"), document("{type: stalls}")) as served:
+        await served.whole("r-1")
+        await served.compared(1)
+        assert [await served.whole(f"r-{number}") for number in range(2, 6)] == [GOLD] * 4
+        shown = await served.page("/debug/shadow")
+        assert (shown["compared"], shown["skipped"]) == (1, {"time": 4})
+        assert 'llm_d_epp_shadow_skipped_total{reason="time"} 4\n' in await served.page("/metrics")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [pytest.param("kind: [", "CFG005", id="no YAML"), pytest.param("", "CFG001", id="empty")],
+)
+async def test_a_document_that_cannot_be_used_is_told_at_the_start(tmp_path: Path, text: str, code: str) -> None:
+    (tmp_path / "shadow.yaml").write_text(text)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "epp", f"--endpoint={GOLD}", f"--shadow-config-file={tmp_path / 'shadow.yaml'}"),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, complaints = await process.communicate()
+    assert process.returncode == 1
+    assert code in complaints.decode()
+    assert "shadow.yaml" in complaints.decode()
 
 
 @pytest.mark.parametrize("is_shadow", [True, False], ids=["of the shadow's document", "without a shadow"])
