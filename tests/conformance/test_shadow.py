@@ -280,3 +280,35 @@ async def test_a_reload_to_its_document_takes_it_over_with_what_it_has_learnt(tm
         text = await served.page("/metrics")
         assert 'prefix_indexer_size{plugin_name="prefix-cache-scorer"' in text, "what it counts is exposed from now on"
         assert await served.whole("r-4") == target
+
+
+async def test_requests_that_run_at_the_takeover_end_for_the_plugins_that_were_told_of_them(tmp_path: Path) -> None:
+    async with serving(tmp_path, only("gold"), SPREADS) as served:
+        running, target = await served.begin("r-1")
+        assert target == GOLD
+        await served.compared(1)
+        assert await served.reload(tmp_path / "live.yaml", SPREADS) == "success"
+        assert await requests_of_scorer(served) == 1, "counted by the shadow, where the request really went"
+        assert await served.whole("r-2") == SILVER
+        await served.end(running)
+        async with asyncio.timeout(PROMPTLY_S):  # the shadow's plugins hear of it in a later turn
+            while await requests_of_scorer(served):  # noqa: ASYNC110 — another process
+                await asyncio.sleep(0.02)
+
+
+async def requests_of_scorer(served: Served) -> int:
+    """In flight, as active-request-scorer counts them."""
+    count: int = (await served.page("/debug/plugins/state"))["plugins"]["active-request-scorer"]["state"]["requests"]
+    return count
+
+
+async def test_another_reload_leaves_it_as_it_is(tmp_path: Path) -> None:
+    async with serving(tmp_path, only("gold"), only("silver")) as served:
+        assert await served.whole("r-1") == GOLD
+        before = await served.compared(1)
+        assert await served.reload(tmp_path / "live.yaml", SPREADS) == "success"
+        targets = [await served.whole(f"s-{number}") for number in range(2)]
+        shown = await served.compared(3)
+        assert shown["sha256"] == before["sha256"]
+        assert shown["live"] != before["live"]
+        assert shown["verdicts"]["agree"] == targets.count(SILVER)
