@@ -185,6 +185,12 @@ class Raises:
         raise ZeroDivisionError("a broken end")
 
 
+class Tells:
+    def response_received(self, request, result, response, edits):
+        path = request.headers.get(":path")
+        raise ValueError(f"{response.status} {response.headers.get('content-type')} for {path} of {result.target.host_port}")
+
+
 class Stalls:
     def filter(self, request, candidates):
         time.sleep(0.15)
@@ -194,6 +200,7 @@ class Stalls:
 ROLES = frozenset({Role.FILTER, Role.PRE_REQUEST, Role.RESPONSE_COMPLETE})
 TYPES = (
     PluginType("raises", ROLES, "Raises.", factory=lambda context, params: Raises()),
+    PluginType("tells", frozenset({Role.RESPONSE_RECEIVED}), "Tells.", factory=lambda context, params: Tells()),
     PluginType("stalls", frozenset({Role.FILTER}), "Stalls.", factory=lambda context, params: Stalls()),
 )
 """
@@ -227,6 +234,18 @@ async def test_one_that_raises_touches_no_request(tmp_path: Path) -> None:
         _, text, _ = await served.command()
         assert f"r-1: went to {GOLD}, the shadow failed" in text
         assert "its plugin raises failed 9 times" in text
+
+
+@pytest.mark.usefixtures("bad_plugins")
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_it_is_shown_response_headers_when_the_stream_is_over(transport: str, tmp_path: Path) -> None:
+    shadow = only("silver").replace("plugins: [", "plugins: [{type: tells}, ", 1)
+    async with serving(tmp_path, only("gold"), shadow, f"--transport={transport}") as served:
+        await served.whole()
+        async with asyncio.timeout(PROMPTLY_S):
+            while "shadow plugin failed" not in served.picker.log:  # noqa: ASYNC110 — another process
+                await asyncio.sleep(0.02)
+        assert f"200 application/json for /v1/completions of {GOLD}" in served.picker.log
 
 
 @pytest.mark.usefixtures("bad_plugins")
