@@ -11,6 +11,7 @@ COMMANDS = {
     "check": "check configuration files",
     "doctor": "what is wrong with a set-up that runs",
     "explain": "say why a request went where it went, or where it would go",
+    "shadow": "what a second configuration would have done with the requests that are served",
     "demo": "model servers, picker and Envoy on this machine, with a live view",
     "simulate": "simulated model servers",
     "replay": "what configurations would do with a recorded load",

@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import ssl
 import sys
 from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import quote
-from urllib.request import Request, urlopen
+from urllib.request import Request
 
-from epp.errors import EppError
+from epp.commands.picker_pages import PickerError, add_picker_arguments, ask, refusal
 from epp.telemetry.decision_text import page, why_not
 
 FOUND, NOT_FOUND, USAGE = 0, 1, 2
-TIMEOUT_S = 30.0
-TOKEN_VARIABLE = "EPP_TOKEN"
-
-
-class PickerError(EppError):
-    """The picker cannot be asked, or does not answer what was asked; the message says why."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -61,14 +52,14 @@ def _shown(records: list[dict[str, Any]], options: argparse.Namespace) -> str:
 def _remembered(options: argparse.Namespace) -> list[dict[str, Any]]:
     """What is kept of the request, the newest first."""
     path = f"/debug/decisions/{quote(options.request_id, safe='')}"
-    status, answer = _ask(options, Request(options.url.rstrip("/") + path))
+    status, answer = ask(options, Request(options.url.rstrip("/") + path))
     if status == HTTPStatus.NOT_FOUND:
         raise PickerError(
             f"nothing is kept of {options.request_id!r}; refusals and errors are always kept, other requests if they are among "
             "--explain-share or ask with x-epp-explain: 1, until newer ones need their place"
         )
     if status != HTTPStatus.OK:
-        raise PickerError(_refusal(status, answer))
+        raise PickerError(refusal(status, answer))
     records: list[dict[str, Any]] = answer["decisions"]
     return records
 
@@ -88,9 +79,9 @@ def _rehearsed(options: argparse.Namespace) -> dict[str, Any]:
         headers={"Content-Type": "application/json"},
         method="POST",
     )
-    status, answer = _ask(options, request)
+    status, answer = ask(options, request)
     if status != HTTPStatus.OK:
-        raise PickerError(_refusal(status, answer))
+        raise PickerError(refusal(status, answer))
     record: dict[str, Any] = answer
     return record
 
@@ -106,57 +97,6 @@ def _usual_path(body: str) -> str:
     if "messages" in members:
         return "/v1/chat/completions"
     return "/v1/responses" if "input" in members else "/v1/completions"
-
-
-def _ask(options: argparse.Namespace, request: Request) -> tuple[int, Any]:
-    """Status and JSON of the answer.
-
-    Raises:
-        PickerError: there is none.
-    """
-    try:
-        token = options.token_file.read_text().strip() if options.token_file else os.environ.get(TOKEN_VARIABLE, "")
-    except OSError as error:
-        raise PickerError(f"--token-file: {error}") from error
-    if token:
-        request.add_header("Authorization", f"Bearer {token}")
-    try:
-        with urlopen(request, timeout=TIMEOUT_S, context=_tls(options)) as response:
-            return response.status, json.loads(response.read())
-    except HTTPError as error:
-        text = error.read().decode(errors="replace")
-        try:
-            return error.code, json.loads(text)
-        except ValueError:
-            return error.code, {"error": text.strip()}
-    except (URLError, OSError, ValueError) as error:
-        reason = getattr(error, "reason", None) or error
-        raise PickerError(f"{options.url} does not answer: {reason}; --url names the picker's metrics port") from error
-
-
-def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
-    if not options.url.startswith("https:"):
-        return None
-    context = ssl.create_default_context(cafile=options.ca_file)
-    if options.cert_file:
-        context.load_cert_chain(options.cert_file, options.key_file)
-    if options.insecure_skip_verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    return context
-
-
-def _refusal(status: int, answer: Any) -> str:
-    told = answer.get("error", "") if isinstance(answer, dict) else ""
-    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return f"the picker refuses with {status} {told}; pass a token with --token-file or ${TOKEN_VARIABLE}"
-    return f"the picker answered {status}: {told}"
-
-
-def _url(text: str) -> str:
-    if not text.startswith(("http://", "https://")):
-        text = f"http://{text}"
-    return text
 
 
 def _header(text: str) -> tuple[str, str]:
@@ -182,12 +122,5 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--subset", default="", metavar="HOST:PORT,...", help="the data plane's hint where it may go")
     parser.add_argument("--why-not", metavar="HOST[:PORT]", help="say why it did not go there")
     parser.add_argument("--json", action="store_true", help="the record as it is, or a list if there are several of the id")
-    parser.add_argument(
-        "--url", type=_url, default="http://127.0.0.1:9090", help="the picker's metrics port (default: %(default)s)"
-    )
-    parser.add_argument("--token-file", type=Path, help=f"bearer token for the metrics port (default: ${TOKEN_VARIABLE})")
-    parser.add_argument("--ca-file", help="certificate authority of an https URL")
-    parser.add_argument("--cert-file", help="client certificate, where the metrics port demands one")
-    parser.add_argument("--key-file", help="its key, if that is in another file")
-    parser.add_argument("--insecure-skip-verify", action="store_true", help="do not verify its certificate")
+    add_picker_arguments(parser)
     return parser

@@ -156,6 +156,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("print-effective-config", _CONFIG, "print the completed configuration and exit", BOOL),
     Flag("list-plugins", _CONFIG, "print all plugin types and exit", BOOL),
     Flag("watch-config-file", _CONFIG, "follow --config-file: a changed document takes the place of the running one, if it can", BOOL),
+    Flag("shadow-config-file", _CONFIG, "a second configuration that decides about the same requests and changes nothing; epp shadow compares"),
+    Flag("shadow-share", _CONFIG, "share of the requests that it is shown", SHARE),
     Flag("allow-experimental-plugins", _CONFIG, "allow plugin types that are alpha upstream", BOOL),
     Flag("objects", _CONFIG, "YAML file with InferenceObjectives and InferenceModelRewrites; watched; repeatable", repeats=True),
     Flag("endpoint", _POOL, "HOST:PORT[,label=value...] of a model server; repeatable", field="endpoints", repeats=True),

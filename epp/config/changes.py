@@ -34,6 +34,13 @@ class Changes:
         return not (self.changed or self.added or self.removed or self.sections or self.restart)
 
 
+def shared_parts(config: LoadedConfig) -> frozenset[str]:
+    """The plugins of which a pool has one set, whatever configurations look at it: a change of any of them takes a restart."""
+    sources = {name for source in config.sources for name in (source.name, *source.extractors)}
+    cold = {plugin.name for plugin in config.plugins if not plugin.type.hot}
+    return frozenset(sources | cold | set(config.parsers) | ({config.discovery} if config.discovery else set()))
+
+
 def compare(old: LoadedConfig, new: LoadedConfig, seen: Seen = lambda _: ()) -> Changes:
     """What changes if ``new`` takes the place of ``old``.
 

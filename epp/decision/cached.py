@@ -42,6 +42,24 @@ def predictions(
     return records
 
 
+def more_cached(request: InferenceRequest, keys: tuple[MatchKey, ...], endpoint: EndpointId, other: EndpointId) -> int | None:
+    """Prompt tokens thought cached on ``endpoint``, less those on ``other``: of each the most that any producer found.
+
+    Returns:
+        None if no producer has looked.
+    """
+    written = _written(request, keys)
+    if not written:
+        return None
+    most = [
+        max(
+            (found.match_blocks * found.block_size_tokens for _, matches in written if (found := matches.get(place))), default=0
+        )
+        for place in (endpoint, other)
+    ]
+    return most[0] - most[1]
+
+
 def compare_cached(truth: CacheTruth, flight: Flight, result: SchedulingResult, completion: Completion) -> None:
     """Tell of a response that reports cached tokens.
 

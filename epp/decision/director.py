@@ -30,6 +30,7 @@ from epp.decision.progress import Progress
 from epp.decision.reading import DEFAULT_FLOW, ObjectLookup, RequestReader
 from epp.decision.response import ResponseObserver
 from epp.decision.routing import Router
+from epp.decision.shadow import Shadow
 from epp.errors import DropReason, ErrorCode, RequestError, SchedulingError
 from epp.flowcontrol.admission import Admission
 from epp.framework.candidates import Candidates
@@ -117,6 +118,8 @@ class Director:
         self._options = options
         self._spawn = spawn
         self._clock = clock
+        self.shadow: Shadow | None = None
+        """Decides about the same requests when they are on their way; None = there is none."""
 
     @property
     def pipeline(self) -> Pipeline:
@@ -165,6 +168,8 @@ class Director:
         finally:
             flight.let_go()
             self._write_outcome(flight, outcome)
+            if flight.shadow is not None:
+                flight.shadow.over(flight.completion, outcome.head)
 
     # ── the decision ──
 
@@ -197,6 +202,8 @@ class Director:
             if flight.trace is not None:
                 answer = explanation.traced(answer, flight.trace)
         stream.answer(answer)
+        if self.shadow is not None:
+            flight.shadow = self.shadow.offer(flight, request)
 
     async def _decide(self, pipeline: Pipeline, flight: Flight, request: Request) -> Route | Reply:
         hooks, slots, progress, record = pipeline.hooks, pipeline.hooks.hooks, flight.progress, flight.record

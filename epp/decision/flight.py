@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from typing import Protocol
 
 from epp.decision.decoding import DecodedRequest
 from epp.decision.ledger import Ledger
@@ -11,15 +13,27 @@ from epp.decision.progress import Progress
 from epp.flowcontrol.admission import Hold
 from epp.framework.candidates import Candidates
 from epp.framework.results import SchedulingResult
-from epp.framework.types import Completion, Endpoint, InferenceRequest
+from epp.framework.types import Completion, Endpoint, InferenceRequest, StreamingChunk
 from epp.hooks.runner import HookRunner
 from epp.request.rewrite import Splices, growth
-from epp.seam import Headers, Pairs, Request
+from epp.seam import Headers, Pairs, Request, ResponseHead
 from epp.telemetry.decision_record import AdmissionRecord, DecisionRecord
 from epp.telemetry.decision_ring import KeptDecision
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.requests import RequestLabels
 from epp.telemetry.tracing import RequestTrace
+
+
+class Shadowed(Protocol):
+    """A second configuration that follows the request."""
+
+    def chunks(self, told: Sequence[StreamingChunk]) -> None:
+        """Pieces of the response, where plugins in use read them."""
+        ...
+
+    def over(self, completion: Completion | None, head: ResponseHead | None) -> None:
+        """The response is over; called once."""
+        ...
 
 
 class Flight:
@@ -46,6 +60,7 @@ class Flight:
         "request",
         "result",
         "served",
+        "shadow",
         "splices",
         "tail",
         "target",
@@ -76,6 +91,8 @@ class Flight:
         """Its spans, if it is traced."""
         self.completion: Completion | None = None
         """Set when a scheduled request is over."""
+        self.shadow: Shadowed | None = None
+        """The second configuration, if it is shown the request."""
         self.received_s = received_s
         self.path = path
         self.headers = headers

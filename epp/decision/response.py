@@ -96,9 +96,11 @@ class ResponseObserver:
         result = flight.result
         if result is None:
             return
-        for chunk in chunks:
-            told = StreamingChunk(chunk.data, chunk.end, chunk.at_s, _usage(chunk.read))
-            flight.tail = flight.hooks.streaming(flight.inference, result, told, flight.tail)
+        told = [StreamingChunk(chunk.data, chunk.end, chunk.at_s, _usage(chunk.read)) for chunk in chunks]
+        for piece in told:
+            flight.tail = flight.hooks.streaming(flight.inference, result, piece, flight.tail)
+        if flight.shadow is not None:
+            flight.shadow.chunks(told)
 
     def finished(self, flight: Flight, outcome: Outcome) -> Metadata | None:
         """Run ResponseComplete hooks and observe the request; a decision that still waits is withdrawn."""

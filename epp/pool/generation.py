@@ -11,7 +11,7 @@ from epp.config.loaded import Instances, LoadedConfig, LoadedPlugin
 from epp.decision.pipeline import PipelineInUse
 from epp.flowcontrol.admission import Admission
 from epp.framework import log
-from epp.framework.handle import MetricsFlags, PluginContext, PoolState, Runtime
+from epp.framework.handle import MetricsFlags, PluginContext, PluginMetrics, PoolState, Runtime
 from epp.framework.interfaces import HasLifecycle, HasReadiness
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import Defects
@@ -39,6 +39,8 @@ class PluginServices(NamedTuple):
     """Seconds, monotonic."""
     stopwatch: Callable[[], float]
     """Seconds; of how long plugins take."""
+    plugin_metrics: PluginMetrics | None = None
+    """What plugins count themselves goes there; None = to ``metrics``."""
 
 
 class Generation:
@@ -49,6 +51,7 @@ class Generation:
         services: what plugins are given.
         former: the generation in use, if there is one.
         unchanged: plugins of ``former`` that serve on; all of them are in ``config`` too.
+        warm: another one of the same configuration, whose plugins take the place of new ones.
 
     Raises:
         ConfigError: a factory refused its values.
@@ -60,15 +63,20 @@ class Generation:
         services: PluginServices,
         former: Generation | None = None,
         unchanged: Collection[str] = frozenset(),
+        warm: Generation | None = None,
     ) -> None:
         self.config = config
         by_name = former.instances.by_name if former is not None else {}
-        self._carried = {name: by_name[name] for name in unchanged if name in by_name}
+        kept = {name: by_name[name] for name in unchanged if name in by_name}
+        self._carried = {**(warm.instances.by_name if warm is not None else {}), **kept}
         contexts = _Contexts(config, services)
         self.instances: Instances = instantiate(config, contexts, self._carried)
-        self._seen = contexts.seen | {name: former.seen(name) for name in self._carried if former is not None}
+        self._seen: dict[str, Collection[str]] = {**contexts.seen}
+        for origin, names in ((warm, self._carried), (former, kept)):
+            if origin is not None:
+                self._seen |= {name: origin.seen(name) for name in names}
         self.watch: PluginWatch = (
-            former.watch.for_plugins(self._carried) if former is not None else PluginWatch(services.metrics, services.clock)
+            former.watch.for_plugins(kept) if former is not None else PluginWatch(services.metrics, services.clock)
         )
         self.in_use: PipelineInUse
         """Set by ``build``."""
@@ -155,7 +163,7 @@ class _Contexts:
             plugins=references,
             profiles=self._profiles,
             metrics_flags=services.flags,
-            metrics=services.metrics,
+            metrics=services.plugin_metrics or services.metrics,
             runtime=services.runtime,
             pool=services.numbers,
         )

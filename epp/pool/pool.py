@@ -40,6 +40,7 @@ from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
 from epp.pool.rehearsal import Rehearsal, RehearsedRequest
 from epp.pool.settings import PoolSettings, Surroundings
+from epp.pool.shadow import PoolShadow, ShadowSettings, kept_at_takeover
 from epp.telemetry.cache_truth import CacheTruth
 from epp.telemetry.decisions import Decisions
 from epp.telemetry.flow_control import FlowMetrics
@@ -67,6 +68,7 @@ class Pool:
         tracing: traces its requests.
         surroundings: time, chance, metrics pages and a cluster, where they are not the usual ones.
         on_change: told when ``problem`` may have changed.
+        shadow: a second configuration that decides about the same requests.
 
     Raises:
         UsageError, ConfigError: it cannot be made.
@@ -85,6 +87,7 @@ class Pool:
         tracing: Tracing | None = None,
         surroundings: Surroundings | None = None,
         on_change: Callable[[], None] | None = None,
+        shadow: ShadowSettings | None = None,
     ) -> None:
         self.settings = settings
         self._tracing = tracing
@@ -123,7 +126,11 @@ class Pool:
         self.discovery = self._discovery_of(self.generation)
         self.collector = self._collector_of(self.generation)
         self.decisions = Decisions(settings.decisions, clock=around.clock)
-        self.director, self._rehearsal = self._directors(on_defect)
+        self.director, self._rehearsal, finder = self._directors(on_defect)
+        self.shadow = PoolShadow(shadow, self.generation, self._services, self.store, finder) if shadow is not None else None
+        """Decides beside the configuration in use; None = there is none, or it was taken over or could not be started."""
+        self.shadow_problem = ""
+        """Why there is no shadow any more."""
         self.discovery_lost = asyncio.Event()
         """Discovery has ended by itself: the endpoints would be frozen for ever."""
         self._discovering: asyncio.Task[None] | None = None
@@ -154,6 +161,7 @@ class Pool:
         _logger.info("metrics pages", reader="native" if self.collector.has_reader else "event loop")
         await self.collector.start()
         await self._discover(self.discovery)
+        await self._start_shadow()
         self.loaded_at_s = time.time()
         self._metrics.config_loaded(self.generation.config.sha256, self.loaded_at_s)
         if not isinstance(self.discovery, ClusterDiscovery):
@@ -173,14 +181,17 @@ class Pool:
         """
         old = self.generation
         changes = compare(old.config, config, old.seen)
+        shadow = self.shadow if self.shadow is not None and self.shadow.has_document(config) else None
         try:
-            generation = await self._started(config, changes)
+            generation = await self._started(config, changes, shadow)
         except Exception:
             self._metrics.config_reloaded(Reloaded.FAILURE)
             raise
         self._metrics.config_reloaded(Reloaded.SUCCESS)
         self.former_config = pages.FormerConfig(old.config.sha256, self.loaded_at_s, old.config.effective)
         self.generation = generation
+        if shadow is not None:
+            self._take_over(shadow)
         self._follow(generation)
         self._use_flow_control(generation)
         self.director.use(generation.in_use)
@@ -227,7 +238,7 @@ class Pool:
 
     async def stop(self) -> None:
         """Stop the plugins, when background work has ended that they may have begun."""
-        left = [*self._retiring, self.generation]
+        left = self._in_use()
         while left:
             generation = left.pop(0)
             await generation.stop(left)
@@ -267,6 +278,12 @@ class Pool:
     def queues_page(self) -> object:
         """``/debug/queues``."""
         return flow_pages.queues(self.flow_control if self._is_controlled else None, self._around.clock())
+
+    def shadow_page(self) -> object:
+        """``/debug/shadow``."""
+        if self.shadow is None:
+            return {"enabled": False, "problem": self.shadow_problem}
+        return {"enabled": True, "live": {"sha256": self.generation.config.sha256}, **self.shadow.as_json()}
 
     def decisions_page(self, query: Mapping[str, str]) -> object:
         """``/debug/decisions``.
@@ -323,17 +340,46 @@ class Pool:
         if settings is not None and self.flow_control is not None:
             self.flow_control.use(settings)
 
-    async def _started(self, config: LoadedConfig, changes: Changes) -> Generation:
-        """Made in a thread, as factories may read files."""
+    async def _started(self, config: LoadedConfig, changes: Changes, shadow: PoolShadow | None) -> Generation:
+        """Made in a thread, as factories may read files; of the instances of a shadow, if there is one of the same document."""
         make = partial(Generation, config, self._services, self.generation, changes.unchanged)
+        if shadow is not None:
+            kept = kept_at_takeover(changes, config)
+            make = partial(Generation, config, self._services, self.generation, kept, shadow.generation)
         generation = await self._services.runtime.offload(make)
         generation.build(self._provide)
         try:
             await generation.start()
         except BaseException:
-            await generation.stop([self.generation, *self._retiring])
+            await generation.stop(self._in_use())
             raise
         return generation
+
+    def _in_use(self) -> list[Generation]:
+        """All that go on."""
+        shadows = [self.shadow.generation] if self.shadow is not None else []
+        return [*self._retiring, self.generation, *shadows]
+
+    async def _start_shadow(self) -> None:
+        if self.shadow is None:
+            return
+        try:
+            await self.shadow.start(self.generation)
+        except Exception as error:  # noqa: BLE001 — requests are served without it
+            self.shadow, self.shadow_problem = None, f"not started: {type(error).__name__}: {error}"
+            _logger.error("shadow configuration not used", exc=error, problem="a plugin could not be started")
+            return
+        self.director.shadow = self.shadow.decides
+
+    def _take_over(self, shadow: PoolShadow) -> None:
+        """Its plugins serve; those that do not are stopped when the last request is over that they were told of."""
+        self.shadow = self.director.shadow = None
+        self.shadow_problem = f"taken over at {time.time():.0f}: it is the configuration in use"
+        shadow.hand_over()
+        self._followers.update(shadow.followers)
+        self._retiring.append(shadow.generation)
+        shadow.decides.retire(lambda: self._retired(shadow.generation))
+        _logger.info("shadow configuration taken over", source=shadow.config.source.name, sha256=shadow.config.sha256)
 
     def _discovery_of(self, generation: Generation) -> EndpointDiscovery:
         if self._given_discovery is None and self.settings.endpoints:
@@ -362,8 +408,8 @@ class Pool:
             clock=self._around.clock,
         )
 
-    def _directors(self, on_defect: Callable[[str, Exception], None]) -> tuple[Director, Rehearsal]:
-        """The one that decides, and the one that only tells."""
+    def _directors(self, on_defect: Callable[[str, Exception], None]) -> tuple[Director, Rehearsal, CandidateFinder]:
+        """The one that decides, the one that only tells, and what finds the candidates of both."""
         settings, around = self.settings, self._around
         options = DirectorOptions(settings.emit_scores, settings.max_body_bytes)
         finder = CandidateFinder(
@@ -388,7 +434,8 @@ class Pool:
             clock=around.clock,
             new_request_id=around.new_request_id,
         )
-        return director, Rehearsal(finder, self.store, self.objects, options, around.seeds.choice, self._spawn, on_defect)
+        rehearsal = Rehearsal(finder, self.store, self.objects, options, around.seeds.choice, self._spawn, on_defect)
+        return director, rehearsal, finder
 
     def _start_objects(self) -> None:
         self.objects.on_change(lambda: self._metrics.admit_model_names(self.objects.rewrite_models))
@@ -444,9 +491,9 @@ class Pool:
 
     def _retired(self, generation: Generation) -> None:
         self._retiring.remove(generation)
-        others = [*self._retiring, self.generation]
+        others = self._in_use()
         for follower in followers(generation.instances):
-            if not any(follower.plugin in other for other in others):
+            if id(follower.plugin) in self._followers and not any(follower.plugin in other for other in others):
                 self.store.unsubscribe(self._followers.pop(id(follower.plugin)))
         used = {_notified(*notified) for other in others for notified in object_followers(other.instances)}
         for notified in self._notifying.keys() - used:

@@ -31,6 +31,7 @@ def pool_pages(pool: Pool, reload: ConfigReload | None) -> Mapping[str, JsonSour
         "/debug/config": reading(config),
         "/debug/plugins/state": reading(pool.plugins_page),
         "/debug/queues": reading(pool.queues_page),
+        "/debug/shadow": reading(pool.shadow_page),
         "/debug/decisions": decisions,
         "/debug/decisions/": decision,
     }

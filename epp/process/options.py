@@ -34,6 +34,10 @@ class Options:
     list_plugins: bool = False
     watch_config_file: bool = False
     allow_experimental_plugins: bool = True
+    shadow_config_file: str = ""
+    """A second configuration, which decides about the same requests and changes nothing."""
+    shadow_share: float = 1.0
+    """Of the requests; 0 to 1."""
     objects: tuple[str, ...] = ()
     # pool and endpoints
     endpoints: tuple[str, ...] = ()
@@ -134,6 +138,8 @@ def check(options: Options) -> list[str]:
         problems.append("cannot use both --config-file and --config-text; give one of them")
     if options.watch_config_file and not options.config_file:
         problems.append("--watch-config-file needs --config-file: there is no file to watch")
+    if options.shadow_share != 1.0 and not options.shadow_config_file:
+        problems.append("--shadow-share needs --shadow-config-file: there is nothing to show requests to")
     if options.pool_name and options.endpoint_selector:
         problems.append("either pool-name or endpoint-selector must be set, not both")
     if options.endpoint_selector and not options.endpoint_target_ports:

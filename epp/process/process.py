@@ -34,7 +34,7 @@ from epp.process.operator_page import OperatorPage, Shown
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
-from epp.process.startup import check_discovery, log_configuration, pool_settings
+from epp.process.startup import check_discovery, load_shadow, log_configuration, pool_settings
 from epp.seam import Port, Transport, total
 from epp.telemetry.log import LogOptions, setup
 from epp.telemetry.metrics import Build, Metrics, MetricsOptions
@@ -132,6 +132,7 @@ class Process:
             tracing=self.tracing,
             surroundings=Surroundings(cluster=self.cluster.connection if self.cluster is not None else None),
             on_change=self._look_at_pool,
+            shadow=load_shadow(options),
         )
         self.settings = LiveSettings(options, self.transport)
         self.config_reload = (

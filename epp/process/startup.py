@@ -15,6 +15,7 @@ from epp.framework import log
 from epp.framework.handle import MetricsFlags
 from epp.framework.registry import Registry
 from epp.pool.settings import PoolSettings
+from epp.pool.shadow import ShadowSettings
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
 from epp.telemetry.decisions import DecisionOptions
@@ -57,6 +58,19 @@ def load(options: Options) -> LoadedConfig:
     for finding in findings:
         print(f"epp: {finding.message}", file=sys.stderr)
     return load_config(config_source(options), registry, load_flags(options))
+
+
+def load_shadow(options: Options) -> ShadowSettings | None:
+    """Load the second configuration, if the options name one.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    if not options.shadow_config_file:
+        return None
+    source = dataclasses.replace(ConfigSource.from_file(options.shadow_config_file), may_be_empty=False)
+    config = load_config(source, build_registry()[0], load_flags(options))
+    return ShadowSettings(config, options.shadow_share)
 
 
 class Loader:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from epp.replay.choice import Choice
+from epp.telemetry.choice import Choice
 
 
 @dataclass(slots=True)

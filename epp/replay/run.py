@@ -16,7 +16,6 @@ from epp.pool.build import request_readers
 from epp.pool.pool import Pool
 from epp.pool.settings import PoolSettings, Surroundings
 from epp.process.runtime import TaskRuntime
-from epp.replay.choice import Choice, choice_of
 from epp.replay.exchange import Exchange
 from epp.replay.load import Trace
 from epp.replay.options import ReplayOptions
@@ -24,6 +23,7 @@ from epp.replay.outcome import Outcome
 from epp.replay.servers import ReplayServer, ServerDiscovery, ServerPages
 from epp.replay.virtual_time import VirtualTimeLoop
 from epp.seam import Request, total
+from epp.telemetry.choice import Choice, choice_of
 from epp.telemetry.decision_log import LoggedDecisions
 from epp.telemetry.decision_record import DecisionRecord, OutcomeRecord, Why
 from epp.telemetry.metrics import Metrics

@@ -62,6 +62,8 @@ STREAM_S: Bounds = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 3
 QUEUE_S: Bounds = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 REVOCATION_S: Bounds = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 PREDICTION_S: Bounds = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
+MARGIN: Bounds = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+"""Weighted totals are sums of scores in [0, 1] by their weights."""
 KV_LOOKUP_S: Bounds = (
     0.00002,
     0.00005,
@@ -342,6 +344,18 @@ _PROCESS = (
     _gauge("config_hash", ("sha256",), "The configuration in use; always 1."),
 )
 
+_SHADOW = (
+    _counter("shadow_decisions_total", ("result",), "Served requests by what the shadow configuration made of them."),
+    _counter("shadow_disagreements_total", ("reason",), "Requests it would have sent elsewhere, by the plugin that decided."),
+    _histogram(
+        "shadow_score_margin", (), MARGIN, "Its total of its own endpoint less that of the one used, where they differ."
+    ),
+    _counter("shadow_prefix_tokens_total", ("change",), "Prompt tokens thought cached that it would have won or lost."),
+    _counter("shadow_skipped_total", ("reason",), "Requests it was not shown, as its queue was full or its time used up."),
+    _counter("shadow_plugin_errors_total", ("extension_point", "plugin_type", "plugin_name"), "Failures of its plugins."),
+    _histogram("shadow_decision_duration_seconds", (), SHORT_S, "One decision of it, waiting included."),
+)
+
 CATALOGUE: tuple[Metric, ...] = (
     *_REQUESTS,
     *_POOL_FAMILIES,
@@ -351,5 +365,6 @@ CATALOGUE: tuple[Metric, ...] = (
     *_KV_CACHE,
     *_LATENCY_PREDICTION,
     *_PROCESS,
+    *_SHADOW,
 )
 """All families, in the order in which they are exposed."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from epp.__main__ import COMMANDS
-from epp.commands import check, demo, doctor, explain, manifests, plugins, simulate
+from epp.commands import check, demo, doctor, explain, manifests, plugins, shadow, simulate
 from epp.commands.flag_table import FLAGS
 from epp.commands.replay_flags import make_parser as replay_parser
 from epp.doctor.catalogue import CATALOGUE as FINDINGS
@@ -43,6 +43,7 @@ def known_flags() -> set[str]:
         check._parser(),
         plugins._parser(),
         explain._parser(),
+        shadow._parser(),
         manifests._parser(),
         replay_parser(),
         doctor.make_parser(),

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from epp.replay.bound import Bound, bound
-from epp.replay.choice import CHANCE, TIE, Choice, choice_of
 from epp.replay.disagreement import disagreement
 from epp.replay.figures import INTERVALS, Spread, figures
 from epp.replay.outcome import Outcome
 from epp.replay.run import QueueSample, Run
+from epp.telemetry.choice import CHANCE, TIE, Choice, choice_of
 from epp.telemetry.decision_record import DecisionRecord, FilterRecord, ProfileRecord, ScoreRecord, ScreenRecord
 from tests.replay.building import LOAD, RANDOM, chat_record, options, run, steady, tokens_record, trace
 
