@@ -136,12 +136,12 @@ class EventProcessor:
     @property
     def orphans(self) -> int:
         """Events that wait for their parents."""
-        return sum(len(model.orphans) for model in self._models.values())
+        return sum(len(model.orphans) for model in list(self._models.values()))
 
     @property
     def engine_keys(self) -> int:
         """Keys of engines that are remembered."""
-        return sum(len(model.keys) for model in self._models.values())
+        return sum(len(model.keys) for model in list(self._models.values()))
 
     def apply_all(self, messages: Sequence[tuple[Source, bytes]]) -> None:
         """Apply messages in their order."""

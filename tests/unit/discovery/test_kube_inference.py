@@ -48,6 +48,7 @@ async def test_the_version_in_front_of_an_invalid_one_stays(
         task = asyncio.create_task(InferenceObjects(connection, store, lambda _: None)._follow(COLLECTION))
         async with asyncio.timeout(10):
             while len(server.asked) < 3:  # it goes on behind what was told
+                assert not task.done()
                 await asyncio.sleep(0.001)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
