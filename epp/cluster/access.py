@@ -11,6 +11,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+import orjson
+
 from epp.cluster.connection import ClusterConnection, ClusterError
 
 T = TypeVar("T")
@@ -84,7 +86,7 @@ class AccessReview:
         return self._users.keep(question, user, TOKEN_S)
 
     async def _may(self, user: Mapping[str, Any], verb: str, path: str) -> bool:
-        question = (user.get("username"), user.get("uid"), tuple(user.get("groups") or ()), verb, path)
+        question = orjson.dumps((user, verb, path), option=orjson.OPT_SORT_KEYS)
         known = self._rights.get(question)
         if known is not None:
             return known

@@ -156,11 +156,23 @@ class Election:
             return
         self._lead(leads=False)
         try:
-            await self._write(holder="", duration_s=1, timeout_s=RELEASE_TIMEOUT_S)
+            await self._free()
         except ClusterError as error:
             _logger.warning("lease not released, followers wait until it expires", problem=str(error))
         else:
             _logger.info("lease released", lease=self._settings.name)
+
+    async def _free(self) -> None:
+        """Write that nobody holds the lease. A renewal that was cut off may have been written: then we look, once."""
+        try:
+            await self._write(holder="", duration_s=1, timeout_s=RELEASE_TIMEOUT_S)
+        except ClusterError as error:
+            if error.status != _CONFLICT:
+                raise
+            await self._look()
+            if self._holder != self.identity:
+                raise
+            await self._write(holder="", duration_s=1, timeout_s=RELEASE_TIMEOUT_S)
 
     @property
     def _holder(self) -> str:

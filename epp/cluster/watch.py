@@ -241,9 +241,20 @@ class Watch(Generic[T]):
             async for piece in pieces:
                 is_silent = False
                 *lines, rest = (rest + piece).split(b"\n")
-                changes = tuple([change for line in lines if line and (change := self._change(line)) is not None])
+                changes: list[Change[T]] = []
+                failure: ClusterError | None = None
+                for line in filter(None, lines):
+                    try:
+                        change = self._change(line)
+                    except ClusterError as error:
+                        failure = error  # what came before it is told: the next watch goes on behind that
+                        break
+                    if change is not None:
+                        changes.append(change)
                 if changes:
-                    yield changes
+                    yield tuple(changes)
+                if failure is not None:
+                    raise failure
         if is_silent and self._clock() - began_s < SHORT_WATCH_S:
             raise ClusterError(f"GET {self._collection.path}: a watch ended at once")
 

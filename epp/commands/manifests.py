@@ -23,9 +23,12 @@ examples:
   epp manifests --pool chat --config epp.yaml --label app=vllm-chat | kubectl apply -f -
   epp manifests --pool chat --replicas 2 --gateway inference-gateway > chat.yaml
 """
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-_MAX_NAME = 59
+_POOL = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
+"""Other objects may have dots and begin with a digit, but not the Service, whose name this begins."""
+_MAX_POOL = 59
 """A Service may have 63 characters, four of which are the suffix of ours."""
+_NAMESPACE = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_MAX_NAMESPACE = 63
 
 
 def main(argv: Sequence[str]) -> int:
@@ -35,7 +38,10 @@ def main(argv: Sequence[str]) -> int:
         0, 1 for a configuration that cannot be used, 2 for a wrong command line.
     """
     try:
-        options = _parser().parse_args(list(argv))
+        parser = _parser()
+        options = parser.parse_args(list(argv))
+        if len(options.port) > MAX_TARGET_PORTS or len(set(options.port)) < len(options.port):
+            parser.error(f"argument --port: a pool has at most {MAX_TARGET_PORTS} ports, each once")
     except SystemExit as stop:  # argparse has printed help or what is wrong
         return VALID if not stop.code else USAGE
     config = ""
@@ -81,9 +87,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="epp manifests", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--pool", required=True, type=_name, metavar="NAME", help="name of the InferencePool; other objects are NAME-epp")
+    add("--pool", required=True, type=_pool, metavar="NAME", help="name of the InferencePool; other objects are NAME-epp")
     add("--config", default="", metavar="FILE", help="EndpointPickerConfig, which is checked (default: the built-in one)")
-    add("--namespace", default="default", type=_name, help="of all objects (default: %(default)s)")
+    add("--namespace", default="default", type=_namespace, help="of all objects (default: %(default)s)")
     add("--image", default=IMAGE, help="of the picker (default: %(default)s)")
     add(
         "--label", action="append", default=[], type=_label, metavar="KEY=VALUE",
@@ -95,9 +101,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _name(text: str) -> str:
-    if not _NAME.fullmatch(text) or len(text) > _MAX_NAME:
-        msg = f"{text!r} is no name of an object: at most {_MAX_NAME} of a-z 0-9 - . , alphanumeric at both ends"
+def _pool(text: str) -> str:
+    if not _POOL.fullmatch(text) or len(text) > _MAX_POOL:
+        msg = f"{text!r} is no name that a Service can begin with: at most {_MAX_POOL} of a-z 0-9 - , a letter first, no - last"
+        raise argparse.ArgumentTypeError(msg)
+    return text
+
+
+def _namespace(text: str) -> str:
+    if not _NAMESPACE.fullmatch(text) or len(text) > _MAX_NAMESPACE:
+        msg = f"{text!r} is no namespace: at most {_MAX_NAMESPACE} of a-z 0-9 - , alphanumeric at both ends"
         raise argparse.ArgumentTypeError(msg)
     return text
 

@@ -65,7 +65,7 @@ class InferenceObjects:
             else:
                 kept = dict(known)
                 for read, is_deleted in event.changes:
-                    self._apply(read._replace(object=None, problem="") if is_deleted else read, kept, known)
+                    self._apply(read._replace(object=None, problem="") if is_deleted else read, kept, kept)
             self._keep(collection, kept)
 
     def _apply(self, read: _Read, kept: _Kept, known: _Kept) -> None:

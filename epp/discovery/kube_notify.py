@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -65,6 +65,15 @@ class ObjectNotifications:
         self._followers = tuple(followers)
         self._defects = defects
         self._versions: dict[tuple[str, str], str] = {}
+
+    def tells(self, plugin: object) -> bool:
+        """It is one of the followers."""
+        return any(follower.plugin is plugin for follower in self._followers)
+
+    def keep(self, is_used: Callable[[object], bool]) -> bool:
+        """Tell only those of the followers from now on that are still used; whether there are any."""
+        self._followers = tuple(follower for follower in self._followers if is_used(follower.plugin))
+        return bool(self._followers)
 
     async def run(self) -> None:
         """Follow until cancelled."""

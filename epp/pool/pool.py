@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import cast
 
@@ -21,7 +21,6 @@ from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director, DirectorOptions
 from epp.decision.ledger import Ledger
 from epp.decision.response import ResponseObserver
-from epp.discovery.kube_notify import ObjectFollower, ObjectNotifications
 from epp.discovery.kube_pool import ClusterDiscovery
 from epp.discovery.objects_file import ObjectsFiles
 from epp.discovery.static import StaticDiscovery, parse_endpoints
@@ -30,14 +29,14 @@ from epp.flowcontrol.controller import FlowController
 from epp.framework import log
 from epp.framework.handle import Runtime
 from epp.framework.interfaces import EndpointDiscovery
-from epp.framework.notifications import ObjectKind
 from epp.hooks.runner import Spawn
 from epp.plugin_calls.defects import PluginDefects
 from epp.pool import pages
-from epp.pool.build import data_sources, followers, object_followers, protocol_problem, request_readers
+from epp.pool.build import data_sources, followers, protocol_problem, request_readers
 from epp.pool.flow_control import flow_control_settings, start_flow_control
 from epp.pool.generation import Generation, PluginServices
 from epp.pool.numbers import PoolNumbers
+from epp.pool.object_watches import ObjectWatches
 from epp.pool.rehearsal import Rehearsal, RehearsedRequest
 from epp.pool.settings import PoolSettings, Surroundings
 from epp.pool.shadow import PoolShadow, ShadowSettings, kept_at_takeover
@@ -49,9 +48,6 @@ from epp.telemetry.pool import PoolSnapshot
 from epp.telemetry.tracing import Tracing
 
 _logger = log.get("epp.pool")
-
-_Notified = tuple[ObjectKind, tuple[int, ...]]
-"""Objects of a kind, and the ids of the plugins that are told of them."""
 
 
 class Pool:
@@ -139,7 +135,7 @@ class Pool:
         self._retiring: list[Generation] = []
         self._followers: dict[int, PluginFollowers] = {}
         """By the id of the plugin."""
-        self._notifying: dict[_Notified, asyncio.Task[None]] = {}
+        self._object_watches = ObjectWatches(self._cluster, settings.identity.namespace, self._services.defects, spawn)
         self.loaded_at_s = 0.0
         """When the configuration in use was loaded, Unix time."""
         self.former_config: pages.FormerConfig | None = None
@@ -232,8 +228,7 @@ class Pool:
         self.refuse_queued()
         self._stopped.set()
         self._forget_discovery()
-        for task in self._notifying.values():
-            task.cancel()
+        self._object_watches.stop()
         await self.collector.stop()
 
     async def stop(self) -> None:
@@ -475,19 +470,13 @@ class Pool:
     def _follow(self, generation: Generation) -> None:
         """Tell its plugins of the endpoints, from those that are there on, and of objects in the cluster.
 
-        Those carried over are told already, and not twice: what they hear of must come in one order.
+        Those carried over are told already.
         """
         for follower in followers(generation.instances):
             if id(follower.plugin) not in self._followers:
                 listener = self._followers[id(follower.plugin)] = PluginFollowers([follower], self._services.defects)
                 self.store.subscribe(listener)
-        for kind, told in object_followers(generation.instances):
-            if self._cluster is None:
-                _logger.warning("objects are not followed, there is no cluster", kind=str(kind))
-            elif _notified(kind, told) not in self._notifying:
-                namespace, defects = self.settings.identity.namespace, self._services.defects
-                followed = ObjectNotifications(self._cluster, namespace, kind, told, defects)
-                self._notifying[_notified(kind, told)] = self._spawn(followed.run(), f"notifications of {kind}")
+        self._object_watches.follow(generation.instances)
 
     def _retired(self, generation: Generation) -> None:
         self._retiring.remove(generation)
@@ -495,11 +484,5 @@ class Pool:
         for follower in followers(generation.instances):
             if id(follower.plugin) in self._followers and not any(follower.plugin in other for other in others):
                 self.store.unsubscribe(self._followers.pop(id(follower.plugin)))
-        used = {_notified(*notified) for other in others for notified in object_followers(other.instances)}
-        for notified in self._notifying.keys() - used:
-            self._notifying.pop(notified).cancel()
+        self._object_watches.keep(lambda plugin: any(plugin in other for other in others))
         _ = self._spawn(generation.stop(others), "retired configuration")
-
-
-def _notified(kind: ObjectKind, told: Sequence[ObjectFollower]) -> _Notified:
-    return kind, tuple([id(follower.plugin) for follower in told])

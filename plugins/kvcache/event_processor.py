@@ -136,12 +136,12 @@ class EventProcessor:
     @property
     def orphans(self) -> int:
         """Events that wait for their parents."""
-        return sum(len(model.orphans) for model in self._models.values())
+        return sum(len(model.orphans) for model in list(self._models.values()))
 
     @property
     def engine_keys(self) -> int:
         """Keys of engines that are remembered."""
-        return sum(len(model.keys) for model in self._models.values())
+        return sum(len(model.keys) for model in list(self._models.values()))
 
     def apply_all(self, messages: Sequence[tuple[Source, bytes]]) -> None:
         """Apply messages in their order."""
@@ -247,8 +247,8 @@ class EventProcessor:
         seed = self._seed(topic_model, event.lora_name)
         if event.lora_name:
             self._identities.saw_adapter(event.lora_name)
-        self._link(pod, model, place, seed, event, frozenset())
-        self._adopt(model, topic_model, event.hashes)
+        if self._link(pod, model, place, seed, event, frozenset()):
+            self._adopt(model, topic_model, event.hashes)
 
     def _adopt(self, model: _Model, topic_model: str, parents: Iterable[int]) -> None:
         """Apply what waited for these blocks, and what waited for that in turn."""
@@ -264,28 +264,29 @@ class EventProcessor:
                     continue
                 seed = self._seed(topic_model, orphan.event.lora_name)
                 place = Place(tier, orphan.event.group)
-                self._link(pod, model, place, seed, orphan.event, orphan.removed)
-                queue += orphan.event.hashes
+                # What still waits must not be taken again at once: garbage may be its own parent.
+                if self._link(pod, model, place, seed, orphan.event, orphan.removed):
+                    queue += orphan.event.hashes
 
     def _link(
         self, pod: Pod, model: _Model, place: Place, seed: int, event: BlockStored, removed: frozenset[int] | set[int]
-    ) -> None:
-        """Work out the keys of an event's blocks, or keep it until its parent is known."""
+    ) -> bool:
+        """Work out the keys of an event's blocks, or keep it until its parent is known; whether any block is known now."""
         tail = Tail(seed) if event.parent is None else self._tail(model, event.parent, seed)
         if tail is None:
             self.counts["unknown_parent"] += 1
             model.orphans.add(pod.name, event, self._clock())
-            return
+            return False
         engine_bytes = event.block_size * TOKEN_BYTES
         count = min(len(event.tokens) // engine_bytes, len(event.hashes), _usable(event.features))
         if not count:
-            return
+            return False
         self.engine_block_size = event.block_size
         tokens = tail.rest + event.tokens[: count * engine_bytes]
         keys, features = self._keys(tail, tokens, event, count)
         if event.block_size % self._block_size or tail.rest:
             self._link_unevenly(pod, model, place, seed, event, count, tail, tokens, keys, features, removed)
-            return
+            return True
         each = event.block_size // self._block_size
         for index in range(count):
             engine_key = event.hashes[index]
@@ -293,6 +294,7 @@ class EventProcessor:
             self._learn(model, engine_key, seed, own, Tail(own[-1]))
             if engine_key not in removed:
                 self._hold(pod, place, engine_key, own)
+        return True
 
     def _keys(self, tail: Tail, tokens: bytes, event: BlockStored, count: int) -> tuple[list[int], Sequence[tuple[str, ...]]]:
         """The keys of all whole blocks, and the features of the engine's."""

@@ -128,7 +128,7 @@ class PrecisePrefixCache:
         for endpoint in (*change.added, *change.updated):
             self._endpoints[endpoint.id] = endpoint
         self._ids = {endpoint.host_port: endpoint.id for endpoint in self._endpoints.values()}
-        self._parts.receiver.follow(list(self._endpoints.values()))
+        self._parts.receiver.follow(list(self._endpoints.values()), change.removed)
 
     # ── requests ──
 

@@ -68,6 +68,14 @@ class _PodLink(NamedTuple):
     numbers: Numbers
 
 
+class _Members(NamedTuple):
+    """The pool after a change."""
+
+    attribution: Attribution
+    gone: Sequence[str]
+    """Pods that left in this change, whoever may have their names now."""
+
+
 class EventReceiver:
     """Receives on sockets of its own thread.
 
@@ -84,7 +92,7 @@ class EventReceiver:
         self._context: zmq.Context[zmq.Socket[bytes]] | None = None
         self._thread: threading.Thread | None = None
         self._attribution = Attribution()
-        self._changes: deque[Attribution] = deque(maxlen=1)
+        self._changes: deque[_Members] = deque()
         self._stopping = False
         self._has_warned = False
         self._wake = -1
@@ -133,8 +141,12 @@ class EventReceiver:
         self._thread = threading.Thread(target=self._run, name="kv-events", daemon=True)
         self._thread.start()
 
-    def follow(self, endpoints: Sequence[Endpoint]) -> None:
-        """These are the endpoints of the pool now."""
+    def follow(self, endpoints: Sequence[Endpoint], gone: Sequence[Endpoint] = ()) -> None:
+        """These are the endpoints of the pool now.
+
+        Args:
+            gone: servers that left; another one may be at the same address.
+        """
         wanted = [endpoint for endpoint in endpoints if self._settings.wants(endpoint)]
         if endpoints and not wanted and not self._has_warned:
             self._has_warned = True
@@ -143,7 +155,7 @@ class EventReceiver:
                 endpoints=len(endpoints),
                 fix="remove podLabelSelector and podNamespace, or let them match: the pool's endpoints are followed anyway",
             )
-        self._changes.append(Attribution(wanted))
+        self._changes.append(_Members(Attribution(wanted), [endpoint.host_port for endpoint in gone]))
         self._wake_up()
 
     def stop(self) -> None:
@@ -248,7 +260,7 @@ class EventReceiver:
         if expired:
             self._apply_pending()
         for stranger in expired:
-            self._index.forget(stranger)
+            self._forget(stranger)
 
     # ── members ──
 
@@ -256,10 +268,14 @@ class EventReceiver:
         if not self._changes:
             return
         self._apply_pending()
-        attribution = self._changes.pop()
-        before, self._attribution = self._attribution.endpoints, attribution
+        before, attribution, gone = self._attribution.endpoints, self._attribution, set[str]()
+        while self._changes:
+            attribution, names = self._changes.popleft()
+            gone.update(names)
+        self._attribution = attribution
         for name, endpoint in before.items():
-            if attribution.endpoints.get(name) is None or not _same_socket(attribution.endpoints[name], endpoint):
+            now = attribution.endpoints.get(name)
+            if now is None or name in gone or not _same_socket(now, endpoint):
                 self._leave(name)
         for name, endpoint in attribution.endpoints.items():
             self._index.admit(name)
@@ -270,6 +286,7 @@ class EventReceiver:
             if source is not None:
                 self._index.rename(stranger, source.pod)
                 self._strangers.met(stranger)
+                self._forget(stranger)
         self.applied.set()
 
     def _leave(self, name: str) -> None:
@@ -280,6 +297,10 @@ class EventReceiver:
             # In this order: a socket that closes says so to its watcher, and waits for ever for one that is gone.
             self._remove(pod.link)
             self._remove(pod.watcher)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        """Nobody publishes under this name any more."""
         self.last_message_s.pop(name, None)
         self._received.pop(name, None)
         for key in [key for key in self._errors if key[0] == name]:
@@ -468,6 +489,7 @@ class EventReceiver:
             self._past[name] += count
 
     def _close(self) -> None:
+        self._changes = deque(maxlen=0)  # nobody takes them any more
         watchers = {pod.watcher for pod in self._pods.values()}
         for link in sorted(self._links.values(), key=watchers.__contains__):
             self._remove(link)

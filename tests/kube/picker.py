@@ -145,10 +145,10 @@ class Picker:
         self._environ = {**os.environ, "PYTHONPATH": paths, **(environ or {})}
         self._ready_file = folder / f"{name}.ready"
         self.log_file = folder / f"{name}.log"
-        config_file = folder / f"{name}.yaml"
-        config_file.write_text(config)
+        self._config_file = folder / f"{name}.yaml"
+        self._config_file.write_text(config)
         self._command = [
-            sys.executable, "-m", "epp", "serve", f"--config-file={config_file}", f"--ready-file={self._ready_file}",
+            sys.executable, "-m", "epp", "serve", f"--config-file={self._config_file}", f"--ready-file={self._ready_file}",
             "--bind-address=127.0.0.1", "--grpc-port=0", "--grpc-health-port=0", "--metrics-port=0", "--secure-serving=false",
             "--drain-timeout=0s", "--metrics-endpoint-auth=false", *arguments,
         ]  # fmt: skip
@@ -213,6 +213,13 @@ class Picker:
     def grpc_port(self) -> int:
         """Of the ext_proc service."""
         return self.ports["grpc_port"]
+
+    async def reload(self, config: str) -> None:
+        """Have it go on by another configuration."""
+        self._config_file.write_text(config)
+        before = self.log.count("configuration reloaded")
+        self.process.send_signal(signal.SIGHUP)
+        await self.says("configuration reloaded", times=before + 1)
 
     async def page(self, path: str, headers: dict[str, str] | None = None) -> tuple[int, bytes]:
         """Status and body of a page on the metrics port."""

@@ -334,6 +334,11 @@ def test_the_plain_manifests_are_what_the_command_prints() -> None:
     [
         ((), 2, "--pool"),
         (("--pool=Chat",), 2, "is no name"),
+        (("--pool=llama.3",), 2, "is no name that a Service can begin with"),
+        (("--pool=3-llama",), 2, "is no name that a Service can begin with"),
+        (("--pool=chat", "--namespace=a.b"), 2, "is no namespace"),
+        (("--pool=chat", *(f"--port={port}" for port in range(1, 10))), 2, "at most 8 ports"),
+        (("--pool=chat", "--port=1", "--port=1"), 2, "each once"),
         (("--pool=chat", "--port=70000"), 2, "is no port"),
         (("--pool=chat", "--label=x"), 2, "is no label"),
         (("--pool=chat", "--config=nowhere.yaml"), 1, "nowhere.yaml"),

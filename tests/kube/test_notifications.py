@@ -67,3 +67,21 @@ async def test_plugins_hear_of_objects(api: Api, start: StartPicker, way: Way) -
     await api.delete(config_map("a"))
     await way.mend()
     await hears(picker, [*heard, ["c", {"z": "1"}], ["a", None]])
+
+
+async def test_a_reload_tells_nothing_twice_and_keeps_nothing_back(api: Api, start: StartPicker) -> None:
+    rules = [*role()["rules"], {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "watch"]}]
+    await api.patch(role(), {"rules": rules})
+    await api.create(pool())
+    await api.create(config_map("a", x="1"))
+    picker = await start(config=CONFIG)
+    await hears(picker, [["a", {"x": "1"}]])
+    other = CONFIG.replace("- type: random-picker\n", "- type: random-picker\n- type: queue-scorer\n")
+    for config in (other, CONFIG):
+        await picker.reload(config)
+    await api.patch(config_map("a"), {"data": {"x": "2"}})
+    await api.delete(config_map("a"))
+    await api.create(config_map("last", y="1"))
+    await hears(picker, [["a", {"x": "1"}], ["a", {"x": "2"}], ["a", None], ["last", {"y": "1"}]])
+    watches = [found for found in api.cluster.audited() if api.namespace in found.uri and "/configmaps" in found.uri]
+    assert sum("watch" not in found.uri for found in watches) == 1, "listed once"

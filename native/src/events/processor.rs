@@ -213,8 +213,9 @@ impl Processor {
             self.adapters.insert(event.lora_name.clone());
         }
         let parents = event.hashes.clone();
-        self.link(At { slot, place, seed }, scope, event, &HashSet::new(), now_s);
-        self.adopt(scope, model, parents, now_s);
+        if self.link(At { slot, place, seed }, scope, event, &HashSet::new(), now_s) {
+            self.adopt(scope, model, parents, now_s);
+        }
     }
 
     /// Apply what waited for these blocks, and what waited for that in turn.
@@ -228,15 +229,18 @@ impl Processor {
                 let Some(slot) = self.pods.slot(&orphan.pod) else { continue };
                 let Some(tier) = self.tiers.number(&orphan.event.tier) else { continue };
                 let seed = self.seed(model, &orphan.event.lora_name);
-                queue.extend(&orphan.event.hashes);
+                let hashes = orphan.event.hashes.clone();
                 let at = At { slot, place: (tier, orphan.event.group), seed };
-                self.link(at, scope, orphan.event, &orphan.removed, now_s);
+                // What still waits must not be taken again at once: garbage may be its own parent.
+                if self.link(at, scope, orphan.event, &orphan.removed, now_s) {
+                    queue.extend(hashes);
+                }
             }
         }
     }
 
-    /// Work out the keys of an event's blocks, or keep it until its parent is known.
-    fn link(&mut self, at: At, scope: &str, event: Stored, removed: &HashSet<u64>, now_s: f64) {
+    /// Work out the keys of an event's blocks, or keep it until its parent is known; whether any block is known now.
+    fn link(&mut self, at: At, scope: &str, event: Stored, removed: &HashSet<u64>, now_s: f64) -> bool {
         let tail = match event.parent {
             None => Some(Tail { key: at.seed, ..Tail::default() }),
             Some(parent) => self.models[scope].keys.tail(parent, at.seed),
@@ -247,14 +251,14 @@ impl Processor {
             if let (Some(parent), Some(model)) = (event.parent, self.models.get_mut(scope)) {
                 model.orphans.add(&name, event, parent, now_s);
             }
-            return;
+            return false;
         };
-        let Ok(engine_block) = usize::try_from(event.block_size) else { return };
-        let Some(engine_bytes) = engine_block.checked_mul(TOKEN_BYTES) else { return };
+        let Ok(engine_block) = usize::try_from(event.block_size) else { return false };
+        let Some(engine_bytes) = engine_block.checked_mul(TOKEN_BYTES) else { return false };
         let usable = event.features.iter().position(Option::is_none).unwrap_or(usize::MAX);
         let count = (event.tokens.len() / engine_bytes).min(event.hashes.len()).min(usable);
         if count == 0 {
-            return;
+            return false;
         }
         self.engine_block_size = event.block_size;
         let of_engine: Vec<Features> =
@@ -272,9 +276,10 @@ impl Processor {
                     self.hold(at.slot, at.place, *engine_key, own);
                 }
             }
-            return;
+            return true;
         }
         self.link_unevenly(at, scope, &event, count, tail, &of_engine, removed);
+        true
     }
 
     /// Where an engine's blocks are no multiples of the index's: a key belongs to the block that completes it.

@@ -158,6 +158,29 @@ async def test_a_leader_that_leaves_is_followed_at_the_next_try() -> None:
         assert follower.leads
 
 
+async def test_a_leader_that_leaves_while_it_renews_frees_the_lease() -> None:
+    world = World()
+    async with candidates(world, "a") as (only,):
+        await world.pass_time(5)
+        only.line.loses_answers = True  # the lease is renewed, and nobody hears of it
+        await world.pass_time(2)
+        only.line.loses_answers = False
+        await only.leave()
+        assert world.lease is not None
+        assert world.lease["spec"]["holderIdentity"] == ""
+
+
+async def test_a_leader_that_leaves_frees_the_lease_of_nobody_else() -> None:
+    world = World()
+    async with candidates(world, "a") as (only,):
+        await world.pass_time(5)
+        assert world.lease is not None
+        world.lease["spec"]["holderIdentity"] = "thief"
+        world.lease["metadata"]["resourceVersion"] = "of the thief"
+        await only.leave()
+        assert world.lease["spec"]["holderIdentity"] == "thief"
+
+
 async def test_l3_a_leader_that_cannot_renew_gives_up_before_others_may_lead() -> None:
     world = World()
     async with candidates(world, "a", "b") as (one, two):

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
 from epp.cluster.connection import ClusterError
@@ -171,6 +172,14 @@ async def test_a_watch_that_fails_goes_on_where_it_was(tmp_path: Path, ending: R
     follower, server = await follow(tmp_path, listed("a", version="5"), ending, Reply(events=[event("ADDED", "c", "7")]))
     assert follower.heard == [["a"], "+b", "+c"]
     assert watches(server) == [None, "5", "6", "7"]
+    assert len(follower.waits) == 1
+
+
+async def test_what_comes_together_with_a_failure_is_told(tmp_path: Path) -> None:
+    together = b"".join(orjson.dumps(line) + b"\n" for line in (event("ADDED", "b", "6"), error(500, "InternalError")))
+    follower, server = await follow(tmp_path, listed("a", version="5"), Reply(events=[together]))
+    assert follower.heard == [["a"], "+b"]
+    assert watches(server) == [None, "5", "6"]
     assert len(follower.waits) == 1
 
 

@@ -426,6 +426,24 @@ def test_a_cleared_pod_has_no_orphans(maker: str) -> None:
 
 
 @each_index
+@pytest.mark.parametrize(
+    "parents",
+    [
+        pytest.param({7: 7}, id="of itself"),
+        pytest.param({7: 8, 8: 7}, id="of each other"),
+        pytest.param({7: 8, 8: 9, 9: 7}, id="in a ring"),
+    ],
+)
+def test_garbage_that_is_its_own_parent_waits_as_others_do(maker: str, parents: dict[int, int]) -> None:
+    index = Harness(maker).feed(*[payload(stored([key], range(5, 9), parent=parent)) for key, parent in parents.items()])
+    assert index.index.counts().orphans == len(parents)
+    index.feed(payload(stored([7], range(1, 5), lora_name="adapter-1")))
+    assert index.index.counts().orphans == len(parents), "an adapter's block is nobody else's parent"
+    index.feed(payload(stored([7], range(1, 5))))
+    assert index.index.counts().orphans == 0
+
+
+@each_index
 def test_orphans_wait_ten_minutes(maker: str) -> None:
     index = Harness(maker).feed(payload(stored([2], range(5, 9), parent=1)))
     index.clock.advance(601)

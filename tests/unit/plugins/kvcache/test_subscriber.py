@@ -266,6 +266,43 @@ def test_prefix_79_subscribers_follow_the_pool() -> None:
         assert received.receiver.counts().subscribers == 0
 
 
+def test_another_server_at_the_same_address_holds_nothing() -> None:
+    with publisher() as engine, receiving(port=engine.port) as received:
+        first, again = endpoint(), endpoint(pod="another")
+        received.receiver.follow([first])
+        engine.subscribed()
+        engine.send(block(0), block(1))
+        received.sees(8, {POD: 2})
+        received.receiver.follow([], [first])
+        received.receiver.follow([again])  # often before the thread has looked
+        received.sees(8, {})
+
+        def arrives() -> bool:
+            engine.send(block(0))
+            return received.blocks(8) == {POD: 1}
+
+        received.waits(arrives)
+        received.receiver.follow([first], [again])
+        received.sees(8, {})
+
+
+def test_nothing_is_kept_of_strangers_that_are_given_up() -> None:
+    with (
+        receiving(central="tcp://127.0.0.1:0", follows_pods=False) as received,
+        publisher(f"tcp://127.0.0.1:{received.receiver.central_port}", topic="kv@10.9.9.9@m") as engine,
+    ):
+        engine.subscribed()
+        engine.send(block(0))
+        received.sees(4, {"10.9.9.9": 1})
+        assert received.receiver.counts().received == {"10.9.9.9": 1}
+        later_s = received.receiver._clock() + PATIENCE_S
+        received.receiver._clock = lambda: later_s
+        received.receiver.follow([])
+        received.sees(4, {})
+        assert received.receiver.counts().received == {}
+        assert received.receiver.last_message_s == {}
+
+
 @pytest.mark.parametrize("layout", ["old", "new"])
 def test_prefix_76_what_was_missed_is_replayed(layout: str) -> None:
     replayer = Replayer({n: block(n) for n in range(4)}, layout)
