@@ -31,9 +31,10 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=igno
 WORKDIR /src
 RUN python -m venv --without-pip /opt/epp
 # dependencies first: this layer is built again only when the lock changes
-COPY requirements-build.lock requirements-runtime.lock ./
+COPY requirements-build.lock requirements-runtime.lock requirements-last.lock ./
 RUN python -m pip install --require-hashes -r requirements-build.lock \
- && python -m pip --python /opt/epp/bin/python install --require-hashes --only-binary :all: -r requirements-runtime.lock
+ && python -m pip --python /opt/epp/bin/python install --require-hashes --only-binary :all: -r requirements-runtime.lock \
+ && python -m pip --python /opt/epp/bin/python install --require-hashes --only-binary :all: --no-deps --force-reinstall -r requirements-last.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY config ./config
 COPY plugins ./plugins

@@ -70,10 +70,11 @@ bench-micro: setup
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml requirements.lock
+$(STAMP): pyproject.toml requirements.lock requirements-last.lock
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) 2>/dev/null || { rm -rf $(VENV); $(PYTHON) -m pip install --quiet --user virtualenv || $(PYTHON) -m pip install --quiet --user --break-system-packages virtualenv; $(PYTHON) -m virtualenv --quiet $(VENV); }
 	$(BIN)/python -m pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --force-reinstall --require-hashes -r requirements-last.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $(STAMP)
 
@@ -95,6 +96,7 @@ monitoring-tools: setup
 protos: setup
 	$(BIN)/python protos/generate.py
 
+# requirements-last.lock: installed after all others, as xds-protos brings older copies of the files of opentelemetry-proto.
 # One lock for Python 3.11 to 3.13, with hashes and without the address of any index; and its subsets for the image.
 COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header
 
@@ -104,6 +106,7 @@ IMAGE_EXTRAS := kubernetes kv-events redis tokenizer tracing
 lock:
 	$(COMPILE) --extra test pyproject.toml --output-file requirements.lock
 	$(COMPILE) $(IMAGE_EXTRAS:%=--extra %) --constraint requirements.lock pyproject.toml --output-file requirements-runtime.lock
+	printf 'opentelemetry-proto\n' | $(COMPILE) --no-deps --constraint requirements.lock - --output-file requirements-last.lock
 	printf 'hatchling\nmaturin\n' | $(COMPILE) --constraint requirements.lock - --output-file requirements-build.lock
 
 wheel: setup

@@ -75,7 +75,10 @@ def make_tracing(environ: Mapping[str, str], warn: Warn) -> Tracing | None:
     try:
         from epp.telemetry import otel
     except ImportError as error:
-        warn(f"traces are not exported: {error}; install endpoint-picker[tracing]")
+        warn(
+            f"traces are not exported: {error}; install endpoint-picker[tracing], and opentelemetry-proto again after it "
+            "(--force-reinstall --no-deps), as xds-protos brings older copies of its files"
+        )
         return None
     try:
         return otel.make(names, environ, make_sampler(environ, warn), is_propagated=_propagates(environ, warn))

@@ -155,6 +155,8 @@ class EventReceiver:
                 endpoints=len(endpoints),
                 fix="remove podLabelSelector and podNamespace, or let them match: the pool's endpoints are followed anyway",
             )
+        if self._thread is None:  # nothing is known of anybody yet, so that only who is there now counts
+            self._changes.clear()
         self._changes.append(_Members(Attribution(wanted), [endpoint.host_port for endpoint in gone]))
         self._wake_up()
 

@@ -154,7 +154,7 @@ def test_only_locked_packages_are_installed() -> None:
     commands = "&&".join(i.rest for i in instructions() if i.word == "RUN").split("&&")
     installs = [command.split() for command in commands if " install " in command]
     locks = [words[words.index("-r") + 1] for words in installs if "--require-hashes" in words]
-    assert locks == ["requirements-build.lock", "requirements-build.lock", "requirements-runtime.lock"]
+    assert locks == [f"requirements-{name}.lock" for name in ("build", "build", "runtime", "last")]
     wheels = ["/dist/*.whl", "/dist/native/*.whl"]
     assert [words[-3:] for words in installs if "--require-hashes" not in words] == [
         ["--no-deps", "--no-index", wheel] for wheel in wheels

@@ -74,7 +74,7 @@ def test_the_extension_is_one_wheel_for_all_pythons(native_wheel: Path | None) -
         assert [name for name in archive.namelist() if name.endswith(".so")] == ["epp_native/epp_native.abi3.so"]
 
 
-@pytest.mark.parametrize("lock", ["requirements-runtime.lock", "requirements-build.lock"])
+@pytest.mark.parametrize("lock", ["requirements-runtime.lock", "requirements-build.lock", "requirements-last.lock"])
 def test_the_locks_of_the_image_agree_with_the_lock(lock: str) -> None:
     everything = locked("requirements.lock")
     assert locked(lock).items() <= everything.items()
