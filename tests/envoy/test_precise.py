@@ -127,8 +127,7 @@ async def start(tmp_path: Path, envoy_binary: Path, capsys: pytest.CaptureFixtur
             renderer = await exits.enter_async_context(SimulatedPool(1, ServerOptions(engine=fast)))
             config = tmp_path / "precise.yaml"
             config.write_text(yaml.safe_dump(configuration(f"http://{renderer.addresses[0]}", events)), encoding="utf-8")
-            if check.main(["--for-serve", str(config)]) and "is not built yet" in capsys.readouterr().err:
-                pytest.skip("plugin type precise-prefix-cache-scorer is not built yet")
+            assert check.main(["--for-serve", str(config)]) == 0, capsys.readouterr().err
             pool = SimulatedPool(len(HOSTS), ServerOptions(engine=fast, kv_events=events), hosts=HOSTS)
             return Pods(await exits.enter_async_context(pool), config, envoy_binary, exits)
 
