@@ -62,7 +62,7 @@ class RequestKeyReader:
         block_bytes, cap = block_tokens * BYTES_PER_TOKEN, self._settings.cap(block_tokens)
         if request.body.api not in _WITH_PROMPTS:
             return RequestKeys((), 0, block_tokens)
-        tokenized = request.data.get(self._tokens)
+        tokenized = request.data.made(self._tokens)
         if tokenized is not None and tokenized.is_exact:
             blocks = PromptBlocks(0, (yield from _hashed(_of_tokens(tokenized), block_bytes, cap)))
         else:
