@@ -68,8 +68,7 @@ def _head(record: Record) -> Iterator[str]:
     yield f"model {model}, priority {record['priority']}, fairness id {flow}; kept: {record['why']}"
     admission = record["admission"]
     if admission is not None:
-        held = f", held for {admission['held_s']:.3f} s" if admission["held_s"] else ""
-        yield f"admission: {admission['outcome']}{held}"
+        yield f"admission: {admission['outcome']}{_held(admission)}"
     if record["error"]:
         yield f"refused with {record['status']}: {record['error']}" if record["status"] else f"error: {record['error']}"
     elif record["picked"]:
@@ -77,6 +76,13 @@ def _head(record: Record) -> Iterator[str]:
     elif record["status"]:
         yield f"answered by the picker itself with {record['status']}"
     yield f"decided in {record['took_s'] * 1e3:.2f} ms"
+
+
+def _held(admission: Mapping[str, Any]) -> str:
+    if not admission["held_s"]:
+        return ""
+    behind = f" behind {admission['ahead']} others" if admission["ahead"] else ""
+    return f", held for {admission['held_s']:.3f} s{behind}"
 
 
 def _profile(record: Record, profile: Mapping[str, Any]) -> list[str]:
