@@ -311,8 +311,7 @@ class Pool:
         """
         readers = request_readers(self.generation.config)
         request = await self._services.runtime.offload(RehearsedRequest.of, document, readers)
-        record = await self._rehearsal.decide(self.generation.in_use.pipeline, request)
-        return record.as_json()
+        return await self._rehearsal.decide(self.generation.in_use.pipeline, request)
 
     # ── parts ──
 
@@ -435,7 +434,9 @@ class Pool:
             clock=around.clock,
             new_request_id=around.new_request_id,
         )
-        rehearsal = Rehearsal(finder, self.store, self.objects, options, around.seeds.choice, self._spawn, on_defect)
+        rehearsal = Rehearsal(
+            finder, self.store, self.objects, options, around.seeds.choice, self._spawn, on_defect, around.clock
+        )
         return director, rehearsal, finder
 
     def _start_objects(self) -> None:
