@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from epp.page.feed import Event, Feed
 from epp.page.static_files import static_pages
-from epp.transport.http_server import HttpServer, HttpSources, reading
+from epp.telemetry.decision_record import AdmissionRecord, DecisionRecord, OutcomeRecord, PrefixRecord
+from epp.transport.http_server import HttpServer, HttpSources, PageRequest
 from tests.page.browser import Browser, Page
 from tests.page.setting import ENDPOINTS, HOSTILE, Setting, setting, shadow_text
 from tests.transport.http_client import LOCAL, sources
@@ -300,9 +301,29 @@ STATE: dict[str, Any] = {
                 "cause": "",
             }
         ],
-        "bad": [],
+        "bad": [
+            {
+                "number": 2,
+                "at_s": 1_000_040.0,
+                "request_id": HOSTILE,
+                "why": "failed",
+                "model": "m",
+                "picked": ["10.0.0.1:8000"],
+                "status": 500,
+                "error": "",
+                "cause": "natural",
+            }
+        ],
     },
 }
+HELD = DecisionRecord(
+    request_id=HOSTILE,
+    admission=AdmissionRecord("admitted", 1.5, ahead=3),
+    candidates=["10.0.0.1:8000"],
+    prefixes=[PrefixRecord("index", "10.0.0.1:8000", 4, 10, 16, matched={"10.0.0.1:8000": 4})],
+    picked=["10.0.0.1:8000"],
+    outcome=OutcomeRecord("natural", 500, "10.0.0.1:8000", 0.1, 0.5, 900, False, 160, 20, 48),
+)
 CONFIG: dict[str, Any] = {
     "loadedAt": "2026-01-02T03:04:05+00:00",
     "source": HOSTILE,
@@ -351,7 +372,11 @@ async def scripted() -> AsyncIterator[str]:
     events = (("config", CONFIG), ("shadow", SHADOW), ("history", HISTORY), ("state", STATE))
     feed = Feed([Event(name, lambda data=data: data) for name, data in events], offload, every_s=0.2)  # type: ignore[misc]
     own = sources()
-    pages = {"/page/decisions/": reading(lambda: None)}
+
+    async def decision(asked: PageRequest) -> object | None:
+        return HELD.as_json() if asked.rest == "2" else None
+
+    pages = {"/page/decisions/": decision}
     server = HttpServer(
         HttpSources(own.metrics, own.not_ready, pages, answers={**static_pages(), "/page/events": feed.page}), LOCAL
     )
@@ -412,6 +437,23 @@ async def test_a_decision_that_is_gone_is_said_to_be(browser: Browser, scripted:
     await page.until(f"{ROWS.format('decisions')} === 1")
     await page.evaluate("document.querySelector('#decisions-table tbody button').click()")
     await page.until(f"{TEXT.format('#decision')}.includes('no longer kept')")
+    await page.close()
+
+
+async def test_a_decision_tells_of_its_wait_and_of_the_cache(browser: Browser, scripted: str) -> None:
+    page = await browser.page()
+    await page.open(f"{scripted}/", width=1280)
+    await page.until(f"{ROWS.format('decisions')} === 1")
+    select = (
+        "(list => { list.value = 'bad'; list.dispatchEvent(new Event('change')) })(document.querySelector('#decisions-filter'))"
+    )
+    await page.evaluate(select)
+    await page.evaluate("document.querySelector('#decisions-table tbody button').click()")
+    await page.until("!document.querySelector('#decision').hidden")
+    shown = await page.evaluate("document.querySelector('#decision').innerText")
+    assert "admitted, held for 1.5 s behind 3 others" in shown
+    assert "64 expected, 48 reported" in shown
+    assert page.problems == []
     await page.close()
 
 
