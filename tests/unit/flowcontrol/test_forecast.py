@@ -132,6 +132,19 @@ def test_a_band_that_does_not_exist_has_the_ceiling_that_it_would_have() -> None
     assert engine.arrive(priority=5).waits
 
 
+@pytest.mark.parametrize(("detector", "ahead"), [(Foreseen, 1), (Exact, 0)], ids=["inexact", "exact"])
+def test_what_is_owed_to_a_lower_band_goes_first(detector: type[Foreseen], ahead: int) -> None:
+    holdback = named(usage_limits.PRIORITY_HOLDBACK, {"minCeiling": 0.5})
+    engine = Engine(detector(0.7), bands={10: band(), -1: band(min_share=0.5)}, usage=holdback)
+    engine.arrive("low", priority=-1)
+    for _ in range(2):
+        assert engine.arrive(priority=10).is_let_go
+    found = asked(engine, priority=10)
+    assert (found.ahead, found.verdict is Verdict.WAIT) == (ahead, ahead == 1)
+    assert engine.arrive(priority=10).waits is (ahead == 1)
+    assert "low" in engine.order
+
+
 def test_a_policy_that_counts_its_looks_is_not_asked_for_one() -> None:
     policy = named(usage_limits.SOFT_REFLECTIVE_CEILING)
     engine = Engine(0.8, bands={10: band()}, usage=policy)
