@@ -305,11 +305,11 @@ def test_what_the_values_of_heimdall_mean(chart: Chart) -> None:
     assert found["ServiceMonitor"]["metadata"]["labels"]["release"] == "prometheus"
 
 
-async def test_the_picker_starts_as_the_chart_starts_it(api: Api, chart: Chart, start: StartPicker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reload", ["restart", "hot"])
+async def test_the_picker_starts_as_the_chart_starts_it(api: Api, chart: Chart, start: StartPicker, reload: str) -> None:
     """A1: the rights, the pool and the command line of the chart, and nothing else."""
-    objects = chart.render(
-        "--set-string=fullnameOverride=chat", f"--values={VALUES / 'heimdall-0.7.yaml'}", namespace=api.namespace
-    )
+    values = (f"--values={VALUES / 'heimdall-0.7.yaml'}", f"--set=configReload={reload}")
+    objects = chart.render("--set-string=fullnameOverride=chat", *values, namespace=api.namespace)
     await api.delete({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "epp"}})
     for found in objects:
         if found["kind"] in ("Role", "RoleBinding", "InferencePool", "ServiceAccount"):
@@ -321,6 +321,11 @@ async def test_the_picker_starts_as_the_chart_starts_it(api: Api, chart: Chart, 
     picker = await start(*arguments, config=config, account="chat")
     await picker.has(endpoints(("a", A)))
     await picker.is_ready()
+    if reload == "hot":
+        picker.write_config(config.replace("queue-scorer", "kv-cache-utilization-scorer"))
+        await picker.says("configuration reloaded")
+        _, page = await picker.page("/debug/config")
+        assert b"kv-cache-utilization-scorer" in page
     assert '"level":"error"' not in picker.log
 
 
