@@ -92,8 +92,9 @@ class _Headers:
 
 
 class _Request:
-    """A complete request, as a transport hands it over."""
+    """A complete request, as a transport hands it over; as small as those are."""
 
+    __slots__ = ("at_s", "body", "headers")
     metadata: Metadata = MappingProxyType({})
     body_state = BodyState.COMPLETE
     read: tuple[object, ...] = ()
@@ -114,8 +115,11 @@ class _Head:
 class _Stream:
     """What a transport keeps of one stream, as far as the director sees it."""
 
-    state: object = None
-    answered: Route | Reply | None = None
+    __slots__ = ("answered", "state")
+
+    def __init__(self) -> None:
+        self.state: object = None
+        self.answered: Route | Reply | None = None
 
     def answer(self, answer: Route | Reply) -> None:
         self.answered = answer

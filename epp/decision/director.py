@@ -25,14 +25,15 @@ from epp.decision.candidates import CandidateFinder
 from epp.decision.decoding import decoded
 from epp.decision.flight import Flight
 from epp.decision.ledger import Ledger
+from epp.decision.parked import Parked
 from epp.decision.pipeline import Pipeline, PipelineInUse
-from epp.decision.progress import Progress
+from epp.decision.progress import Progress, Work
 from epp.decision.reading import DEFAULT_FLOW, ObjectLookup, RequestReader
 from epp.decision.response import ResponseObserver
 from epp.decision.routing import Router
 from epp.decision.shadow import Shadow
 from epp.errors import DropReason, ErrorCode, RequestError, SchedulingError
-from epp.flowcontrol.admission import Admission
+from epp.flowcontrol.admission import Admission, Hold
 from epp.framework.candidates import Candidates
 from epp.framework.keys import AGENT_IDENTITY
 from epp.framework.results import SchedulingResult
@@ -173,11 +174,20 @@ class Director:
 
     # ── the decision ──
 
-    async def _answer(self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request) -> None:
-        """Decide, and answer whatever comes of it: no path ends without an answer while there is somebody to hear it."""
-        answer: Route | Reply | None = None
+    async def _answer(
+        self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request, parked: Parked | None = None
+    ) -> None:
+        """Decide, and answer whatever comes of it: no path ends without an answer while there is somebody to hear it.
+
+        Args:
+            parked: the request has waited, and here goes on.
+        """
+        answer: Route | Reply | Parked | None = None
         try:
-            answer = await self._decide(pipeline, flight, request)
+            if parked is None:
+                answer = await self._decide(stream, pipeline, flight, request)
+            else:
+                answer = await self._go_on(parked)
         except RequestError as error:
             answer = self._refuse(flight, error)
         except asyncio.CancelledError:
@@ -185,15 +195,15 @@ class Director:
                 self._write_down(flight, None)
                 raise
             answer = self._refuse(flight, RequestError(ErrorCode.SERVICE_UNAVAILABLE, "no decision in time"))
-        except GeneratorExit:  # held to the end of its stream
-            self._write_down(flight, None)
-            raise
         except Exception as error:  # noqa: BLE001 — a defect; the client is told, the log too
             self._responses.defect("decision", error)
             answer = self._refuse(flight, RequestError(ErrorCode.INTERNAL, "internal error"))
         finally:
-            if flight.hold is not None:
+            if flight.hold is not None and not isinstance(answer, Parked):
                 flight.hold.decided(partial(self._evict, stream, flight) if isinstance(answer, Route) else None)
+        if isinstance(answer, Parked):
+            flight.progress.park(answer)
+            return
         self._metrics.request_processing(self._clock() - flight.received_s)
         if flight.record is not None:
             self._write_down(flight, answer)
@@ -205,8 +215,19 @@ class Director:
         if self.shadow is not None:
             flight.shadow = self.shadow.offer(flight, request)
 
-    async def _decide(self, pipeline: Pipeline, flight: Flight, request: Request) -> Route | Reply:
-        hooks, slots, progress, record = pipeline.hooks, pipeline.hooks.hooks, flight.progress, flight.record
+    def resume(self, parked: Parked) -> Work:
+        """The rest of the decision about a request that has waited."""
+        return self._answer(parked.stream, parked.pipeline, parked.flight, parked.request, parked)
+
+    def leave(self, parked: Parked) -> None:
+        """The stream of a request has ended while it waited."""
+        parked.hold.held_s = self._clock() - parked.since_s
+        parked.flight.note_admission("withdrawn")
+        self._write_down(parked.flight, None)
+        parked.hold.decided(None)
+
+    async def _decide(self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request) -> Route | Reply | Parked:
+        hooks, slots, progress = pipeline.hooks, pipeline.hooks.hooks, flight.progress
         hook = direct_reply.responder(hooks, flight.path, request) if slots.responders else None
         if request.headers.get(CONTENT_ENCODING) and (hook is not None or pipeline.parsers.reads(flight.path)):
             request = await self._decoded(flight, request)
@@ -219,13 +240,34 @@ class Director:
         inference = self._reader.read(pipeline, flight, request)
         edits = EditList()
         if slots.request_header:
-            self._show_headers(pipeline, inference, edits, record)
+            self._show_headers(pipeline, inference, edits, flight.record)
         if slots.rewriters:
             await self._rewrite(pipeline, flight, request)
         if pipeline.admission is None:
-            candidates = self._finder.find(request.metadata)
-        else:
-            candidates = await self._admit(pipeline.admission, inference, flight, request)
+            return await self._place(pipeline, flight, edits, self._finder.find(request.metadata))
+        candidates = self._admit(pipeline.admission, inference, flight, request)
+        hold = flight.hold
+        if hold is None:
+            return await self._place(pipeline, flight, edits, candidates)
+        if not hold.is_ended:
+            if not progress.is_in_task:
+                shown = edits if slots.request_header else None
+                parked = Parked(self, stream, flight, request, shown, hold, self._clock())
+                if not slots.rewriters:
+                    parked.fold()
+                return parked
+            await self._stay(flight, hold)
+        return await self._place(pipeline, flight, edits, self._let_in(flight, hold, request))
+
+    async def _go_on(self, parked: Parked) -> Route | Reply:
+        candidates = self._let_in(parked.flight, parked.hold, parked.request)
+        parked.unfold()
+        return await self._place(parked.pipeline, parked.flight, parked.edits or EditList(), candidates)
+
+    async def _place(self, pipeline: Pipeline, flight: Flight, edits: EditList, candidates: Candidates) -> Route | Reply:
+        """Choose the endpoint of a request that was let in."""
+        hooks, slots = pipeline.hooks, pipeline.hooks.hooks
+        inference, progress, record = flight.inference, flight.progress, flight.record
         if slots.screeners:
             candidates = self._screen(pipeline, flight, candidates)
         if slots.producers:
@@ -271,21 +313,36 @@ class Director:
         inference.body = replace(body, outline=edits.document, decode=None)
         inference.size_bytes = flight.forwarded_bytes(request)
 
-    async def _admit(self, admission: Admission, inference: InferenceRequest, flight: Flight, request: Request) -> Candidates:
-        """The candidates, those of now if the request was held."""
+    def _admit(self, admission: Admission, inference: InferenceRequest, flight: Flight, request: Request) -> Candidates:
+        """Ask for admission; returns the candidates of a request that got no hold."""
         candidates = self._finder.find(request.metadata) if admission.needs_candidates else _NONE_YET
         try:
-            hold = flight.hold = admission.admit(inference, candidates)
-            if hold is not None and not hold.is_ended:
-                await flight.progress.hold(hold)
+            flight.hold = admission.admit(inference, candidates)
         except RequestError as error:
             flight.note_admission("refused", error.message)
             raise
-        except (asyncio.CancelledError, GeneratorExit):
+        if flight.hold is None:
+            flight.note_admission("admitted")
+        return candidates
+
+    async def _stay(self, flight: Flight, hold: Hold) -> None:
+        try:
+            await flight.progress.hold(hold)
+        except asyncio.CancelledError:
             flight.note_admission("withdrawn")
             raise
+
+    def _let_in(self, flight: Flight, hold: Hold, request: Request) -> Candidates:
+        """The candidates of now, for a request that was held.
+
+        Raises:
+            RequestError: it was refused.
+        """
+        if hold.error is not None:
+            flight.note_admission("refused", hold.error.message)
+            raise hold.error
         flight.note_admission("admitted")
-        return candidates if hold is None else self._finder.find(request.metadata)
+        return self._finder.find(request.metadata)
 
     def _screen(self, pipeline: Pipeline, flight: Flight, candidates: Candidates) -> Candidates:
         candidates = pipeline.hooks.screen(flight.inference, candidates, flight.record)

@@ -1,8 +1,8 @@
 """How far the decision about one request has come: it runs at once as far as nothing waits.
 
 The decision is one coroutine. ``Progress`` drives it: to its end if nothing waits; into a task at the first plugin that waits,
-under one deadline; or to a ``Hold``, where it stays without a task until that ends. Whatever happens, a decision whose stream
-has ended does not go on.
+under one deadline; or to a ``Hold``, where it ends, and another one goes on with it later. Whatever happens, a decision whose
+stream has ended does not go on.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Generator
 from types import coroutine
-from typing import Any
+from typing import Any, Protocol
 
 from epp.flowcontrol.admission import Hold
 from epp.hooks.runner import Spawn
@@ -23,6 +23,14 @@ Work = Coroutine[Any, Any, None]
 _ENDED = object()
 
 
+class Waits(Protocol):
+    """A request that waits for its turn, without a coroutine."""
+
+    def withdrawn(self) -> None:
+        """Its stream has ended."""
+        ...
+
+
 class Progress:
     """Drives one decision. Implements ``MayWait``.
 
@@ -31,7 +39,19 @@ class Progress:
         clock: seconds, monotonic.
     """
 
-    __slots__ = ("_begun_s", "_clock", "_expiry", "_hold", "_is_in_task", "_spawn", "_work", "is_late", "is_over", "task")
+    __slots__ = (
+        "_begun_s",
+        "_clock",
+        "_expiry",
+        "_hold",
+        "_is_in_task",
+        "_parked",
+        "_spawn",
+        "_work",
+        "is_late",
+        "is_over",
+        "task",
+    )
 
     def __init__(self, spawn: Spawn, clock: Callable[[], float] = time.monotonic) -> None:
         self.task: asyncio.Task[None] | None = None
@@ -45,6 +65,7 @@ class Progress:
         self._work: Work | None = None
         self._is_in_task = False
         self._hold: Hold | None = None
+        self._parked: Waits | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
     def begin(self, work: Work) -> None:
@@ -60,35 +81,45 @@ class Progress:
             self.task.cancel()
         if self._hold is not None:
             self._hold.withdraw()
-            if not self._is_in_task and self._work is not None:
-                self._work.close()
-                self._work = None
+        if self._parked is not None:
+            parked, self._parked = self._parked, None
+            parked.withdrawn()
+
+    @property
+    def is_in_task(self) -> bool:
+        """A plugin has waited, so that the decision runs in a task."""
+        return self._is_in_task
+
+    def park(self, parked: Waits) -> None:
+        """The work ends here, and another one goes on with it when the request has had its turn; the deadline stands still."""
+        self._parked = parked
+
+    def go_on(self, hold: Hold, since_s: float, work: Work) -> None:
+        """Run what is left of a parked decision.
+
+        Args:
+            hold: that has ended, and then knows for how long it was held.
+            since_s: when it began.
+        """
+        self._parked = None
+        hold.held_s = held_s = self._clock() - since_s
+        self._begun_s += held_s
+        self._work = work
+        self._go_on()
 
     async def hold(self, hold: Hold) -> None:
-        """Stay here until ``hold`` ends, which then knows for how long; the deadline stands still.
-
-        Raises:
-            RequestError: the hold was refused.
-        """
+        """Stay here, in a task, until ``hold`` ends, which then knows for how long; the deadline stands still."""
         since_s = self._clock()
         self._hold = hold
         if self._expiry is not None:
             self._expiry.cancel()
         try:
-            if not hold.is_ended:
-                if self._is_in_task:
-                    await _ended(hold)
-                else:  # nothing but this coroutine is kept of a request that waits
-                    hold.when_ended(self._go_on)
-                    await _suspend()
+            await _ended(hold)
         finally:
             hold.held_s = held_s = self._clock() - since_s
         self._hold = None
         self._begun_s += held_s
-        if self._is_in_task:
-            self._watch_deadline()
-        if hold.error is not None:
-            raise hold.error
+        self._watch_deadline()
 
     # ── MayWait ──
 

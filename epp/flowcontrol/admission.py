@@ -48,6 +48,7 @@ class Hold:
         """The request is over; nothing happens if the hold has ended."""
         if not self.is_ended:
             self.is_ended = True
+            self._resume = None
             self._on_withdrawn()
 
     def when_ended(self, resume: Callable[[], None]) -> None:
@@ -69,8 +70,9 @@ class Hold:
             return
         self.is_ended = True
         self.error = error
-        if self._resume is not None:
-            self._resume()
+        resume, self._resume = self._resume, None
+        if resume is not None:
+            resume()
 
 
 class Admission(Protocol):

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 
 from epp.datalayer.objects import GROUP, InferenceObjective, ObjectKey
 from epp.decision import progress
+from epp.decision.parked import Parked
 from epp.framework.candidates import Candidates
 from epp.framework.direct import DirectRequest
 from epp.framework.interfaces import Role
@@ -153,3 +155,36 @@ def test_the_release_of_one_request_is_seen_by_the_next() -> None:
     for hold in gate.held:
         hold.release()
     assert counts == [0, 1]
+
+
+def test_a_held_request_keeps_no_document_and_has_it_again() -> None:
+    gate = Gate()
+    outlines: list[object] = []
+    watcher = Plugin("w", [], produce=lambda asked, _: outlines.append(dict(asked.body.outline)))
+    rig = Rig(hooks(watcher, slots=["producers"]), admission=gate)
+    body = b'{"model":"m","prompt":"hello","cache_salt":"s"}'
+    stream, asked = rig.send(request(body)), rig.send(request(body))
+    held, read = stream.flight.inference.body, asked.flight.inference.body
+    document = {"model": "m", "prompt": "hello", "cache_salt": "s"}
+    assert (held.outline, read.outline) == ({}, {})
+    assert read.document == document, "a policy may look at the prompt of what waits"
+    for hold in gate.held:
+        hold.release()
+    assert (outlines, held.decode) == ([document, document], None)
+    assert stream.route
+    assert asked.route
+
+
+def test_nothing_is_left_of_a_held_request_whose_client_left() -> None:
+    gate = Gate()
+    rig = Rig(admission=gate)
+    stream = rig.send()
+    gc.disable()
+    try:
+        assert [found for found in gc.get_objects() if isinstance(found, Parked)]
+        rig.director.finished(stream, outcome(End.DISCONNECTED))
+        stream.state = None
+        gate.held.clear()
+        assert not [found for found in gc.get_objects() if isinstance(found, Parked)], "the garbage collector had nothing to do"
+    finally:
+        gc.enable()
