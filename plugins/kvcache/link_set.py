@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -19,6 +20,7 @@ class LinkSet:
     def __init__(self) -> None:
         self._links: dict[int, Link] = {}
         self._ready: OrderedDict[Link, None] = OrderedDict()
+        self._waking = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll = select.epoll()
         self._epoll.register(self._wake, select.EPOLLIN)
@@ -33,8 +35,9 @@ class LinkSet:
 
     def wake_up(self) -> None:
         """End a wait, from any thread."""
-        if self._wake >= 0:
-            os.eventfd_write(self._wake, 1)
+        with self._waking:  # what is closed meanwhile may be another's already
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def wait(self, timeout_s: float) -> None:
         """Wait until one has messages, or for so long; not at all while one is ready."""
@@ -68,5 +71,6 @@ class LinkSet:
         for link in sorted(self._links.values(), key=is_watcher):
             self.remove(link)
         self._epoll.close()
-        wake, self._wake = self._wake, -1
-        os.close(wake)
+        with self._waking:
+            wake, self._wake = self._wake, -1
+            os.close(wake)

@@ -36,6 +36,8 @@ class EventReceiver:
         self._changes: deque[Members] = deque()
         self._stopping = False
         self._has_warned = False
+        self.problem = ""
+        """Why nothing is received any longer, by a defect; empty = it is, or is not wanted to be."""
         self.applied = threading.Event()
         """Set after messages were applied or members changed, for tests; they clear it."""
 
@@ -108,6 +110,7 @@ class EventReceiver:
                 reception.turn()
                 self.applied.set()
         except Exception as error:  # noqa: BLE001 — a defect here must be told, not die with the thread
+            self.problem = f"{type(error).__name__}: {error}"
             _logger.error("KV events are not received any longer", exc=error)
         finally:
             self._changes = deque(maxlen=0)  # nobody takes them any more

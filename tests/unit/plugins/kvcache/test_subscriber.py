@@ -336,6 +336,27 @@ def test_a_flood_is_applied_in_its_order(implementation: str) -> None:
         assert received.receiver.counts().gaps == 0
 
 
+def test_a_defect_that_ends_the_thread_is_kept_to_be_told(caplog: pytest.LogCaptureFixture) -> None:
+    with publisher() as engine, receiving(port=engine.port) as received:
+
+        def fail(messages: object) -> None:
+            raise RuntimeError("a defect")
+
+        received.index.apply_all = fail  # type: ignore[method-assign]
+        received.receiver.follow([endpoint()])
+        engine.subscribed()
+        assert received.receiver.problem == ""
+        engine.send(block(0))
+        thread = received.receiver._thread
+        assert thread is not None
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+        assert received.receiver.problem == "RuntimeError: a defect"
+        received.receiver.follow([])
+        assert received.receiver.counts().subscribers == 1, "what it counted can still be read"
+    assert [record.getMessage() for record in caplog.records] == ["KV events are not received any longer"]
+
+
 def test_an_address_that_is_taken_is_named() -> None:
     engine = Publisher()
     try:
