@@ -18,6 +18,7 @@ import yaml
 
 from epp.doctor.catalogue import finding, unique
 from epp.doctor.certificates import check_agreement, check_served
+from epp.doctor.configuration import check_configuration
 from epp.doctor.documents import mapping, mappings, number
 from epp.doctor.engine_pages import engine_reading, look_at_engines
 from epp.doctor.engines import check_engines
@@ -26,16 +27,19 @@ from epp.doctor.envoy_dump import EnvoySetup, is_envoy_config, read_setup
 from epp.doctor.envoy_filter import check_filters, picker_cluster
 from epp.doctor.envoy_routes import addresses, check_routes, speaks_tls, verifies
 from epp.doctor.known import Picker, picker_of
+from epp.doctor.kv_events import check_kv_events
 from epp.doctor.picker import PickerPages, check_picker
 from epp.doctor.pool import check_pool
 from epp.doctor.probes import Answer, Pages, UnreadableError, served_certificate
 from epp.doctor.profiles import check_profiles
+from epp.doctor.queues import check_queues, longest_ttl_s
 from epp.errors import Finding
 from epp.framework.handle import MetricsFlags
 from epp.framework.types import Endpoint
 
 _ROUND_TRIPS = 5
 """Answers of ``/healthz`` of which the quickest counts: one late answer is the network's, five are the loop's."""
+_NOT_THERE = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ async def examine(look: Look) -> Examination:
     async with Pages(look.timeout_s, look.token, look.tls) as own, Pages(look.timeout_s) as others:
         pages = await _picker(look, own, result)
         effective = mapping(mapping(pages.config).get("effective"))
-        picker = picker_of(effective) if effective else Picker()
+        picker = picker_of(effective, longest_ttl_s(pages.queues or {})) if effective else Picker()
         setup = await _envoy(look, others, picker, result)
         await _ports(look, setup, result)
         await _engines(look, pages, effective or None, picker, others, result)
@@ -100,11 +104,16 @@ async def _picker(look: Look, http: Pages, result: Examination) -> PickerPages:
         ready=await _json(http, f"{url}/readyz", result, accept=(200, 503)),
         config=await _json(http, f"{url}/debug/config", result),
         endpoints=await _json(http, f"{url}/debug/endpoints", result),
+        plugins=await _newer(http, f"{url}/debug/plugins/state", result),
+        queues=await _newer(http, f"{url}/debug/queues", result),
+        shadow=await _newer(http, f"{url}/debug/shadow", result),
+        kept=await _newer(http, f"{url}/debug/decisions?why=share&limit=1", result),
         metrics=metrics.body if metrics else None,
         response_s=min(trip.took_s for trip in trips),
         skew_s=trips[-1].skew_s,
     )
-    result.findings += check_picker(pages)
+    result.findings += [*check_picker(pages), *check_configuration(pages), *check_queues(url, pages.queues or {})]
+    result.findings += check_kv_events(url, pages.plugins or {}, pages.metrics or b"")
     if pages.endpoints is not None:
         result.findings += check_pool(url, pages.endpoints, look.stale_s)
         entries = mappings(pages.endpoints.get("endpoints"))
@@ -212,13 +221,18 @@ async def _page(http: Pages, url: str, result: Examination, accept: tuple[int, .
 
 async def _json(http: Pages, url: str, result: Examination, accept: tuple[int, ...] = (200,)) -> Mapping[str, Any] | None:
     answer = await _page(http, url, result, accept)
-    if answer is None:
+    if answer is None or answer.status == _NOT_THERE:
         return None
     try:
         return answer.json(url)
     except UnreadableError as error:
         result.findings.append(_unreadable(url, error, "see that the address is that of the program that is meant"))
         return None
+
+
+async def _newer(http: Pages, url: str, result: Examination) -> Mapping[str, Any] | None:
+    """A page that pickers of an earlier release do not have."""
+    return await _json(http, url, result, accept=(200, _NOT_THERE))
 
 
 def _file(path: Path, result: Examination) -> Mapping[str, Any] | None:
