@@ -1,14 +1,13 @@
 """One look at a set-up: reads what there is, gives it to the checks, collects what they find.
 
-Each subject is read apart, so that one that cannot be reached hides nothing of the others. What a cluster knows (objects,
-permissions) would be one subject more: read here, checked in a module of its own.
+Each subject is read apart, so that one that cannot be reached hides nothing of the others.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import yaml
 
 from epp.doctor.catalogue import finding, unique
 from epp.doctor.certificates import check_agreement, check_served
+from epp.doctor.cluster.look import ClusterLook, ClusterQuestion, look_at_cluster
 from epp.doctor.configuration import check_configuration
 from epp.doctor.documents import mapping, mappings, number
 from epp.doctor.engine_pages import engine_reading, look_at_engines
@@ -55,8 +55,10 @@ class Look:
     """Base URL of Envoy's admin interface."""
     envoy_config: Path | None = None
     """A config dump or a bootstrap document instead."""
+    cluster: ClusterQuestion | None = None
+    """Which pool of which cluster; None = not looked at."""
     grpc: tuple[str, int] | None = None
-    """Host and port of ext_proc; None = as Envoy's configuration has it."""
+    """Host and port of ext_proc; None = as Envoy's configuration has it, or the pool."""
     endpoints: tuple[Endpoint, ...] = ()
     """Model servers beside those that the picker knows."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)
@@ -81,8 +83,10 @@ async def examine(look: Look) -> Examination:
         effective = mapping(mapping(pages.config).get("effective"))
         picker = picker_of(effective, longest_ttl_s(pages.queues or {})) if effective else Picker()
         setup = await _envoy(look, others, picker, result)
-        await _ports(look, setup, result)
-        await _engines(look, pages, effective or None, picker, others, result)
+        cluster = await _cluster(look, pages, result)
+        await _ports(replace(look, grpc=look.grpc or cluster.grpc), setup, result)
+        endpoints = _endpoints(look, pages, cluster)
+        await _engines(look, endpoints, pages, effective or None, picker, others, result)
     result.findings = unique(result.findings)
     return result
 
@@ -179,12 +183,38 @@ def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-async def _engines(
-    look: Look, pages: PickerPages, effective: Mapping[str, Any] | None, picker: Picker, http: Pages, result: Examination
-) -> None:
-    endpoints = [(endpoint, False) for endpoint in look.endpoints]
+async def _cluster(look: Look, pages: PickerPages, result: Examination) -> ClusterLook:
+    if look.cluster is None:
+        result.findings.append(_not_looked("the cluster", "--pool-name"))
+        return ClusterLook()
+    known = None
+    if pages.endpoints is not None:
+        entries = mappings(pages.endpoints.get("endpoints"))
+        known = {str(entry.get("id")): str(entry.get("address")) for entry in entries}
+    seen = await look_at_cluster(look.cluster, pages.url, known, look.timeout_s)
+    result.findings += seen.findings
+    result.seen += [seen.seen] if seen.seen else []
+    return seen
+
+
+def _endpoints(look: Look, pages: PickerPages, cluster: ClusterLook) -> list[tuple[Endpoint, bool]]:
+    """All model servers that can be looked at from here, each with whether the picker reads its page at the moment."""
     entries = mappings(mapping(pages.endpoints).get("endpoints"))
-    endpoints += [(_endpoint(entry), _is_read(entry)) for entry in entries]
+    found = [(_endpoint(entry), _is_read(entry)) for entry in entries]
+    known = {endpoint.host_port for endpoint, _ in found}
+    further = [endpoint for endpoint in cluster.endpoints if endpoint.host_port not in known]
+    return [*((endpoint, False) for endpoint in (*look.endpoints, *further)), *found]
+
+
+async def _engines(
+    look: Look,
+    endpoints: Sequence[tuple[Endpoint, bool]],
+    pages: PickerPages,
+    effective: Mapping[str, Any] | None,
+    picker: Picker,
+    http: Pages,
+    result: Examination,
+) -> None:
     if not endpoints:
         return
     source = pages.url or "--endpoint"

@@ -12,6 +12,7 @@ from epp.doctor.catalogue import CATALOGUE, finding
 from epp.errors import Severity
 from tests.unit.doctor import (
     test_certificates,
+    test_cluster,
     test_engines,
     test_envoy,
     test_examine,
@@ -23,6 +24,7 @@ from tests.unit.doctor import (
 
 TABLES = (
     test_certificates,
+    test_cluster,
     test_engines,
     test_envoy,
     test_examine,
