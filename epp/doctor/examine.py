@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -84,7 +84,7 @@ async def examine(look: Look) -> Examination:
         picker = picker_of(effective, longest_ttl_s(pages.queues or {})) if effective else Picker()
         setup = await _envoy(look, others, picker, result)
         cluster = await _cluster(look, pages, result)
-        await _ports(replace(look, grpc=look.grpc or cluster.grpc), setup, result)
+        await _ports(look, setup, cluster, result)
         endpoints = _endpoints(look, pages, cluster)
         await _engines(look, endpoints, pages, effective or None, picker, others, result)
     result.findings = unique(result.findings)
@@ -151,20 +151,21 @@ async def _envoy(look: Look, http: Pages, picker: Picker, result: Examination) -
     return setup
 
 
-async def _ports(look: Look, setup: EnvoySetup | None, result: Examination) -> None:
+async def _ports(look: Look, setup: EnvoySetup | None, cluster: ClusterLook, result: Examination) -> None:
     """The picker's ports with TLS: ext_proc, and the metrics port if it has it."""
     now = datetime.now(UTC)
-    clusters = {picker_cluster(use) for use in setup.uses} if setup is not None else set()
-    known = {name: setup.clusters[name] for name in sorted(clusters) if name in setup.clusters} if setup is not None else {}
-    targets = [look.grpc] if look.grpc else [address for cluster in known.values() for address in _reachable(look, cluster)]
+    names = {picker_cluster(use) for use in setup.uses} if setup is not None else set()
+    known = {name: setup.clusters[name] for name in sorted(names) if name in setup.clusters} if setup is not None else {}
+    targets = [look.grpc] if look.grpc else [address for each in known.values() for address in _reachable(look, each)]
+    targets = targets or ([cluster.grpc] if cluster.grpc else [])
     if not targets:
         result.findings.append(_not_looked("the picker's gRPC port", "--grpc"))
     for host, port in targets:
         served = await served_certificate(host, port, look.timeout_s)
         result.findings += check_served(served, now)
-        for name, cluster in known.items():
-            if look.grpc or (host, port) in addresses(cluster):
-                encrypts, checks = speaks_tls(cluster), verifies(cluster)
+        for name, each in known.items():
+            if look.grpc or (host, port) in addresses(each):
+                encrypts, checks = speaks_tls(each), verifies(each)
                 result.findings += check_agreement(served, f"clusters[{name}]", envoy_encrypts=encrypts, envoy_verifies=checks)
     url = urlsplit(look.picker_url)
     if url.scheme == "https" and url.hostname:

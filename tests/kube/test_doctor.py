@@ -11,17 +11,24 @@ from typing import Any
 import pytest
 
 from epp.deploy.objects import Deployment, objects
+from epp.doctor.cluster.look import check_view
+from epp.errors import Severity
 from tests.kube.api import Api, Object
 from tests.kube.cluster import ADMIN_TOKEN
 from tests.kube.conftest import StartPicker
 from tests.kube.manifests import objective, pod, rewrite
 from tests.kube.picker import write_kubeconfig
-from tests.kube.test_deploy import other
+from tests.kube.test_deploy import CASES, Chart, by_kind, chart, helm_binary, other
+from tests.unit.doctor.clusters import NOW, POOL_GROUP, Cluster
+from tests.unit.doctor.clusters import pod as running
 
+__all__ = ["chart", "helm_binary"]
 CHECKOUT = Path(__file__).resolve().parents[2]
 A, B = "10.0.0.1", "10.0.0.2"
 NOT_HERE = {"DOC002", "PCK002"}
 """What these tests do not look at, and a machine that is busy."""
+CHARTS = {name: arguments for name, arguments in CASES.items() if name != "standalone"}
+"""Those with a pool."""
 QUIET = {"KUB007"}
 """No gateway runs here that would write the pool's status."""
 
@@ -107,6 +114,23 @@ async def test_a_set_up_that_is_broken(api: Api, deployed: dict[str, Object], tm
     assert all(each["fix"] for every in found.values() for each in every)
 
 
+@pytest.mark.parametrize("arguments", CHARTS.values(), ids=CHARTS)
+def test_what_the_chart_makes_is_found_right(chart: Chart, arguments: tuple[str, ...]) -> None:
+    made = by_kind(chart.render(*arguments))
+    cluster = Cluster(made["Deployment"]["spec"]["replicas"])
+    cluster.pool = made["InferencePool"]
+    cluster.pools[POOL_GROUP] = [cluster.pool]
+    cluster.service, cluster.deployment = made["Service"], made["Deployment"]
+    cluster.routes = [made["HTTPRoute"]] if "HTTPRoute" in made else []
+    cluster.servers = [running("a", cluster.pool["spec"]["selector"]["matchLabels"], A)]
+    template = cluster.deployment["spec"]["template"]
+    cluster.pickers = [{**running("heimdall-0", template["metadata"]["labels"], B), "spec": template["spec"]}]
+    cluster.lease = lease("default", "heimdall-0_1")
+    cluster.changes["name"] = "heimdall"
+    found = check_view(cluster.view(), NOW)
+    assert [each for each in found if each.severity is not Severity.INFO] == []
+
+
 async def test_a_pool_that_is_missing(api: Api, deployed: dict[str, Object], tmp_path: Path) -> None:
     await api.delete(deployed["InferencePool"])
     found = await doctor(api, tmp_path, "--picker=")
@@ -133,6 +157,20 @@ async def test_rights_of_an_account_that_only_others_may_ask_for(api: Api, deplo
     refused = await doctor(api, tmp_path, "--picker=", account, token=await api.token("chat-epp"))
     assert "RBC001" not in refused
     assert any(f"the rights of the service account {api.namespace}/nobody" in e["message"] for e in refused["DOC003"])
+
+
+async def test_in_a_pod_of_the_cluster_more_is_looked_at(
+    api: Api, deployed: dict[str, Object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Endpoints that no picker told of, and the port behind the Service, whose name is known in the cluster only."""
+    await api.patch(pod("a"), {"status": {"podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}]}}, "status")
+    await api.delete(pod("b"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(tmp_path / "own", api.cluster, token=ADMIN_TOKEN)))
+    found = await doctor(api, tmp_path, "--picker=", "--kubeconfig=")
+    assert found.keys() == QUIET | {"ENG001", "CRT006"}
+    assert found["ENG001"][0]["path"] == f"{api.namespace}/a-rank-0 (127.0.0.1:8000)"
+    assert found["CRT006"][0]["file"] == f"chat-epp.{api.namespace}.svc:9002"
 
 
 async def test_the_endpoints_of_a_running_picker_are_compared(

@@ -17,6 +17,8 @@ _ROLES = frozenset(
     {"prefill", "decode", "encode", "both", "encode-prefill", "prefill-decode", "encode-prefill-decode"},
 )
 """Values of the role labels. Source: llm-d-router: pkg/epp/framework/plugins/scheduling/filter/bylabel/roles.go."""
+_OF_MESHES = ("istio-proxy", "linkerd-proxy")
+"""Containers that a service mesh adds, and whose ports say nothing of the server's."""
 _RANK_FLAGS = ("--data-parallel-rank", "--data-parallel-external-lb")
 """vLLM: one server of its own for each data-parallel rank."""
 
@@ -164,10 +166,10 @@ def _ports(view: ClusterView, ranks: Sequence[Rank], pods: Sequence[Json]) -> It
 
 
 def _declared(pod: Json) -> set[int]:
-    containers = mappings(mapping(pod.get("spec")).get("containers"))
-    side_cars = mappings(mapping(pod.get("spec")).get("initContainers"))
-    every = [port for each in (*containers, *side_cars) for port in mappings(each.get("ports"))]
-    return {number(port.get("containerPort"), 0) for port in every}
+    spec = mapping(pod.get("spec"))
+    containers = [*mappings(spec.get("containers")), *mappings(spec.get("initContainers"))]  # a proxy may be an init container
+    ports = [port for each in containers if each.get("name") not in _OF_MESHES for port in mappings(each.get("ports"))]
+    return {number(port.get("containerPort"), 0) for port in ports}
 
 
 def _active_ports(view: ClusterView, ranks: Sequence[Rank], pods: Sequence[Json]) -> Iterator[Finding]:

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from epp.doctor.cluster.view import ClusterView, labels_of, matches, name_of
+from epp.doctor.cluster.view import ClusterView, labels_of, matches, name_of, selector_of
 from epp.doctor.documents import Json, mapping, mappings, number
 
 _BY_FLAG = ("--pool-name", "--endpoint-selector", "--config-file")
 """Flags by which the picker's container is known among others."""
+_BY_VARIABLE = tuple(f"EPP_{flag.removeprefix('--').upper().replace('-', '_')}" for flag in _BY_FLAG)
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
 _REFERENCE = re.compile(r"\$\((\w+)\)")
 
@@ -26,6 +27,8 @@ class Workload:
     pod: Json
     """``spec`` of its pods."""
     container: Json
+    labels: Json = field(default_factory=dict)
+    """Of its pods."""
     strategy: Json = field(default_factory=dict)
 
     @property
@@ -93,7 +96,16 @@ class Workload:
 
 
 def picker_workload(view: ClusterView) -> Workload | None:
-    """The picker behind the pool's Service; None if nothing shows it."""
+    """The picker behind the pool's Service; None if nothing shows it, or what is there is a model server."""
+    found = _behind(view)
+    if found is not None and not _is_picker(found.container):
+        servers = selector_of(view.pool or {})
+        if servers and matches(servers, found.labels):
+            return None
+    return found
+
+
+def _behind(view: ClusterView) -> Workload | None:
     selector = mapping(mapping(mapping(view.service).get("spec")).get("selector"))
     if not selector:
         return None
@@ -104,10 +116,10 @@ def picker_workload(view: ClusterView) -> Workload | None:
             pod = mapping(template.get("spec"))
             replicas = number(spec.get("replicas"), 1)
             strategy = mapping(spec.get("strategy"))
-            return Workload("Deployment", name_of(deployment), replicas, pod, _container(pod), strategy)
+            return Workload("Deployment", name_of(deployment), replicas, pod, _container(pod), labels_of(template), strategy)
     if pods := view.picker_pods:
         spec = mapping(pods[0].get("spec"))
-        return Workload("Pod", name_of(pods[0]), len(pods), spec, _container(spec))
+        return Workload("Pod", name_of(pods[0]), len(pods), spec, _container(spec), labels_of(pods[0]))
     return None
 
 
@@ -118,7 +130,8 @@ def _container(pod: Json) -> Json:
 
 
 def _is_picker(container: Json) -> bool:
-    return any(word.partition("=")[0] in _BY_FLAG for word in _words(container))
+    variables = {str(entry.get("name")) for entry in mappings(container.get("env"))}
+    return any(word.partition("=")[0] in _BY_FLAG for word in _words(container)) or not variables.isdisjoint(_BY_VARIABLE)
 
 
 def _words(container: Json) -> list[str]:

@@ -114,6 +114,7 @@ GOOD, KEY = pair()
 OTHER_KEY = pair()[1]
 RELOADS = "--enable-cert-reload"
 RANK = {"name": "rank", "args": ["--data-parallel-rank", "1", "--port", "8001"]}
+PROXY = {"name": "istio-proxy", "ports": [{"containerPort": 15090}]}
 ROUTE_TO = "route.spec.rules.0.backendRefs.0"
 
 CASES: list[tuple[str, tuple[Break, ...], list[str]]] = [
@@ -175,6 +176,8 @@ CASES: list[tuple[str, tuple[Break, ...], list[str]]] = [
     ("no such role", (labelled(**{"llm-d.ai/role": "decoder"}),), ["KUB038"]),
     ("a rank elsewhere", (lambda c: c.servers[0]["spec"]["containers"].append(RANK),), ["KUB039"]),
     ("a server elsewhere", (lambda c: c.servers[0]["spec"]["containers"].append({"args": ["--port=8001"]}),), []),
+    ("only a proxy lists ports", (lambda c: c.servers[0]["spec"]["containers"].__setitem__(0, PROXY),), []),
+    ("a Service of the servers", (set_in("service.spec.selector", {"app": "chat"}),), ["KUB034"]),
     # routes
     ("no route", (lambda c: c.routes.clear(),), ["KUB050"]),
     ("routes that may not be read", (answers(routes=FORBIDDEN),), []),
