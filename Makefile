@@ -87,7 +87,7 @@ ghz: setup
 # Prometheus and promtool, with which tests check dashboards and alerts: Debian's package, unpacked beside Python, not installed.
 monitoring-tools: setup
 	@if command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null; then \
-	  mkdir -p $(VENV)/monitoring && cd $(VENV)/monitoring && { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
+	  mkdir -p $(VENV)/monitoring && cd $(VENV)/monitoring && rm -f prometheus_*.deb && { apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }; } \
 	  && dpkg-deb -x prometheus_*.deb . && ln -sf ../monitoring/usr/bin/prometheus ../monitoring/usr/bin/promtool ../bin/ \
 	  || echo 'the package prometheus cannot be had: tests of dashboards and alerts skip'; \
 	else echo 'this is no Debian: tests of dashboards and alerts skip unless prometheus and promtool are on PATH'; fi

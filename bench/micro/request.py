@@ -1,8 +1,8 @@
 """What one request costs above the seam: parse, schedule, keep the books.
 
-Run: ``python -m bench.micro.request [--endpoints 10]``. A chat completion of some 700 bytes, 10 endpoints, queue + KV +
-max-score; from the call of the handler with the complete request to the call that the response is over. The first line is the
-speed of the machine (see ``bench.calibration``).
+Run: ``python -m bench.micro.request [--endpoints 10] [--rounds 20000]``. A chat completion of some 700 bytes, 10 endpoints,
+queue + KV + max-score; from the call of the handler with the complete request to the call that the response is over. The first
+line is the speed of the machine (see ``bench.calibration``).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from epp.datalayer.store import EndpointStore
 from epp.decision.candidates import CandidateFinder
 from epp.decision.director import Director
 from epp.decision.ledger import Ledger
-from epp.decision.pipeline import PipelineInUse
+from epp.decision.pipeline import Pipeline, PipelineInUse
 from epp.decision.response import ResponseObserver
 from epp.framework.types import Endpoint, EndpointMetrics, Usage
 from epp.plugin_calls.defects import PluginDefects
@@ -39,7 +39,7 @@ from epp.telemetry.metrics import Metrics
 from epp.telemetry.trace_context import Sampler
 from epp.telemetry.tracing import Tracing
 
-_CONFIG = """
+CONFIG = """
 apiVersion: inference.networking.x-k8s.io/v1alpha1
 kind: EndpointPickerConfig
 plugins:
@@ -54,7 +54,6 @@ schedulingProfiles:
   - pluginRef: max-score-picker
 """
 _WARM_UP = 2_000
-_ROUNDS = 20_000
 _HEADERS = {
     ":method": "POST",
     ":path": "/v1/chat/completions",
@@ -122,7 +121,7 @@ def _tracing(traced: str) -> Tracing | None:
 
 
 def make_director(
-    endpoints: int, config: str = _CONFIG, explain_share: float = DecisionOptions().share, traced: str = "off"
+    endpoints: int, config: str = CONFIG, explain_share: float = DecisionOptions().share, traced: str = "off"
 ) -> tuple[Director, EndpointStore]:
     """A director of this configuration, whose plugins know the endpoints.
 
@@ -132,16 +131,13 @@ def make_director(
         explain_share: of the decisions, kept.
         traced: which requests are: ``off``, ``none``, ``all``.
     """
-    registry, _ = build_registry()
-    instances = instantiate(load_config(ConfigSource.from_text(config), registry))
     metrics, store, runtime = Metrics(), EndpointStore(), TaskRuntime()
-    store.subscribe(PluginFollowers(followers(instances), PluginDefects(metrics)))
     pool = [Endpoint.of(f"pod-{i}", f"10.0.{i // 250}.{1 + i % 250}", 8000) for i in range(endpoints)]
     store.replace_all(pool)
     rng = random.Random(7)
     for endpoint in pool:
-        _scrape(store, endpoint, rng)
-    pipeline = PipelineBuilder(instances, metrics, PluginDefects(metrics), runtime.spawn).build()
+        scrape(store, endpoint, rng)
+    pipeline = make_pipeline(config, store, metrics, runtime)
     ledger = Ledger()
     director = Director(
         PipelineInUse(pipeline),
@@ -158,7 +154,16 @@ def make_director(
     return director, store
 
 
-def _scrape(store: EndpointStore, endpoint: Endpoint, rng: random.Random) -> None:
+def make_pipeline(config: str, store: EndpointStore, metrics: Metrics, runtime: TaskRuntime) -> Pipeline:
+    """The pipeline of a configuration whose plugins are told of the endpoints of ``store``."""
+    registry, _ = build_registry()
+    instances = instantiate(load_config(ConfigSource.from_text(config), registry))
+    store.subscribe(PluginFollowers(followers(instances), PluginDefects(metrics)))
+    return PipelineBuilder(instances, metrics, PluginDefects(metrics), runtime.spawn).build()
+
+
+def scrape(store: EndpointStore, endpoint: Endpoint, rng: random.Random) -> None:
+    """Other metrics of an endpoint are read."""
     metrics = EndpointMetrics(
         waiting_queue=rng.randrange(20),
         running_requests=rng.randrange(64),
@@ -177,10 +182,27 @@ def _once(director: Director, body: bytes, outcome: Outcome) -> float:
     return elapsed
 
 
+def make_body() -> bytes:
+    """A chat completion."""
+    messages = [
+        {"role": "system", "content": "You are helpful. " * 12},
+        {"role": "user", "content": "Why is the sky blue? " * 16},
+    ]
+    return json.dumps({"model": "m", "messages": messages, "max_tokens": 100}).encode()
+
+
+def make_outcome() -> Outcome:
+    """Its good end."""
+    usage = Usage(100, 20, 120, 64, 0, found=True)
+    end_s = time.monotonic() + 0.2
+    return Outcome(End.NATURAL, True, "", BenchHead(), False, 1, 900, (usage,), end_s, end_s, end_s, 1e-4, (), 0.0)
+
+
 def main() -> None:
     """Print the cost of a request: median and 99th percentile."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--endpoints", type=int, default=10)
+    arguments.add_argument("--rounds", type=int, default=20_000, help="requests that are measured")
     arguments.add_argument(
         "--explain-share", type=float, default=DecisionOptions().share, help="1 = the cost of a kept decision"
     )
@@ -194,25 +216,16 @@ def main() -> None:
 async def _measure(options: argparse.Namespace) -> None:
     endpoints: int = options.endpoints
     director, store = make_director(endpoints, explain_share=options.explain_share, traced=options.traced)
-    messages = [
-        {"role": "system", "content": "You are helpful. " * 12},
-        {"role": "user", "content": "Why is the sky blue? " * 16},
-    ]
-    body = json.dumps({"model": "m", "messages": messages, "max_tokens": 100}).encode()
-    usage = Usage(100, 20, 120, 64, 0, found=True)
-    now = time.monotonic()
-    outcome = Outcome(
-        End.NATURAL, True, "", BenchHead(), False, 1, 900, (usage,), now + 0.2, now + 0.2, now + 0.2, 1e-4, (), 0.0
-    )
+    body, outcome = make_body(), make_outcome()
     rng = random.Random(11)
     pool = list(store)
     for _ in range(_WARM_UP):
         _once(director, body, outcome)
     print(f"calibration: {calibrate():.1f} ns per step of a Python loop")
     times = []
-    for round_ in range(_ROUNDS):
+    for round_ in range(options.rounds):
         if round_ % 3 == 0:  # as many scrapes as a busy pool brings between requests
-            _scrape(store, rng.choice(pool), rng)
+            scrape(store, rng.choice(pool), rng)
         times.append(_once(director, body, outcome))
     times.sort()
     median, p99 = statistics.median(times) * 1e6, times[int(len(times) * 0.99)] * 1e6

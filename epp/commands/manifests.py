@@ -57,6 +57,7 @@ def main(argv: Sequence[str]) -> int:
         labels=dict(options.label),
         ports=tuple(options.port) or (8000,),
         replicas=options.replicas,
+        reloads=options.config_reload == "hot",
         gateway=options.gateway,
     )
     print(to_yaml(wanted), end="")
@@ -89,6 +90,10 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--pool", required=True, type=_pool, metavar="NAME", help="name of the InferencePool; other objects are NAME-epp")
     add("--config", default="", metavar="FILE", help="EndpointPickerConfig, which is checked (default: the built-in one)")
+    add(
+        "--config-reload", default="restart", choices=("restart", "hot"),
+        help="what a changed document does: new pods, or the ones that run take it over (default: %(default)s)",
+    )  # fmt: skip
     add("--namespace", default="default", type=_namespace, help="of all objects (default: %(default)s)")
     add("--image", default=IMAGE, help="of the picker (default: %(default)s)")
     add(

@@ -268,7 +268,7 @@ class Director:
         if edits.has_changes:
             for key in pipeline.readings:  # they are of the body as it came
                 inference.data.discard(key)
-        inference.body = replace(body, document=edits.document)
+        inference.body = replace(body, outline=edits.document, decode=None)
         inference.size_bytes = flight.forwarded_bytes(request)
 
     async def _admit(self, admission: Admission, inference: InferenceRequest, flight: Flight, request: Request) -> Candidates:

@@ -32,6 +32,8 @@ class Deployment:
     ports: tuple[int, ...] = (8000,)
     replicas: int = 1
     """More than one elect a leader."""
+    reloads: bool = False
+    """A changed document is taken over by the pods that run; else it is a new pod."""
     gateway: str = ""
     """Name of the Gateway that routes to the pool; empty = no HTTPRoute."""
 
@@ -97,7 +99,9 @@ def _service(wanted: Deployment) -> Object:
 
 
 def _deployment(wanted: Deployment) -> Object:
-    annotations = {"checksum/config": hashlib.sha256(wanted.config.encode()).hexdigest()}
+    template_metadata: Object = {"labels": dict(_labels(wanted))}
+    if not wanted.reloads:
+        template_metadata["annotations"] = {"checksum/config": hashlib.sha256(wanted.config.encode()).hexdigest()}
     volumes: list[Object] = [{"name": "tmp", "emptyDir": {}}]
     if wanted.config:
         volumes.append({"name": "config", "configMap": {"name": wanted.name}})
@@ -110,7 +114,7 @@ def _deployment(wanted: Deployment) -> Object:
     }
     # A follower is ready only when it leads: a rolling update would wait for it for ever.
     strategy = {"type": "Recreate" if wanted.replicas > 1 else "RollingUpdate"}
-    template = {"metadata": {"labels": dict(_labels(wanted)), "annotations": annotations}, "spec": pod}
+    template = {"metadata": template_metadata, "spec": pod}
     spec = {
         "replicas": wanted.replicas,
         "selector": {"matchLabels": dict(_labels(wanted))},
@@ -125,6 +129,9 @@ def _container(wanted: Deployment) -> Object:
     mounts: list[Object] = [{"name": "tmp", "mountPath": "/tmp"}]
     if wanted.config:
         arguments.append("--config-file=/config/config.yaml")
+        if wanted.reloads:
+            arguments.append("--watch-config-file")
+        # A directory: single files of a ConfigMap are never updated.
         mounts.append({"name": "config", "mountPath": "/config", "readOnly": True})
     if wanted.replicas > 1:
         arguments.append("--ha-enable-leader-election")

@@ -13,7 +13,7 @@ from epp.errors import Finding
 _FAILURE, _RESTART = "failure", "restart_required"
 _MUCH_SHARE = 0.1
 _FEW_REQUESTS = 20
-_IS_IN_USE = "taken over"
+_IS_IN_USE = "taken_over"
 
 
 def check_configuration(pages: PickerPages) -> list[Finding]:
@@ -48,9 +48,11 @@ def _reload(pages: PickerPages) -> Iterator[Finding]:
 def _shadow(url: str, shadow: Mapping[str, Any]) -> Iterator[Finding]:
     place = "/debug/shadow"
     problem = str(shadow.get("problem") or "")
-    if problem and not problem.startswith(_IS_IN_USE):
-        message = f"it is {problem}; requests are served without it"
-        yield finding("PCK015", url, place, message, "repair it: `epp check` the document; the log has the traceback")
+    if not shadow.get("enabled"):
+        if problem and shadow.get("state") != _IS_IN_USE:
+            message = f"it is {problem}; requests are served without it"
+            yield finding("PCK015", url, place, message, "repair it: `epp check` the document; the log has the traceback")
+        return
     for plugin, count in sorted(mapping(shadow.get("plugin_errors")).items()):
         message = f"its plugin {plugin} failed {count} times, which counts against it in the comparison"
         yield finding("PCK016", url, place, message, "the log has the traceback", value=plugin)

@@ -6,11 +6,13 @@ Band 0, configured bands and those of an objective stay; one that only requests 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from itertools import count as counter
 
 from epp.flowcontrol.queues import Band
-from epp.flowcontrol.settings import DefectSink, FlowControlSettings
+from epp.flowcontrol.settings import DefectSink, FlowControlSettings, Named
 from epp.flowcontrol.tickets import Ticket
+from epp.framework.flow_control import Turns
 from epp.framework.types import InferenceRequest
 
 IDLE_S = 600.0
@@ -82,6 +84,15 @@ class Bands:
             band.idle_since_s = now_s
         return band
 
+    def imagined(self, priority: int) -> tuple[Band, list[int]]:
+        """The band of a priority and all priorities with it, descending; one that is not there is made, and not kept."""
+        band = self._by_priority.get(priority)
+        if band is not None:
+            return band, self.priorities
+        settings = self._settings.band(priority)
+        alone = replace(settings, fairness=Named(_OneQueue(), settings.fairness.type, settings.fairness.name))
+        return Band(priority, alone, self._on_defect), sorted([*self.priorities, priority], reverse=True)
+
     def want(self, priorities: Collection[int], now_s: float) -> None:
         """Objectives name these priorities: their bands stay, and those of priorities named no longer may go."""
         for priority in self._wanted.difference(priorities):
@@ -127,3 +138,12 @@ class Bands:
         self.ordered = [self._by_priority[priority] for priority in self.priorities]
         for index, band in enumerate(self.ordered):
             band.index = index
+
+
+class _OneQueue:
+    """A fairness policy without turns, for a band in which nothing will ever wait."""
+
+    by_flow = False
+
+    def new_turns(self) -> Turns:
+        raise AssertionError("there are none to take")

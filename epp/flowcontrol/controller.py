@@ -86,10 +86,11 @@ class FlowController:
         self.deadlines = Deadlines()
         self.deadlines.begin(pool_is_empty=not endpoints())
         self.evictor = Evictor(settings.eviction, metrics, self._failed) if settings.eviction is not None else None
-        self._shares = Shares(self.bands)
-        self._shares.look()
-        self._cycle = Cycle(settings.usage, self.bands, self._shares, self._failed)
-        self._is_stopped = False
+        self.shares = Shares(self.bands)
+        self.shares.look()
+        self.cycle = Cycle(settings.usage, self.bands, self.shares, self._failed)
+        self.is_stopped = False
+        """Nothing is taken any more."""
         self._is_running = False
         self._collector: Handle | None = None
         self._next_s = -inf
@@ -108,7 +109,7 @@ class FlowController:
         now, begun = self._clock(), self._stopwatch()
         band = self.bands.of(request.priority, now)
         series = self._books.series(request, now)
-        if self._collector is None and not self._is_stopped:
+        if self._collector is None and not self.is_stopped:
             self._collector = self._timers.call_at(now + COLLECT_EVERY_S, self._collect)
         self._check(request, band, series, now, begun)
         ticket = Ticket(self, request, band, series, self.bands.next_sequence(), now)
@@ -118,7 +119,7 @@ class FlowController:
         else:
             endpoints = self._look_at_pool(now)
             saturation = self.saturation.effective(endpoints)
-            stopped = self._cycle.stopped(saturation if endpoints else inf)
+            stopped = self.cycle.stopped(saturation if endpoints else inf)
             if band.index < stopped:
                 self._let_go(ticket, now)
             else:
@@ -177,7 +178,7 @@ class FlowController:
         self.settings = settings
         self.bands.use(settings, self._clock())
         self.saturation.use(settings.detector)
-        self._cycle.use(settings.usage)
+        self.cycle.use(settings.usage)
         if settings.eviction is None:
             if self.evictor is not None:
                 self.evictor.close(self._clock())
@@ -196,7 +197,7 @@ class FlowController:
 
     def stop(self) -> None:
         """Refuse what waits and what still comes; what was let go is not touched. The second time nothing happens."""
-        self._is_stopped = True
+        self.is_stopped = True
         self.refuse_all()
         self._books.write()
         self._alarm.cancel()
@@ -206,7 +207,7 @@ class FlowController:
 
     def resume(self) -> None:
         """Take requests again."""
-        self._is_stopped = False
+        self.is_stopped = False
 
     # ── arrivals ──
 
@@ -214,8 +215,8 @@ class FlowController:
         """Refuse a request for which there is no room. It is asked for even if the request need not wait: whether a client may
         send a body of a size must not depend on who else is there.
         """
-        what = "" if self._is_stopped else self.bands.shortage(request, band)
-        if not what and not self._is_stopped:
+        what = "" if self.is_stopped else self.bands.shortage(request, band)
+        if not what and not self.is_stopped:
             return
         outcome = Outcome.REJECTED_OTHER
         if what:
@@ -237,7 +238,7 @@ class FlowController:
 
     def _wake(self) -> None:
         """Something has changed: look for requests to let go, once for all that changes in this turn of the event loop."""
-        if not self._is_stopped and self.bands.count:
+        if not self.is_stopped and self.bands.count:
             self._alarm.soon()
 
     def _run(self, arrival: Ticket | None = None) -> None:
@@ -246,7 +247,7 @@ class FlowController:
         Args:
             arrival: has just come.
         """
-        if self._is_running or self._is_stopped:
+        if self._is_running or self.is_stopped:
             return  # what goes on within a release wakes by itself
         self._is_running = True
         try:
@@ -283,8 +284,8 @@ class FlowController:
         begun = self._stopwatch()
         endpoints = self.endpoints()
         saturation = self.saturation.effective(endpoints)
-        stopped = self._cycle.stopped(saturation if endpoints else inf)
-        ticket = self._cycle.take(stopped, now_s)
+        stopped = self.cycle.stopped(saturation if endpoints else inf)
+        ticket = self.cycle.take(stopped, now_s)
         self._books.metrics.cycle_s.observe(self._stopwatch() - begun)
         if ticket is None:
             self._reclaim(now_s, saturation, stopped)
@@ -299,8 +300,8 @@ class FlowController:
         ticket.dispatched_s = now_s
         ticket.tokens = self.saturation.take(ticket.request)
         ticket.band.drain.count(now_s)
-        if self._shares.is_used:
-            self._shares.let_go(ticket.band)
+        if self.shares.is_used:
+            self.shares.let_go(ticket.band)
         if has_waited:
             self.deadlines.remove(ticket)
         self._books.let_go(ticket, now_s, has_waited=has_waited)
@@ -309,7 +310,7 @@ class FlowController:
     def _reclaim(self, now_s: float, saturation: float, stopped: int) -> None:
         """Perhaps end running requests for the bands from ``stopped`` on."""
         if self.evictor is not None and stopped < len(self.bands.ordered) and not self.deadlines.pool_is_empty:
-            self.evictor.reclaim(now_s, saturation, self._cycle.ceilings[stopped:], self.bands.ordered[stopped:])
+            self.evictor.reclaim(now_s, saturation, self.cycle.ceilings[stopped:], self.bands.ordered[stopped:])
 
     # ── ends without service ──
 
@@ -351,7 +352,7 @@ class FlowController:
 
     def ceiling(self, band: Band) -> float | None:
         """Of the last cycle; None if there was none since the bands are as they are."""
-        ceilings = self._cycle.ceilings
+        ceilings = self.cycle.ceilings
         return ceilings[band.index] if len(ceilings) == len(self.bands.ordered) else None
 
     # ── time ──
@@ -366,10 +367,10 @@ class FlowController:
 
     def _set_timer(self, now_s: float) -> None:
         """Come back when time alone may change something."""
-        if not self.bands.count or self._is_stopped:
+        if not self.bands.count or self.is_stopped:
             return
         when_s = min(self.deadlines.next_s(), now_s + HEARTBEAT_S)
-        if self._goes_on or self._cycle.needs_ticks:
+        if self._goes_on or self.cycle.needs_ticks:
             when_s = min(when_s, now_s + TICK_S)
         elif now_s < self._next_s:
             when_s = min(when_s, self._next_s)
@@ -388,7 +389,7 @@ class FlowController:
             self._collector = self._timers.call_at(now + COLLECT_EVERY_S, self._collect)
 
     def _bands_changed(self) -> None:
-        self._shares.look()
+        self.shares.look()
         self._wake()
 
     def _failed(self, role: str, policy: Named[Any], problem: Exception | str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import inf
+from typing import Any
 
 from epp.flowcontrol.bands import Bands
 from epp.flowcontrol.settings import DefectSink, Named
@@ -44,10 +45,21 @@ class Cycle:
 
         Asks the policy; to be called once in a cycle.
         """
-        ceilings = self.ceilings = self._ask(saturation)
+        ceilings = self.ceilings = self._ask(saturation, self._bands.priorities, self._on_defect)
         if saturation < ceilings[-1]:
             return len(ceilings)
         return next(index for index, ceiling in enumerate(ceilings) if saturation >= ceiling)
+
+    def peek(self, saturation: float, priorities: Sequence[int]) -> Sequence[float]:
+        """The ceilings of bands of these priorities, without a look; of a policy that counts its looks those of the last one.
+
+        Args:
+            priorities: descending; may hold one of which there is no band.
+        """
+        if not self.needs_ticks:
+            return self._ask(saturation, priorities, _untold)
+        known = dict(zip(self._bands.priorities, self.ceilings, strict=False))
+        return [known.get(priority, 1.0) for priority in priorities]
 
     def take(self, stopped: int, now_s: float) -> Ticket | None:
         """The ticket whose turn it is, which waits no more; None if nothing may go on.
@@ -67,25 +79,29 @@ class Cycle:
                     return ticket
         return None
 
-    def _ask(self, saturation: float) -> Sequence[float]:
+    def _ask(self, saturation: float, priorities: Sequence[int], on_defect: DefectSink) -> Sequence[float]:
         """The ceilings, made to fall where a policy lets them rise: a lower band is never open where a higher one is not."""
-        policy, priorities = self._usage, self._bands.priorities
+        policy = self._usage
         try:
             ceilings = policy.plugin.ceilings(saturation, priorities)
             if len(ceilings) == len(priorities) and all(map(_falls, ceilings, ceilings[1:])) and ceilings[0] >= -inf:
                 return ceilings
         except Exception as error:  # noqa: BLE001 — reported
-            self._on_defect("UsageLimitPolicy", policy, error)
+            on_defect("UsageLimitPolicy", policy, error)
             return [1.0] * len(priorities)
         if len(ceilings) != len(priorities):
-            self._on_defect("UsageLimitPolicy", policy, f"gave {len(ceilings)} ceilings for {len(priorities)} bands")
+            on_defect("UsageLimitPolicy", policy, f"gave {len(ceilings)} ceilings for {len(priorities)} bands")
             return [1.0] * len(priorities)
-        self._on_defect("UsageLimitPolicy", policy, f"gave ceilings that rise or are no numbers: {list(ceilings)}")
+        on_defect("UsageLimitPolicy", policy, f"gave ceilings that rise or are no numbers: {list(ceilings)}")
         lowest, falling = 1.0 if ceilings[0] != ceilings[0] else ceilings[0], []
         for ceiling in ceilings:
             lowest = min(lowest, ceiling) if ceiling == ceiling else lowest
             falling.append(lowest)
         return falling
+
+
+def _untold(role: str, policy: Named[Any], problem: Exception | str) -> None:
+    """Nobody is told of a defect that no request meets."""
 
 
 def _falls(upper: float, lower: float) -> bool:

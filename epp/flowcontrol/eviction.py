@@ -80,6 +80,10 @@ class Evictor:
         """Saturation whose freeing does not show yet."""
         return self._pending
 
+    def has_victim(self, priority: int) -> bool:
+        """A request that may be ended for one of this priority runs. Looks through all of them."""
+        return any(evict is not None and ticket.request.priority < priority for ticket, evict in self._running.items())
+
     def state(self) -> dict[str, object]:
         """For the debug page."""
         return {"running": len(self._running), "evictable": self._evictable, "outstanding": len(self._outstanding)}

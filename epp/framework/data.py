@@ -20,12 +20,12 @@ class Scope(StrEnum):
     """A column of Candidates, kept current by an extractor."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class DataKey(Generic[T]):
     """Names a piece of data and says what it is.
 
     The producer part lets two producers of the same kind of data exist side by side; a consumer's
-    ``…ProducerName`` parameter chooses (``key.by(name)``).
+    ``…ProducerName`` parameter chooses (``key.by(name)``). Equal keys are the same object: each request looks up dozens.
     """
 
     name: str
@@ -34,12 +34,46 @@ class DataKey(Generic[T]):
     """Instance name of the plugin that writes it; at first the type that is created when nobody does."""
     scope: Scope = Scope.REQUEST
 
+    def __new__(cls, name: str, value_type: type[T], producer: str, scope: Scope = Scope.REQUEST) -> DataKey[T]:
+        known = _KEYS.get((name, value_type, producer, scope))
+        if known is None:
+            known = _KEYS[name, value_type, producer, scope] = object.__new__(cls)
+        return cast("DataKey[T]", known)
+
+    def __reduce__(self) -> tuple[type[DataKey[T]], tuple[str, type[T], str, Scope]]:
+        return DataKey, (self.name, self.value_type, self.producer, self.scope)
+
     def by(self, producer: str) -> DataKey[T]:
         """The same data from another producer."""
         return DataKey(self.name, self.value_type, producer, self.scope)
 
     def __str__(self) -> str:
         return f"{self.name}/{self.producer}"
+
+
+_KEYS: dict[tuple[str, type[object], str, Scope], DataKey[Any]] = {}
+"""All there are; as many as configurations name."""
+
+
+class OnDemand(Generic[T]):
+    """A value that is made when it is first read.
+
+    Args:
+        make: makes it; None = there is none. Must not hold the request, whose data hold this.
+    """
+
+    __slots__ = ("_make", "value")
+
+    def __init__(self, make: Callable[[], T | None]) -> None:
+        self._make: Callable[[], T | None] | None = make
+        self.value: T | None = None
+        """Once it is made."""
+
+    def read(self) -> T | None:
+        """The value."""
+        if self._make is not None:
+            self.value, self._make = self._make(), None
+        return self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +107,29 @@ class RequestData:
         self._values: dict[DataKey[object], object] | None = None
 
     def get(self, key: DataKey[T]) -> T | None:
-        """The value of ``key``, or None."""
+        """The value of ``key``, or None; one that is made on demand is made."""
         if self._values is None:
             return None
-        return cast("T | None", self._values.get(cast("DataKey[object]", key)))
+        value = self._values.get(cast("DataKey[object]", key))
+        if type(value) is OnDemand:
+            value = value.read()
+        return cast("T | None", value)
 
-    def set(self, key: DataKey[T], value: T) -> None:
-        """Write ``key``.
+    def made(self, key: DataKey[T]) -> T | None:
+        """The value of ``key`` if it is there without being made, or None."""
+        if self._values is None:
+            return None
+        value = self._values.get(cast("DataKey[object]", key))
+        if type(value) is OnDemand:
+            value = value.value
+        return cast("T | None", value)
+
+    def has(self, key: DataKey[Any]) -> bool:
+        """``key`` was written."""
+        return self._values is not None and cast("DataKey[object]", key) in self._values
+
+    def set(self, key: DataKey[T], value: T | OnDemand[T]) -> None:
+        """Write ``key``, or what makes its value when somebody reads it.
 
         Raises:
             ValueError: it was written before.
@@ -90,6 +140,14 @@ class RequestData:
         if plain in self._values:
             raise ValueError(f"data key {key} was already written for this request")
         self._values[plain] = value
+
+    def share(self, key: DataKey[T], written: DataKey[T]) -> None:
+        """Write under ``key`` what was written under another key, made or not.
+
+        Raises:
+            KeyError: nothing was. ValueError: ``key`` was written before.
+        """
+        self.set(key, cast("T", (self._values or {})[cast("DataKey[object]", written)]))
 
     def discard(self, key: DataKey[Any]) -> None:
         """Forget what was written under ``key``, because it is not true any longer; nothing happens if it was not written."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
@@ -170,8 +170,9 @@ class ParsedBody:
     """What a parser read from a request body."""
 
     api: Api
-    document: Mapping[str, Json] = field(default_factory=lambda: _NOTHING)
-    """The decoded JSON object; empty for RAW."""
+    outline: Mapping[str, Json] = field(default_factory=lambda: _NOTHING)
+    """As ``document``, for those who do not look at the prompt: of a long body long texts and lists of token ids in it are cut
+    to something that is not empty, except texts of members that are no prompts. Costs nothing."""
     model: str = ""
     """The name the client asked for; "" if missing."""
     streams: bool = False
@@ -189,6 +190,15 @@ class ParsedBody:
     skip_response: bool = False
     """Nobody needs the response: the stream is closed once the request is answered."""
     error_shape: ErrorShape = ErrorShape.PLAIN
+    decode: Callable[[], Mapping[str, Json]] | None = None
+    """Decodes the whole object, where the outline is cut."""
+
+    @property
+    def document(self) -> Mapping[str, Json]:
+        """The decoded JSON object; empty for RAW. A long body is decoded when this is read first."""
+        if self.decode is not None:
+            self.outline, self.decode = self.decode(), None
+        return self.outline
 
 
 RAW_BODY = ParsedBody(Api.RAW)

@@ -39,7 +39,7 @@ from epp.pool.numbers import PoolNumbers
 from epp.pool.object_watches import ObjectWatches
 from epp.pool.rehearsal import Rehearsal, RehearsedRequest
 from epp.pool.settings import PoolSettings, Surroundings
-from epp.pool.shadow import PoolShadow, ShadowSettings, kept_at_takeover
+from epp.pool.shadow import EndedShadow, PoolShadow, ShadowSettings, ShadowState, kept_at_takeover
 from epp.telemetry.cache_truth import CacheTruth
 from epp.telemetry.decisions import Decisions
 from epp.telemetry.flow_control import FlowMetrics
@@ -125,8 +125,8 @@ class Pool:
         self.director, self._rehearsal, finder = self._directors(on_defect)
         self.shadow = PoolShadow(shadow, self.generation, self._services, self.store, finder) if shadow is not None else None
         """Decides beside the configuration in use; None = there is none, or it was taken over or could not be started."""
-        self.shadow_problem = ""
-        """Why there is no shadow any more."""
+        self.ended_shadow: EndedShadow | None = None
+        """The shadow that there is no more."""
         self.discovery_lost = asyncio.Event()
         """Discovery has ended by itself: the endpoints would be frozen for ever."""
         self._discovering: asyncio.Task[None] | None = None
@@ -277,8 +277,13 @@ class Pool:
     def shadow_page(self) -> object:
         """``/debug/shadow``."""
         if self.shadow is None:
-            return {"enabled": False, "problem": self.shadow_problem}
+            return {"enabled": False, "problem": "", **(self.ended_shadow.as_json() if self.ended_shadow is not None else {})}
         return {"enabled": True, "live": {"sha256": self.generation.config.sha256}, **self.shadow.as_json()}
+
+    @property
+    def shadow_version(self) -> object:
+        """Another one whenever ``shadow_page`` shows something else, but for the requests that wait to be shown."""
+        return self.generation.config.sha256, self.shadow.version if self.shadow is not None else self.ended_shadow
 
     def decisions_page(self, query: Mapping[str, str]) -> object:
         """``/debug/decisions``.
@@ -306,8 +311,7 @@ class Pool:
         """
         readers = request_readers(self.generation.config)
         request = await self._services.runtime.offload(RehearsedRequest.of, document, readers)
-        record = await self._rehearsal.decide(self.generation.in_use.pipeline, request)
-        return record.as_json()
+        return await self._rehearsal.decide(self.generation.in_use.pipeline, request)
 
     # ── parts ──
 
@@ -361,7 +365,8 @@ class Pool:
         try:
             await self.shadow.start(self.generation)
         except Exception as error:  # noqa: BLE001 — requests are served without it
-            self.shadow, self.shadow_problem = None, f"not started: {type(error).__name__}: {error}"
+            self.ended_shadow = self.shadow.ended(ShadowState.NOT_STARTED, f"not started: {type(error).__name__}: {error}")
+            self.shadow = None
             _logger.error("shadow configuration not used", exc=error, problem="a plugin could not be started")
             return
         self.director.shadow = self.shadow.decides
@@ -369,7 +374,7 @@ class Pool:
     def _take_over(self, shadow: PoolShadow) -> None:
         """Its plugins serve; those that do not are stopped when the last request is over that they were told of."""
         self.shadow = self.director.shadow = None
-        self.shadow_problem = f"taken over at {time.time():.0f}: it is the configuration in use"
+        self.ended_shadow = shadow.ended(ShadowState.TAKEN_OVER, "taken over: it is the configuration in use")
         shadow.hand_over()
         self._followers.update(shadow.followers)
         self._retiring.append(shadow.generation)
@@ -429,7 +434,9 @@ class Pool:
             clock=around.clock,
             new_request_id=around.new_request_id,
         )
-        rehearsal = Rehearsal(finder, self.store, self.objects, options, around.seeds.choice, self._spawn, on_defect)
+        rehearsal = Rehearsal(
+            finder, self.store, self.objects, options, around.seeds.choice, self._spawn, on_defect, around.clock
+        )
         return director, rehearsal, finder
 
     def _start_objects(self) -> None:

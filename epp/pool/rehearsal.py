@@ -1,8 +1,9 @@
 """What would become of a request: decided as if it had come, without sending it, holding it or counting it.
 
 A second director decides by the pipeline in use, over the same endpoints, with books of its own that nobody reads. Left out is
-what has effects: plugins that answer by themselves, a queue, and everything from PreRequest on, where plugins first reserve
-and count. The calls that are made are calls of the live plugins, so their durations are observed.
+what has effects: plugins that answer by themselves, and everything from PreRequest on, where plugins first reserve and count.
+Flow control is asked what it would do and does nothing: what it would refuse is refused, what it would hold goes on, and the
+answer says so. The calls that are made are calls of the live plugins, so their durations are observed.
 """
 
 from __future__ import annotations
@@ -23,8 +24,11 @@ from epp.decision.reading import ObjectLookup
 from epp.decision.response import ResponseObserver
 from epp.errors import PageError
 from epp.extproc.readers import REQUEST_READERS
-from epp.flowcontrol.admission import LegacyAdmission
-from epp.framework.types import Endpoint
+from epp.flowcontrol.admission import Admission, Hold, LegacyAdmission
+from epp.flowcontrol.controller import FlowController
+from epp.flowcontrol.forecast import Forecast, forecast
+from epp.framework.candidates import Candidates
+from epp.framework.types import Endpoint, InferenceRequest
 from epp.hooks.runner import HookRunner, Spawn
 from epp.request.headers import DESTINATION_SUBSET, METHOD, PATH, SUBSET_NAMESPACE
 from epp.seam import BodyState, End, Metadata, Outcome, Reply, Route
@@ -102,6 +106,7 @@ class Rehearsal:
         choose: draws one of several endpoints.
         spawn: starts tasks for plugins that wait.
         on_defect: told of our own failures.
+        clock: of flow control; seconds, monotonic.
     """
 
     def __init__(
@@ -113,6 +118,7 @@ class Rehearsal:
         choose: Callable[[Sequence[Endpoint]], Endpoint],
         spawn: Spawn,
         on_defect: Callable[[str, Exception], None],
+        clock: Callable[[], float],
     ) -> None:
         self._finder = finder
         self._store = store
@@ -121,12 +127,16 @@ class Rehearsal:
         self._choose = choose
         self._spawn = spawn
         self._on_defect = on_defect
+        self._clock = clock
 
-    async def decide(self, pipeline: Pipeline, request: RehearsedRequest) -> DecisionRecord:
-        """The record of the decision that ``request`` would get now."""
+    async def decide(self, pipeline: Pipeline, request: RehearsedRequest) -> dict[str, object]:
+        """The record of the decision that ``request`` would get now, as JSON, with what flow control would do before it."""
         metrics, ledger, stream, written = Metrics(), Ledger(), _Stream(), _Written()
+        admission = pipeline.admission
+        foretold = _Foretold(admission, self._clock) if isinstance(admission, FlowController) else None
+        let_in_by = admission if isinstance(admission, LegacyAdmission) else foretold
         director = Director(
-            PipelineInUse(without_effects(pipeline, self._spawn)),
+            PipelineInUse(without_effects(pipeline, let_in_by, self._spawn)),
             self._finder,
             self._objects,
             metrics,
@@ -144,14 +154,42 @@ class Rehearsal:
             director.finished(stream, _OVER)
         if written.record is None:
             raise RuntimeError("no record was made")
-        return written.record
+        if foretold is None or foretold.forecast is None:
+            return {**written.record.as_json(), "flow_control": None}
+        if foretold.forecast.refusal is None:
+            written.record.admission = None  # nobody has let it in
+        return {**written.record.as_json(), "flow_control": foretold.forecast.as_json()}
 
 
-def without_effects(pipeline: Pipeline, spawn: Spawn) -> Pipeline:
-    """The same pipeline as far as it only decides."""
+def without_effects(pipeline: Pipeline, admission: Admission | None, spawn: Spawn) -> Pipeline:
+    """The same pipeline as far as it only decides, behind an admission that holds nothing."""
     hooks = replace(pipeline.hooks.hooks, responders=(), pre_request=(), received=(), streaming=(), complete=())
-    admission = pipeline.admission if isinstance(pipeline.admission, LegacyAdmission) else None
     return replace(pipeline, hooks=HookRunner(hooks, spawn), admission=admission)
+
+
+class _Foretold:
+    """Refuses what flow control would refuse, and lets go all else. Implements ``Admission``."""
+
+    needs_candidates = False
+
+    def __init__(self, control: FlowController, clock: Callable[[], float]) -> None:
+        self._control = control
+        self._clock = clock
+        self.forecast: Forecast | None = None
+        """Of the request; None = it did not get that far."""
+
+    def admit(self, request: InferenceRequest, candidates: Candidates) -> Hold:  # noqa: ARG002 — it stands before them
+        """A hold that has ended.
+
+        Raises:
+            RequestError: flow control would refuse it.
+        """
+        self.forecast = forecast(self._control, request, self._clock())
+        if self.forecast.refusal is not None:
+            raise self.forecast.refusal
+        hold = Hold(lambda: None)
+        hold.release()
+        return hold
 
 
 class _Headers:

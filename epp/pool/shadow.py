@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, NamedTuple, TypeVar, cast
 
 from epp.config.changes import Changes, compare, shared_parts
 from epp.config.loaded import LoadedConfig
@@ -24,6 +26,7 @@ from epp.pool.build import followers
 from epp.pool.generation import Generation, PluginServices
 from epp.telemetry.catalogue import PREFIX
 from epp.telemetry.metrics import Metrics
+from epp.telemetry.shadow_comparison import ShadowTally
 
 T = TypeVar("T")
 _REPORT_EVERY_S = 10.0
@@ -37,6 +40,40 @@ class ShadowSettings:
     config: LoadedConfig
     share: float = 1.0
     """``--shadow-share``: of the requests, from 0 to 1."""
+
+
+class ShadowState(StrEnum):
+    """What became of the shadow that was asked for."""
+
+    ACTIVE = "active"
+    NOT_STARTED = "not_started"
+    """One of its plugins could not be started."""
+    TAKEN_OVER = "taken_over"
+    """It is the configuration in use."""
+
+
+class EndedShadow(NamedTuple):
+    """A shadow that there is no more."""
+
+    source: str
+    sha256: str
+    state: ShadowState
+    at_s: float
+    """When it ended, Unix time."""
+    why: str
+    tally: ShadowTally
+    """What it was compared with until then."""
+
+    def as_json(self) -> dict[str, object]:
+        """For the page."""
+        return {
+            "problem": f"{self.why}, {datetime.fromtimestamp(self.at_s, UTC).isoformat(timespec='seconds')}",
+            "state": self.state.value,
+            "ended_s": self.at_s,
+            "source": self.source,
+            "sha256": self.sha256,
+            **self.tally.as_json(),
+        }
 
 
 class PoolShadow:
@@ -62,6 +99,7 @@ class PoolShadow:
         finder: CandidateFinder,
     ) -> None:
         self.config = settings.config
+        self._share = settings.share
         self._store = store
         self._live = services
         self._defects = ShadowDefects(services.metrics, services.clock)
@@ -110,6 +148,7 @@ class PoolShadow:
                 self._store.unsubscribe(listener)
             await self.generation.stop([live])
             raise
+        self._expose(ShadowState.ACTIVE)
         _logger.info("shadow configuration", source=self.config.source.name, sha256=self.config.sha256)
         for path in self.restart:
             _logger.warning("shadow configuration can be used after a restart only", path=path)
@@ -123,16 +162,31 @@ class PoolShadow:
         self._plugin_metrics.use(self._live.metrics)
         self._defects.hand_over(self._live.defects)
 
+    def ended(self, state: ShadowState, why: str) -> EndedShadow:
+        """It decides no more; what stays of it."""
+        self._expose(state)
+        return EndedShadow(self.config.source.name, self.config.sha256, state, time.time(), why, self.decides.tally)
+
+    @property
+    def version(self) -> object:
+        """Another one whenever there is something new to show."""
+        return self.decides.tally.count, sum(self._defects.counts.values())
+
     def as_json(self) -> dict[str, object]:
         """For the page."""
         return {
             "source": self.config.source.name,
             "sha256": self.config.sha256,
+            "share": self._share,
             "restart": list(self.restart),
             "waiting": self.decides.waiting,
             "plugin_errors": dict(self._defects.counts),
             **self.decides.tally.as_json(),
         }
+
+    def _expose(self, now: ShadowState) -> None:
+        for state in ShadowState:
+            self._live.metrics.gauge(f"{PREFIX}shadow_state", state=state.value).set(int(state is now))
 
 
 def kept_at_takeover(changes: Changes, config: LoadedConfig) -> frozenset[str]:

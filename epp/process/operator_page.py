@@ -65,6 +65,7 @@ class OperatorPage:
         self.feed = Feed(
             [
                 Event("config", self._config, self._config_version, _rendered_config),
+                Event("shadow", shown.pool.shadow_page, lambda: shown.pool.shadow_version),
                 Event("history", self._history.as_json, lambda: self._history.count),
                 Event("state", self._state),
             ],

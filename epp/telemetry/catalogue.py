@@ -353,6 +353,7 @@ _PROCESS = (
 )
 
 _SHADOW = (
+    _gauge("shadow_state", ("state",), "1 for what became of the shadow configuration."),
     _counter("shadow_decisions_total", ("result",), "Served requests by what the shadow configuration made of them."),
     _counter("shadow_disagreements_total", ("reason",), "Requests it would have sent elsewhere, by the plugin that decided."),
     _histogram(

@@ -66,10 +66,13 @@ def _head(record: Record) -> Iterator[str]:
     yield f"request {record['request_id'] or _NOTHING}  {record['path']}"
     flow = record["fairness_id"] or _NOTHING
     yield f"model {model}, priority {record['priority']}, fairness id {flow}; kept: {record['why']}"
-    admission = record["admission"]
-    if admission is not None:
-        held = f", held for {admission['held_s']:.3f} s" if admission["held_s"] else ""
-        yield f"admission: {admission['outcome']}{held}"
+    foretold, admission = record.get("flow_control"), record["admission"]
+    if foretold is not None:
+        yield f"flow control: {_foretold(foretold)}"
+        if foretold["verdict"] == "wait":
+            yield "if it went on now:"
+    elif admission is not None:
+        yield f"admission: {admission['outcome']}{_held(admission)}"
     if record["error"]:
         yield f"refused with {record['status']}: {record['error']}" if record["status"] else f"error: {record['error']}"
     elif record["picked"]:
@@ -77,6 +80,31 @@ def _head(record: Record) -> Iterator[str]:
     elif record["status"]:
         yield f"answered by the picker itself with {record['status']}"
     yield f"decided in {record['took_s'] * 1e3:.2f} ms"
+
+
+def _foretold(foretold: Mapping[str, Any]) -> str:
+    """What flow control would do with a request that nobody sent."""
+    if foretold["verdict"] == "refuse":
+        return f"would refuse it at once with {foretold['status']}"
+    if foretold["verdict"] == "pass":
+        return f"would let it pass at once (saturation {foretold['saturation']:.2f}, ceiling {foretold['ceiling']:.2f})"
+    place = f"behind {foretold['ahead']} in band {foretold['priority']} and above"
+    if not foretold["ahead"]:
+        place = f"as the first in band {foretold['priority']} and above"
+    text = f"would hold it {place}: {foretold['why']}"
+    if foretold["may_evict"]:
+        text += "; running requests of a lower priority may be ended for it"
+    if foretold["expected_wait_s"] is not None:
+        text += f"; some {foretold['expected_wait_s']:.1f} s at the rate of the last seconds"
+    longest_s = foretold["longest_wait_s"]
+    return text + ("; without limit" if longest_s is None else f"; refused after {longest_s:.3g} s")
+
+
+def _held(admission: Mapping[str, Any]) -> str:
+    if not admission["held_s"]:
+        return ""
+    behind = f" behind {admission['ahead']} others" if admission["ahead"] else ""
+    return f", held for {admission['held_s']:.3f} s{behind}"
 
 
 def _profile(record: Record, profile: Mapping[str, Any]) -> list[str]:

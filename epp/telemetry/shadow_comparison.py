@@ -92,24 +92,20 @@ def without_pick(record: DecisionRecord, live: str, verdict: Verdict, error: str
 
 
 @dataclass(slots=True)
-class ReasonTally:
-    """The disagreements for one reason."""
+class Effect:
+    """What disagreements would have won or lost."""
 
-    requests: int = 0
     rated: int = 0
-    """Of these, those with a margin."""
+    """Those with a margin."""
     margin_sum: float = 0.0
     margin_max: float = 0.0
     prefix_known: int = 0
-    """Of the requests, those of which cached tokens are known."""
+    """Those of which cached tokens are known."""
     tokens_won: int = 0
     tokens_lost: int = 0
-    examples: deque[Comparison] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
 
     def add(self, found: Comparison) -> None:
         """Count one."""
-        self.requests += 1
-        self.examples.append(found)
         if found.margin is not None:
             self.rated += 1
             self.margin_sum += found.margin
@@ -123,13 +119,32 @@ class ReasonTally:
         """For the page."""
         known = self.prefix_known > 0
         return {
-            "requests": self.requests,
+            "rated": self.rated,
             "mean_margin": self.margin_sum / self.rated if self.rated else None,
             "max_margin": self.margin_max if self.rated else None,
             "prefix_tokens_won": self.tokens_won if known else None,
             "prefix_tokens_lost": self.tokens_lost if known else None,
-            "examples": [asdict(example) for example in self.examples],
         }
+
+
+@dataclass(slots=True)
+class ReasonTally:
+    """The disagreements for one reason."""
+
+    requests: int = 0
+    effect: Effect = field(default_factory=Effect)
+    examples: deque[Comparison] = field(default_factory=lambda: deque(maxlen=EXAMPLES))
+
+    def add(self, found: Comparison) -> None:
+        """Count one."""
+        self.requests += 1
+        self.effect.add(found)
+        self.examples.append(found)
+
+    def as_json(self) -> dict[str, object]:
+        """For the page."""
+        examples = [asdict(example) for example in self.examples]
+        return {"requests": self.requests, **self.effect.as_json(), "examples": examples}
 
 
 class ShadowTally:
@@ -141,6 +156,8 @@ class ShadowTally:
         self.verdicts = dict.fromkeys(Verdict, 0)
         self.skipped: dict[str, int] = {}
         """Why → requests that were not shown to the shadow."""
+        self.effect = Effect()
+        """Of all disagreements."""
         self.reasons: dict[str, ReasonTally] = {}
         self.recent: deque[Comparison] = deque(maxlen=RECENT)
         """All but agreements."""
@@ -152,11 +169,17 @@ class ShadowTally:
             return
         self.recent.append(found)
         if found.verdict is Verdict.DISAGREE:
+            self.effect.add(found)
             self.reasons.setdefault(found.reason, ReasonTally()).add(found)
 
     def skip(self, why: str) -> None:
         """A request was not shown to the shadow."""
         self.skipped[why] = self.skipped.get(why, 0) + 1
+
+    @property
+    def count(self) -> int:
+        """Requests so far, those that were not shown included."""
+        return sum(self.verdicts.values()) + sum(self.skipped.values())
 
     @property
     def disagreement(self) -> float | None:
@@ -173,6 +196,7 @@ class ShadowTally:
             "verdicts": {verdict.value: count for verdict, count in self.verdicts.items()},
             "skipped": dict(self.skipped),
             "disagreement": self.disagreement,
+            "effect": self.effect.as_json(),
             "reasons": [{"reason": reason, **tally.as_json()} for reason, tally in ranked],
             "recent": [asdict(found) for found in reversed(self.recent)],
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 _SHORT_SHA = 12
@@ -19,10 +20,13 @@ def _lines(shown: Mapping[str, Any]) -> Iterator[str]:
     yield f"shadow {shown['source']} ({shown['sha256'][:_SHORT_SHA]}) beside {live[:_SHORT_SHA]}"
     for path in shown["restart"]:
         yield f"  to serve by it takes a restart: {path}"
+    since = datetime.fromtimestamp(shown["since_s"], UTC).isoformat(timespec="seconds")
+    yield f"  since {since}, shown {shown['share']:.0%} of the requests"
     share = shown["disagreement"]
     told = "nothing to compare yet" if share is None else f"{share:.1%} sent elsewhere"
     yield f"{shown['compared']} requests compared: {told}"
     yield "  " + ", ".join(f"{verdict} {count}" for verdict, count in verdicts.items())
+    yield from _effect(shown["effect"])
     if shown["skipped"]:
         yield "  not shown to it: " + ", ".join(f"{count} ({why})" for why, count in sorted(shown["skipped"].items()))
     for plugin, count in sorted(shown["plugin_errors"].items()):
@@ -36,6 +40,16 @@ def _lines(shown: Mapping[str, Any]) -> Iterator[str]:
     for found in shown["recent"]:
         if found["verdict"] in ("refused", "failed"):
             yield f"{found['request_id']}: went to {found['live']}, the shadow {found['verdict']}: {found['error']}"
+
+
+def _effect(effect: Mapping[str, Any]) -> Iterator[str]:
+    parts = []
+    if effect["rated"]:
+        parts.append(f"its own endpoints rated {effect['mean_margin']:.3f} higher ({effect['rated']} rated)")
+    if effect["prefix_tokens_won"] is not None:
+        parts.append(f"{effect['prefix_tokens_won']} prompt tokens more cached, {effect['prefix_tokens_lost']} fewer")
+    if parts:
+        yield f"  expected where it differs: {'; '.join(parts)}"
 
 
 def _row(entry: Mapping[str, Any]) -> tuple[str, ...]:

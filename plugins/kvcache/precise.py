@@ -204,7 +204,7 @@ class PrecisePrefixCache:
         if prompt is None or not prompt.count:
             return None
         for key in dict.fromkeys((self._own_tokens, TOKENIZED_PROMPT)):
-            if request.data.get(key) is None:
+            if not request.data.has(key):
                 request.data.set(key, prompt)
         return prompt
 

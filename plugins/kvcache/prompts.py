@@ -29,7 +29,7 @@ class PromptTokens:
     def of(self, request: InferenceRequest) -> TokenizedPrompt | None:
         """The model's own tokens; estimates and those of other models are none."""
         for key in self._keys:
-            found = request.data.get(key)
+            found = request.data.made(key)
             if found is not None and found.is_exact and (not self._models or found.model in ("", *self._models)):
                 return found
         return None

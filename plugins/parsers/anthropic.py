@@ -9,7 +9,7 @@ from epp.framework.interfaces import Parser, Role
 from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 from epp.framework.types import Api, ErrorShape, HeaderView, ParsedBody
-from plugins.parsers.json_body import bad_request, decode_object, model_of, output_cap
+from plugins.parsers.json_body import bad_request, model_of, output_cap, read_object
 from plugins.parsers.shapes import TEXT, Shape, either, list_of, members
 
 TYPE = "anthropic-parser"
@@ -87,17 +87,18 @@ class AnthropicParser:
         """
         if path.strip("/ ").endswith(_COUNT_TOKENS):
             return ParsedBody(Api.RAW, skip_response=True, error_shape=ErrorShape.ANTHROPIC)
-        document = decode_object(body, _UNDECODABLE)
+        document, decode = read_object(body, _UNDECODABLE)
         _check(document)
         return ParsedBody(
             api=Api.MESSAGES,
-            document=document,
+            outline=document,
             model=model_of(document),
             streams=document.get("stream") is True,
             output_cap=output_cap(document, ("max_tokens",)),
             rewritable=True,
             usage_reader="anthropic-usage",
             error_shape=ErrorShape.ANTHROPIC,
+            decode=decode,
         )
 
 

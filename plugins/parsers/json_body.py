@@ -1,19 +1,23 @@
 """Reading JSON request bodies: rules that all JSON parsers share.
 
-The body is decoded once; unknown members are ignored, the bytes are forwarded as they came. Decoding accepts what Go's does:
-of doubled keys the last one counts, invalid UTF-8 and lone surrogates are replaced, NaN and infinities are refused.
+The body is decoded once, a long one only as far as somebody reads it; unknown members are ignored, the bytes are forwarded as
+they came. Decoding accepts what Go's does: of doubled keys the last one counts, invalid UTF-8 and lone surrogates are replaced,
+NaN and infinities are refused.
 """
 
 from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib import import_module
 from typing import cast
 
 import orjson
 
 from epp.errors import ErrorCode, RequestError
+from epp.framework.types import Json
 
 MAX_TOKEN_ID = 2**32 - 1
 _FOREIGN = {
@@ -31,9 +35,43 @@ _ESCAPE = re.compile(
 """Any escape of a JSON string: a pair of surrogates, a surrogate alone, or another."""
 
 
+LONG_BODY_BYTES = 8 * 1024
+"""Shorter bodies are decoded faster than they are cut."""
+
+Decode = Callable[[], Mapping[str, Json]]
+
+
+def _outline() -> Callable[[memoryview], bytes | None] | None:
+    try:
+        found: Callable[[memoryview], bytes | None] | None = getattr(import_module("epp_native"), "outline", None)
+    except ImportError:
+        return None
+    return found
+
+
+_OUTLINE = _outline()
+"""Cuts long bodies; None where the extension is not installed."""
+
+
 def bad_request(message: str) -> RequestError:
     """A 400 with this text."""
     return RequestError(ErrorCode.BAD_REQUEST, message)
+
+
+def read_object(body: memoryview, failure: str) -> tuple[dict[str, object], Decode | None]:
+    """The JSON object of a body, and what decodes it as a whole if long texts in it were cut (``ParsedBody.outline``).
+
+    Args:
+        failure: how the error text begins.
+
+    Raises:
+        RequestError: as ``decode_object``.
+    """
+    if _OUTLINE is not None and len(body) >= LONG_BODY_BYTES:
+        cut = _OUTLINE(body)
+        if cut is not None:
+            return orjson.loads(cut), partial(orjson.loads, body)
+    return decode_object(body, failure), None
 
 
 def decode_object(body: memoryview, failure: str) -> dict[str, object]:

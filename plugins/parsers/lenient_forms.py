@@ -59,7 +59,7 @@ def read(form: LenientForm, headers: HeaderView, body: memoryview) -> ParsedBody
     model = model_of(document)
     return ParsedBody(
         api=form.api,
-        document=document,
+        outline=document,
         model=model,
         streams=document.get("stream") is True,
         rewritable=bool(model),
@@ -74,7 +74,7 @@ def _read_fields(form: LenientForm, content_type: str, body: memoryview) -> Pars
     model = document.get("model", "")
     return ParsedBody(
         api=form.api,
-        document=document,
+        outline=document,
         model=model,
         streams=document.get("stream") == "true",
         rewritable=bool(model),

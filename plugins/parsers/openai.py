@@ -8,7 +8,7 @@ from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 from epp.framework.types import ErrorShape, HeaderView, ParsedBody
 from plugins.parsers import lenient_forms, openai_forms
-from plugins.parsers.json_body import bad_request, decode_object, model_of, output_cap
+from plugins.parsers.json_body import bad_request, model_of, output_cap, read_object
 from plugins.parsers.lenient_forms import LenientForm
 from plugins.parsers.openai_forms import Form
 
@@ -48,7 +48,7 @@ class OpenAIParser:
         form = self._forms.get(path) or self._form(path)
         if isinstance(form, LenientForm):
             return lenient_forms.read(form, headers, body)
-        document = decode_object(body, _UNDECODABLE)
+        document, decode = read_object(body, _UNDECODABLE)
         if problem := form.problem(document):
             raise bad_request(f"{form.failure}: {problem}")
         return ParsedBody(  # by position, in their order: by name it takes twice as long
@@ -63,6 +63,7 @@ class OpenAIParser:
             form.document_reader,
             False,
             ErrorShape.OPENAI,
+            decode,
         )
 
     def _form(self, path: str) -> Form | LenientForm:

@@ -7,7 +7,7 @@ from epp.framework.interfaces import Parser, Role
 from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 from epp.framework.types import Api, HeaderView, ParsedBody
-from plugins.parsers.json_body import all_token_ids, bad_request, decode_object, output_cap
+from plugins.parsers.json_body import all_token_ids, bad_request, output_cap, read_object
 from plugins.parsers.shapes import TEXT, TOKEN_IDS, Shape, either, list_of, members
 
 TYPE = "sglanghttp-parser"
@@ -37,7 +37,7 @@ class SglangHttpParser:
         """
         if path.strip("/ ") != PATH:
             raise bad_request(f"unsupported path: {path}")
-        document = decode_object(body, "invalid generate request")
+        document, decode = read_object(body, "invalid generate request")
         if all(document.get(name) is None for name in _INPUTS):
             raise bad_request("invalid generate request: input_ids must be provided, or text, or input_embeds")
         if document.get("input_ids") == []:
@@ -49,10 +49,11 @@ class SglangHttpParser:
         sampling = document.get("sampling_params")
         return ParsedBody(
             api=Api.GENERATE,
-            document=document,
+            outline=document,
             streams=document.get("stream") is True,
             output_cap=_output_cap(sampling if isinstance(sampling, list) else [sampling]),
             usage_reader="sglang-usage",
+            decode=decode,
         )
 
 

@@ -7,7 +7,7 @@ from epp.framework.interfaces import Parser, Role
 from epp.framework.params import NoParams
 from epp.framework.registry import PluginType
 from epp.framework.types import Api, ErrorShape, HeaderView, ParsedBody
-from plugins.parsers.json_body import bad_request, decode_object, model_of, output_cap
+from plugins.parsers.json_body import bad_request, model_of, output_cap, read_object
 from plugins.parsers.shapes import OBJECT, TEXT, TOKEN_IDS, members
 
 TYPE = "vllmhttp-parser"
@@ -32,7 +32,7 @@ class VllmHttpParser:
         Raises:
             RequestError: BAD_REQUEST.
         """
-        document = decode_object(body, "error unmarshaling request body")
+        document, decode = read_object(body, "error unmarshaling request body")
         if problem := TOKEN_IDS.problem(document.get("token_ids")):
             raise bad_request(f"invalid generate request: must have non-empty token_ids field: token_ids{problem}")
         if problem := _OPTIONAL.problem(document):
@@ -40,13 +40,14 @@ class VllmHttpParser:
         sampling = document.get("sampling_params")
         return ParsedBody(
             api=Api.GENERATE,
-            document=document,
+            outline=document,
             model=model_of(document),
             streams=document.get("stream") is True,
             output_cap=output_cap(sampling, ("max_tokens",)) if isinstance(sampling, dict) else None,
             rewritable=True,
             usage_reader="openai-usage",
             error_shape=ErrorShape.OPENAI,
+            decode=decode,
         )
 
 

@@ -59,6 +59,10 @@ class ApproximatePrefixes:
     def produce(self, request: InferenceRequest, candidates: Candidates) -> Awaitable[None] | None:
         """Write what each endpoint holds of the request's prompts. A long prompt is hashed in several turns of the loop."""
         self._observe(candidates)
+        keys = self._reader.read(request, self._sizes.block_tokens)
+        if keys is not None:
+            self._look_up(request, keys)
+            return None
         steps = self._reader.steps(request, self._sizes.block_tokens)
         try:
             next(steps)
@@ -140,7 +144,7 @@ class ApproximatePrefixes:
         _logger.info(
             "block size of the prefix index follows the engines", plugin=self._name, before=before, now=now, dropped=dropped
         )
-        if twins.READS_BODIES and now != self._settings.block_tokens:
+        if twins.READS_BODIES and self._settings.unit_tokens(now) != self._settings.unit_tokens(self._settings.block_tokens):
             _logger.warning(
                 "prompts are hashed at the decision and not while they arrive: set blockSizeTokens to what the engines have",
                 plugin=self._name,

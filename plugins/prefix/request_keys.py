@@ -9,10 +9,10 @@ from epp.framework.canonical_prompt import Prompt, prompts_of, template_of, toke
 from epp.framework.data import DataKey
 from epp.framework.keys import TokenizedPrompt, reading
 from epp.framework.prompt import BYTES_PER_TOKEN
-from epp.framework.prompt_blocks import HashedPrompt, PromptBlocks, hash_template, unpack
+from epp.framework.prompt_blocks import HashedPrompt, PromptBlocks, hash_template
 from epp.framework.types import Api, InferenceRequest
 from plugins.prefix import twins
-from plugins.prefix.keys import KEY_BYTES, seed
+from plugins.prefix.keys import KEY_BYTES, seed, utf8
 from plugins.prefix.settings import IndexSettings
 from plugins.prefix.turns import Turn, slices
 
@@ -52,71 +52,87 @@ class RequestKeyReader:
         self._settings = settings
         self._tokens = tokens
         self._reading = reading(settings.reader)
+        self._read_unit = settings.unit_tokens(settings.block_tokens)
 
-    def steps(self, request: InferenceRequest, block_tokens: int) -> Steps:
-        """The keys of a request, in steps.
+    def read(self, request: InferenceRequest, block_tokens: int) -> RequestKeys | None:
+        """The keys of a request of which all is known already; None if ``steps`` has to find them.
 
         Args:
             block_tokens: tokens per block.
         """
-        block_bytes, cap = block_tokens * BYTES_PER_TOKEN, self._settings.cap(block_tokens)
         if request.body.api not in _WITH_PROMPTS:
             return RequestKeys((), 0, block_tokens)
-        tokenized = request.data.get(self._tokens)
+        packed = request.data.get(self._reading)
+        unit = self._settings.unit_tokens(block_tokens)
+        if not packed or type(packed) is not bytes or unit != self._read_unit:
+            return None
+        tokenized = request.data.made(self._tokens)
         if tokenized is not None and tokenized.is_exact:
-            blocks = PromptBlocks(0, (yield from _hashed(_of_tokens(tokenized), block_bytes, cap)))
+            return None
+        model, salt = utf8(request.target_model), utf8(_salt(request))
+        cap, unit_bytes = self._settings.cap(block_tokens), unit * BYTES_PER_TOKEN
+        prompts = twins.packed_keys(packed, model, salt, unit_bytes, block_tokens // unit, cap)
+        return RequestKeys(prompts, sum(map(len, prompts)) // KEY_BYTES, block_tokens) if prompts is not None else None
+
+    def steps(self, request: InferenceRequest, block_tokens: int) -> Steps:
+        """The keys of a request, hashed in steps.
+
+        Args:
+            block_tokens: tokens per block.
+        """
+        tokenized = request.data.made(self._tokens)
+        unit = self._settings.unit_tokens(block_tokens)
+        unit_bytes, stride = unit * BYTES_PER_TOKEN, block_tokens // unit
+        cap = self._settings.cap(block_tokens) * stride
+        if tokenized is not None and tokenized.is_exact:
+            blocks = PromptBlocks(0, (yield from _hashed(_of_tokens(tokenized), unit_bytes, cap)))
         else:
-            blocks = self._read(request, block_tokens) or (yield from _decoded(request, block_bytes, cap))
-        return (yield from _chained(request, blocks, block_tokens))
-
-    def _read(self, request: InferenceRequest, block_tokens: int) -> PromptBlocks | None:
-        """What the transport has hashed; None if it has not, or not in blocks of this size."""
-        packed = request.data.get(self._reading) if block_tokens == self._settings.block_tokens else None
-        return unpack(packed) if isinstance(packed, bytes) and packed else None
+            blocks = yield from _decoded(request, unit_bytes, cap)
+        return (yield from _chained(request, blocks, block_tokens, stride))
 
 
-def _decoded(request: InferenceRequest, block_bytes: int, cap: int) -> Generator[None, None, PromptBlocks]:
+def _salt(request: InferenceRequest) -> str:
+    salt = request.body.outline.get("cache_salt")
+    return salt if isinstance(salt, str) else ""
+
+
+def _decoded(request: InferenceRequest, unit_bytes: int, cap: int) -> Generator[None, None, PromptBlocks]:
     document = request.body.document
     try:
         prompts, template = list(prompts_of(document)), hash_template(template_of(document))
     except (TypeError, UnicodeEncodeError):  # nested too deep to be written, or half a character
         return PromptBlocks(0, ())
-    return PromptBlocks(template, (yield from _hashed(prompts, block_bytes, cap)))
+    return PromptBlocks(template, (yield from _hashed(prompts, unit_bytes, cap)))
 
 
 def _of_tokens(tokenized: TokenizedPrompt) -> list[Prompt]:
     return [Prompt(True, token_bytes(ids)) for ids in (tokenized.token_ids, *tokenized.further)]
 
 
-def _hashed(prompts: list[Prompt], block_bytes: int, cap: int) -> Generator[None, None, tuple[HashedPrompt, ...]]:
+def _hashed(prompts: list[Prompt], unit_bytes: int, cap: int) -> Generator[None, None, tuple[HashedPrompt, ...]]:
     hashed, turn = [], Turn()
     for prompt in prompts:
-        limit = cap * block_bytes if cap else len(prompt.data)
+        limit = cap * unit_bytes if cap else len(prompt.data)
         contents: list[bytes] = []
-        for part in slices(memoryview(prompt.data)[:limit], block_bytes):
-            contents.append(twins.content_hashes(part, block_bytes, 0))
-            if turn.is_over(len(part) // block_bytes):
+        for part in slices(memoryview(prompt.data)[:limit], unit_bytes):
+            contents.append(twins.content_hashes(part, unit_bytes, 0))
+            if turn.is_over(len(part) // unit_bytes):
                 yield
         hashed.append(HashedPrompt(prompt.is_tokens, prompt.length, b"".join(contents)))
     return tuple(hashed)
 
 
-def _chained(request: InferenceRequest, blocks: PromptBlocks, block_tokens: int) -> Steps:
-    salt = request.body.document.get("cache_salt")
+def _chained(request: InferenceRequest, blocks: PromptBlocks, block_tokens: int, stride: int) -> Steps:
     prompts, turn = [], Turn()
     for prompt in blocks.prompts:
-        if not len(prompt.contents):
+        if len(prompt.contents) < stride * KEY_BYTES:
             continue
-        key = seed(
-            request.target_model,
-            salt if isinstance(salt, str) else "",
-            is_tokens=prompt.is_tokens,
-            template_hash=blocks.template_hash,
-        )
+        key = seed(request.target_model, _salt(request), is_tokens=prompt.is_tokens, template_hash=blocks.template_hash)
         keys: list[bytes] = []
-        for part in slices(prompt.contents, KEY_BYTES):
-            keys.append(twins.chain(key, part))
-            key = int.from_bytes(keys[-1][-KEY_BYTES:], "little")
+        for part in slices(prompt.contents, stride * KEY_BYTES):
+            if found := twins.chain(key, part, stride):
+                keys.append(found)
+                key = int.from_bytes(found[-KEY_BYTES:], "little")
             if turn.is_over(len(part) // KEY_BYTES):
                 yield
         prompts.append(keys[0] if len(keys) == 1 else b"".join(keys))

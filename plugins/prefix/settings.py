@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from epp.framework.prompt import BYTES_PER_TOKEN
 
 DEFAULT_BLOCK_TOKENS = 16
+UNIT_TOKENS = 16
+"""What is hashed by itself; blocks of other sizes than multiples of it are hashed as a whole."""
 DEFAULT_CAPACITY = 31250
 """500,000 tokens in blocks of 16."""
 DEFAULT_TOTAL_ENTRIES = 5_000_000
@@ -29,11 +31,16 @@ class IndexSettings:
     total_entries: int = DEFAULT_TOTAL_ENTRIES
     """Blocks of all endpoints together; 0 = no such bound."""
 
+    def unit_tokens(self, block_tokens: int) -> int:
+        """What is hashed by itself if blocks have so many tokens."""
+        return block_tokens if block_tokens % UNIT_TOKENS else UNIT_TOKENS
+
     def cap(self, block_tokens: int) -> int:
         """Blocks of a prompt that are looked at if each has ``block_tokens``; 0 = all."""
         return max(1, self.max_tokens // block_tokens) if self.max_tokens else self.max_blocks
 
     @property
     def reader(self) -> str:
-        """The request reader that hashes the blocks of these settings."""
-        return f"prompt-blocks/{self.block_tokens * BYTES_PER_TOKEN}/{self.cap(self.block_tokens)}"
+        """The request reader that hashes what the blocks of these settings consist of."""
+        unit = self.unit_tokens(self.block_tokens)
+        return f"prompt-blocks/{unit * BYTES_PER_TOKEN}/{self.cap(self.block_tokens) * self.block_tokens // unit}"

@@ -29,7 +29,15 @@ class ContentHashes(Protocol):
 class Chain(Protocol):
     """As ``keys.chain``."""
 
-    def __call__(self, seed: int, contents: Buffer) -> bytes: ...
+    def __call__(self, seed: int, contents: Buffer, stride: int = 1) -> bytes: ...
+
+
+class PackedKeys(Protocol):
+    """As ``keys.packed_keys``."""
+
+    def __call__(
+        self, packed: bytes, model: bytes, salt: bytes, unit_bytes: int, stride: int, max_blocks: int
+    ) -> tuple[bytes, ...] | None: ...
 
 
 def _extension() -> Any:
@@ -40,10 +48,11 @@ def _extension() -> Any:
 
 
 _native = _extension()
-_HAS_TWINS = all(hasattr(_native, name) for name in ("LruIndex", "chain", "content_hashes"))
+_HAS_TWINS = all(hasattr(_native, name) for name in ("LruIndex", "chain", "content_hashes", "packed_keys"))
 
 content_hashes: ContentHashes = _native.content_hashes if _HAS_TWINS else keys.content_hashes
 chain: Chain = _native.chain if _HAS_TWINS else keys.chain
+packed_keys: PackedKeys = _native.packed_keys if _HAS_TWINS else keys.packed_keys
 
 SLICE_BLOCKS: int | None = None if _HAS_TWINS else 1024
 """Blocks that are hashed or chained in one go, some 0.4 ms in Python; None = all of them."""

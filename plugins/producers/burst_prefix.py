@@ -122,6 +122,9 @@ class BurstPrefixCacheProducer:
         return {"windows": self._windows, "assigned": self._assigned, "held": waiting}
 
     async def _keys(self, request: InferenceRequest) -> RequestKeys:
+        known = self._reader.read(request, self._block_tokens)
+        if known is not None:
+            return known
         steps = self._reader.steps(request, self._block_tokens)
         try:
             next(steps)

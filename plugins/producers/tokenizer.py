@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from epp.framework import log
 from epp.framework.candidates import Candidates
-from epp.framework.data import DataKey
+from epp.framework.data import DataKey, OnDemand
 from epp.framework.handle import PluginContext
 from epp.framework.interfaces import DataProducer, Role
 from epp.framework.keys import TOKENIZED_PROMPT, TokenizedPrompt
 from epp.framework.registry import Gate, PluginType, Reads
-from epp.framework.types import InferenceRequest
+from epp.framework.types import HeaderView, InferenceRequest, ParsedBody
 from plugins.tokenization import parameters as settings
 from plugins.tokenization.backend import BackEnd, TokenizationError
 from plugins.tokenization.chat import client_tokens
@@ -38,10 +39,11 @@ class _Results:
 
     def __init__(self, name: str) -> None:
         self._own: DataKey[TokenizedPrompt] = TOKENIZED_PROMPT.by(name)
+        self._keys: tuple[DataKey[TokenizedPrompt], ...] = tuple(dict.fromkeys((self._own, TOKENIZED_PROMPT)))
 
     def known(self, request: InferenceRequest, is_enough: Callable[[TokenizedPrompt], bool]) -> bool:
         """The request is tokenized already: by its client, or by an earlier producer if that is enough."""
-        earlier = request.data.get(TOKENIZED_PROMPT)
+        earlier = request.data.made(TOKENIZED_PROMPT)
         if earlier is None and (prompts := client_tokens(request.body)):
             first, *more = [array("I", ids) for ids in prompts]
             earlier = TokenizedPrompt(first, is_exact=True, further=tuple(more))
@@ -50,12 +52,25 @@ class _Results:
         self.write(request, earlier)
         return True
 
+    def shared(self, request: InferenceRequest) -> bool:
+        """An earlier producer has written tokens, and they are this one's too."""
+        is_written = request.data.has(TOKENIZED_PROMPT)
+        if is_written and not request.data.has(self._own):
+            request.data.share(self._own, TOKENIZED_PROMPT)
+        return is_written
+
     def write(self, request: InferenceRequest, prompt: TokenizedPrompt) -> None:
         """Write the tokens, unless there are none."""
-        if not prompt.count:
-            return
-        for key in dict.fromkeys((self._own, TOKENIZED_PROMPT)):
-            if request.data.get(key) is None:
+        if prompt.count:
+            self._set(request, prompt)
+
+    def write_on_demand(self, request: InferenceRequest, make: Callable[[], TokenizedPrompt | None]) -> None:
+        """Write what makes the tokens when somebody reads them."""
+        self._set(request, OnDemand(make))
+
+    def _set(self, request: InferenceRequest, prompt: TokenizedPrompt | OnDemand[TokenizedPrompt]) -> None:
+        for key in self._keys:
+            if not request.data.has(key):
                 request.data.set(key, prompt)
 
 
@@ -77,12 +92,14 @@ class TokenEstimator:
         self._estimate = Estimate(MediaSizes(params))
 
     def produce(self, request: InferenceRequest, candidates: Candidates) -> None:
-        """Write the pseudo-tokens, unless there are tokens already."""
-        if self._results.known(request, lambda _: True):
+        """Write what makes the pseudo-tokens, unless there are tokens already. Few requests have a reader of them."""
+        if self._results.shared(request) or self._results.known(request, lambda _: True):
             return
-        prompt = self._estimate.tokenize(request.body, VideoFacts.of(request.headers))
-        if prompt is not None:
-            self._results.write(request, prompt)
+        self._results.write_on_demand(request, partial(self._make, request.body, request.headers))
+
+    def _make(self, body: ParsedBody, headers: HeaderView) -> TokenizedPrompt | None:
+        prompt = self._estimate.tokenize(body, VideoFacts.of(headers))
+        return prompt if prompt is not None and prompt.count else None
 
 
 class Tokenizer:

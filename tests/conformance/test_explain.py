@@ -185,6 +185,80 @@ async def test_a_rehearsal_decides_and_changes_nothing(tmp_path: Path) -> None:
         assert "refused with 429" in text
 
 
+ONE_AT_A_TIME = """\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins: [{type: queue-scorer}, {type: concurrency-detector, parameters: {maxConcurrency: 1}}]
+saturationDetector: {pluginRef: concurrency-detector}
+flowControl: {defaultRequestTTL: 20s, defaultPriorityBand: {maxRequests: 1}}
+schedulingProfiles: [{name: default, plugins: [{pluginRef: queue-scorer}]}]
+"""
+
+
+async def test_a_rehearsal_tells_what_flow_control_would_do(tmp_path: Path) -> None:
+    file = tmp_path / "request.json"
+    file.write_bytes(std_body("m", "p"))
+    async with explained("--explain-share=1", f"--config-text={ONE_AT_A_TIME}", endpoints=[FIRST]) as served:
+
+        async def rehearsed() -> tuple[dict[str, Any], str]:
+            _, text, complaints = await served.explain("--dry-run", str(file), "--json")
+            assert not complaints
+            _, page, _ = await served.explain("--dry-run", str(file))
+            record: dict[str, Any] = json.loads(text)
+            return record, page
+
+        record, page = await rehearsed()
+        assert record["flow_control"]["verdict"] == "pass"
+        assert (record["picked"], record["admission"]) == ([FIRST], None)
+        assert "flow control: would let it pass at once (saturation 0.00, ceiling 1.00)" in page
+
+        running = await served.send("r-1")
+        await running.routed()
+        record, page = await rehearsed()
+        told = record["flow_control"]
+        assert (told["verdict"], told["ahead"], told["longest_wait_s"]) == ("wait", 0, 20.0)
+        assert (record["picked"], record["error"]) == ([FIRST], "")
+        assert "would hold it as the first in band 0 and above: the pool is as full as its priority may fill it" in page
+        assert f"if it went on now:\npicked {FIRST}" in page
+
+        waiting = await served.send("r-2")
+        async with asyncio.timeout(20):
+            while (await served.ask("/debug/queues"))[1]["requests"] != 1:  # noqa: ASYNC110 — another process
+                await asyncio.sleep(0.02)
+        record, page = await rehearsed()
+        assert record["flow_control"]["verdict"] == "refuse"
+        assert (record["status"], record["picked"], record["admission"]["outcome"]) == (429, [], "refused")
+        assert "flow control: would refuse it at once with 429" in page
+        assert "the queue of its priority is at capacity" in page
+        assert (await served.ask("/debug/queues"))[1]["requests"] == 1, "it was not put into the queue"
+
+        await respond(running, response_headers(), response_body(b"{}"))
+        await running.closes()
+        assert (await waiting.routed()).target == FIRST
+        await respond(waiting, response_headers(), response_body(b"{}"))
+        await waiting.closes()
+        _, kept, _ = await served.explain("r-2", "--json")
+        assert json.loads(kept)["admission"]["held_s"] > 0
+        async with aiohttp.ClientSession() as session, session.get(served.url + "/metrics") as response:
+            metrics = await response.text()
+        assert 'flow_control_requests_total{outcome="Dispatched",priority="0",inference_pool="epp"} 2\n' in metrics
+        assert "Rejected" not in metrics.partition("flow_control_requests_total{")[2].partition("# ")[0]
+
+
+async def test_a_rehearsal_in_an_empty_pool_tells_of_the_waiting_room(tmp_path: Path) -> None:
+    (tmp_path / "endpoints.yaml").write_text("endpoints: []")
+    discovery = f"{{type: file-discovery, parameters: {{path: {tmp_path / 'endpoints.yaml'}}}}}"
+    text = ONE_AT_A_TIME.replace(
+        "plugins: [", f"dataLayer: {{discovery: {{pluginRef: file-discovery}}}}\nplugins: [{discovery}, ", 1
+    )
+    (tmp_path / "request.json").write_bytes(std_body("m", "p"))
+    async with explained(f"--config-text={text}", endpoints=[]) as served:
+        _, page, _ = await served.explain("--dry-run", str(tmp_path / "request.json"))
+        assert "would hold it as the first in band 0 and above: the pool has no endpoint; refused after 20 s" in page
+        assert "if it went on now:\nrefused with 503" in page
+
+
 @pytest.mark.parametrize(
     ("document", "problem"),
     [

@@ -133,6 +133,7 @@ async def test_what_it_would_have_done_is_counted_and_changes_nothing(transport:
         assert [(found["live"], found["shadow"]) for found in reason["examples"]] == [(GOLD, SILVER)] * 3
         metrics = await served.page("/metrics")
         assert 'llm_d_epp_shadow_decisions_total{result="disagree"} 3\n' in metrics
+        assert 'llm_d_epp_shadow_state{state="active"} 1\n' in metrics
         assert 'llm_d_epp_shadow_disagreements_total{reason="by-label"} 3\n' in metrics
         assert f'endpoint_name="{SILVER}"' not in metrics.partition("scheduler_attempts_total{")[2].partition("#")[0]
         code, text, _ = await served.command()
@@ -197,11 +198,23 @@ class Stalls:
         return candidates.endpoints
 
 
+class NeverStarts:
+    def filter(self, request, candidates):
+        return candidates.endpoints
+
+    async def start(self):
+        raise OSError("no network")
+
+    async def stop(self):
+        pass
+
+
 ROLES = frozenset({Role.FILTER, Role.PRE_REQUEST, Role.RESPONSE_COMPLETE})
 TYPES = (
     PluginType("raises", ROLES, "Raises.", factory=lambda context, params: Raises()),
     PluginType("tells", frozenset({Role.RESPONSE_RECEIVED}), "Tells.", factory=lambda context, params: Tells()),
     PluginType("stalls", frozenset({Role.FILTER}), "Stalls.", factory=lambda context, params: Stalls()),
+    PluginType("never-starts", frozenset({Role.FILTER}), "Never.", factory=lambda context, params: NeverStarts()),
 )
 """
 
@@ -246,6 +259,19 @@ async def test_it_is_shown_response_headers_when_the_stream_is_over(transport: s
             while "shadow plugin failed" not in served.picker.log:  # noqa: ASYNC110 — another process
                 await asyncio.sleep(0.02)
         assert f"200 application/json for /v1/completions of {GOLD}" in served.picker.log
+
+
+@pytest.mark.usefixtures("bad_plugins")
+async def test_one_that_cannot_be_started_is_done_without_and_told_of(tmp_path: Path) -> None:
+    async with serving(tmp_path, only("gold"), document("{type: never-starts}")) as served:
+        assert await served.whole() == GOLD
+        shown = await served.page("/debug/shadow")
+        assert (shown["enabled"], shown["state"], shown["compared"]) == (False, "not_started", 0)
+        assert shown["problem"].startswith("not started: OSError: no network, ")
+        assert 'llm_d_epp_shadow_state{state="not_started"} 1\n' in await served.page("/metrics")
+        status, _, complaints = await served.command()
+        assert status == 1
+        assert "not started: OSError: no network" in complaints
 
 
 @pytest.mark.usefixtures("bad_plugins")
@@ -295,8 +321,11 @@ async def test_a_reload_to_its_document_takes_it_over_with_what_it_has_learnt(tm
         shown = await served.page("/debug/shadow")
         assert not shown["enabled"]
         assert ("taken over" in shown["problem"]) is is_shadow
+        if is_shadow:
+            assert (shown["state"], shown["compared"]) == ("taken_over", 2), "what it was compared with stays"
         assert (await served.command())[0] == 1
         text = await served.page("/metrics")
+        assert ('llm_d_epp_shadow_state{state="taken_over"} 1\n' in text) is is_shadow
         assert 'prefix_indexer_size{plugin_name="prefix-cache-scorer"' in text, "what it counts is exposed from now on"
         assert await served.whole("r-4") == target
 

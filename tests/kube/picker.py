@@ -214,9 +214,13 @@ class Picker:
         """Of the ext_proc service."""
         return self.ports["grpc_port"]
 
+    def write_config(self, config: str) -> None:
+        """Replace its configuration file, and tell it nothing."""
+        self._config_file.write_text(config)
+
     async def reload(self, config: str) -> None:
         """Have it go on by another configuration."""
-        self._config_file.write_text(config)
+        self.write_config(config)
         before = self.log.count("configuration reloaded")
         self.process.send_signal(signal.SIGHUP)
         await self.says("configuration reloaded", times=before + 1)

@@ -138,6 +138,7 @@ CASES = {
     "everything": EVERYTHING,
     "two replicas": ("--set=replicas=2",),
     "two that work": ("--set=replicas=2,leaderElection=false",),
+    "hot": ("--set=configReload=hot,config.plugins[0].type=queue-scorer",),
     "standalone": ("--set=mode=standalone,inferencePool.matchLabels.app=vllm,networkPolicy.enabled=true",),
 }
 
@@ -183,6 +184,49 @@ def test_replicas(chart: Chart) -> None:
     assert by_kind(working)["PodDisruptionBudget"]["spec"]["maxUnavailable"] == 1
 
 
+def template(objects: list[Object]) -> Object:
+    """What the pods are made of."""
+    found: Object = by_kind(objects)["Deployment"]["spec"]["template"]
+    return found
+
+
+def document(scorer: str) -> str:
+    """Arguments for a document."""
+    return f"--set=config.plugins[0].type={scorer}"
+
+
+def test_a_changed_document_is_a_new_pod(chart: Chart) -> None:
+    before, after = (chart.render(document(scorer)) for scorer in ("queue-scorer", "kv-cache-utilization-scorer"))
+    assert template(before) != template(after)
+    assert not options_of(container(before)["args"]).watch_config_file
+
+
+def test_a_changed_document_is_taken_over(chart: Chart) -> None:
+    hot = "--set=configReload=hot"
+    before, after = (chart.render(hot, document(scorer)) for scorer in ("queue-scorer", "kv-cache-utilization-scorer"))
+    assert by_kind(before)["ConfigMap"] != by_kind(after)["ConfigMap"]
+    assert template(before) == template(after)
+    assert "annotations" not in template(before)["metadata"]
+    assert template(chart.render(hot, document("queue-scorer"), "--set=podAnnotations.a=b"))["metadata"]["annotations"] == {
+        "a": "b"
+    }
+    options = options_of(container(before)["args"])
+    assert options.watch_config_file
+    (mount,) = [mount for mount in container(before)["volumeMounts"] if mount["name"] == "config"]
+    assert options.config_file == f"{mount['mountPath']}/config.yaml", "a directory: what is mounted by subPath never changes"
+    assert "subPath" not in mount
+    built_in = chart.render(hot)
+    assert not options_of(container(built_in)["args"]).watch_config_file, "there is no file"
+
+
+def test_a_command_line_of_its_own_must_follow_the_document(chart: Chart) -> None:
+    words = ("template", "r", str(CHART), "--kube-version", "1.36", "--set=configReload=hot", document("queue-scorer"))
+    done = chart.run(*words, "--set=args={--pool-name=p}")
+    assert done.returncode != 0
+    assert "give --watch-config-file there" in done.stderr
+    assert chart.run(*words, "--set=args={--config-file=/config/config.yaml,--watch-config-file}").returncode == 0
+
+
 def test_standalone(chart: Chart) -> None:
     objects = chart.render("--set=mode=standalone,inferencePool.matchLabels.app=vllm,inferencePool.matchLabels.tier=gold")
     options = options_of(container(objects)["args"])
@@ -207,6 +251,7 @@ def test_the_bootstrap_of_the_chart_is_the_one_that_is_tested() -> None:
         ("inferencePool.targetPorts[0].number=0", "number"),
         ("inferencePool.failureMode=FailClosed", "failureMode"),
         ("gateway.nam=x", "nam"),
+        ("configReload=warm", "configReload"),
     ],
 )
 def test_values_are_checked(chart: Chart, value: str, problem: str) -> None:
@@ -260,11 +305,11 @@ def test_what_the_values_of_heimdall_mean(chart: Chart) -> None:
     assert found["ServiceMonitor"]["metadata"]["labels"]["release"] == "prometheus"
 
 
-async def test_the_picker_starts_as_the_chart_starts_it(api: Api, chart: Chart, start: StartPicker, tmp_path: Path) -> None:
+@pytest.mark.parametrize("reload", ["restart", "hot"])
+async def test_the_picker_starts_as_the_chart_starts_it(api: Api, chart: Chart, start: StartPicker, reload: str) -> None:
     """A1: the rights, the pool and the command line of the chart, and nothing else."""
-    objects = chart.render(
-        "--set-string=fullnameOverride=chat", f"--values={VALUES / 'heimdall-0.7.yaml'}", namespace=api.namespace
-    )
+    values = (f"--values={VALUES / 'heimdall-0.7.yaml'}", f"--set=configReload={reload}")
+    objects = chart.render("--set-string=fullnameOverride=chat", *values, namespace=api.namespace)
     await api.delete({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "epp"}})
     for found in objects:
         if found["kind"] in ("Role", "RoleBinding", "InferencePool", "ServiceAccount"):
@@ -276,6 +321,11 @@ async def test_the_picker_starts_as_the_chart_starts_it(api: Api, chart: Chart, 
     picker = await start(*arguments, config=config, account="chat")
     await picker.has(endpoints(("a", A)))
     await picker.is_ready()
+    if reload == "hot":
+        picker.write_config(config.replace("queue-scorer", "kv-cache-utilization-scorer"))
+        await picker.says("configuration reloaded")
+        _, page = await picker.page("/debug/config")
+        assert b"kv-cache-utilization-scorer" in page
     assert '"level":"error"' not in picker.log
 
 
@@ -310,7 +360,9 @@ def manifests(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize(
-    "more", [(), ("--replicas=2", "--gateway=g", "--label=a=b", "--port=1", "--port=2")], ids=["few", "all"]
+    "more",
+    [(), ("--replicas=2", "--gateway=g", "--label=a=b", "--port=1", "--port=2", "--config-reload=hot")],
+    ids=["few", "all"],
 )
 async def test_the_api_server_takes_the_manifests(api: Api, more: tuple[str, ...]) -> None:
     done = manifests("--pool=chat", "--config=config/manifests/config.yaml", f"--namespace={api.namespace}", *more)
@@ -318,8 +370,22 @@ async def test_the_api_server_takes_the_manifests(api: Api, more: tuple[str, ...
     objects = list(yaml.safe_load_all(done.stdout))
     await accept(api, objects)
     options = options_of(container(objects, "epp")["args"])
-    assert options.ha_enable_leader_election == bool(more)
+    assert options.ha_enable_leader_election == options.watch_config_file == bool(more)
     check_config(by_kind(objects)["ConfigMap"]["data"]["config.yaml"])
+
+
+def test_manifests_whose_document_is_taken_over(tmp_path: Path) -> None:
+    found = []
+    for number in (1, 2):
+        config = tmp_path / "config.yaml"
+        config.write_text((ROOT / "config/manifests/config.yaml").read_text() + f"# change {number}\n")
+        done = [manifests("--pool=chat", f"--config={config}", f"--config-reload={way}") for way in ("restart", "hot")]
+        found.append([template(list(yaml.safe_load_all(each.stdout))) for each in done])
+    (restart, hot), (restart_changed, hot_changed) = found
+    assert restart != restart_changed
+    assert hot == hot_changed
+    (mount,) = [mount for mount in hot["spec"]["containers"][0]["volumeMounts"] if mount["name"] == "config"]
+    assert "subPath" not in mount
 
 
 def test_the_plain_manifests_are_what_the_command_prints() -> None:
@@ -341,6 +407,7 @@ def test_the_plain_manifests_are_what_the_command_prints() -> None:
         (("--pool=chat", "--port=1", "--port=1"), 2, "each once"),
         (("--pool=chat", "--port=70000"), 2, "is no port"),
         (("--pool=chat", "--label=x"), 2, "is no label"),
+        (("--pool=chat", "--config-reload=warm"), 2, "invalid choice"),
         (("--pool=chat", "--config=nowhere.yaml"), 1, "nowhere.yaml"),
         (("--pool=chat", "--config=tests/config/bad"), 1, "tests/config/bad"),
     ],

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import shutil
+import signal
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -62,6 +63,12 @@ apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins: [{type: token-producer}, {type: queue-scorer}, {type: kv-cache-utilization-scorer}]
 """
+SHADOW = """\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: token-producer}, {type: prefix-cache-scorer}]
+"""
+"""Sends a prompt where it was, as the one in use does not."""
 
 
 class Prometheus:
@@ -85,8 +92,9 @@ class Prometheus:
 
 
 async def exchange(channel: aio.Channel, number: int) -> None:
-    """A streamed request, a whole one, one that the model server fails, and two that are refused."""
-    body = {"stream": True, **json.loads(std_body("chat", f"prompt {number}"))}
+    """A streamed request, the same as a whole one and as one that the model server fails, and two that are refused."""
+    prompt = f"prompt {number} of many blocks " * 100
+    body = {"stream": True, **json.loads(std_body("chat", prompt))}
     stream = Stream(channel)
     await stream.send(request_headers(request_id=f"r-{number}"), request_body(json.dumps(body)))
     await stream.routed()
@@ -98,7 +106,7 @@ async def exchange(channel: aio.Channel, number: int) -> None:
     await stream.closes()
     for status, answer in (("200", {"object": "text_completion", "usage": USAGE}), ("500", {"error": "no"})):
         stream = Stream(channel)
-        await stream.send(request_headers(), request_body(std_body("chat", "p")))
+        await stream.send(request_headers(), request_body(std_body("chat", prompt)))
         await stream.routed()
         await respond(stream, response_headers(status=status), response_body(json.dumps(answer)))
         await stream.closes()
@@ -121,16 +129,22 @@ async def traffic(channel: aio.Channel) -> None:
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def picker() -> AsyncIterator[PickerProcess]:
-    """With traffic, in front of two simulated servers; its gRPC channel is busy until the tests are over."""
+async def picker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[PickerProcess]:
+    """With traffic, a shadow and a reload, in front of two simulated servers; its gRPC channel is busy until the tests are
+    over.
+    """
+    folder = tmp_path_factory.mktemp("picker")
+    (folder / "config.yaml").write_text(CONFIG)
+    (folder / "shadow.yaml").write_text(SHADOW)
     async with SimulatedPool(2, ServerOptions()) as pool, contextlib.AsyncExitStack() as stack:
         flags = [f"--endpoint={address}" for address in pool.addresses]
-        flags += [f"--config-text={CONFIG}"]
+        flags += [f"--config-file={folder / 'config.yaml'}", f"--shadow-config-file={folder / 'shadow.yaml'}"]
         running = await stack.enter_async_context(
             PickerProcess([*flags, "--secure-serving=false", "--enable-grpc-stream-metrics"])
         )
         channel = await stack.enter_async_context(aio.insecure_channel(f"127.0.0.1:{running.grpc_port}"))
         await exchange(channel, 0)
+        running.process.send_signal(signal.SIGHUP)
         load = asyncio.create_task(traffic(channel))
         yield running
         load.cancel()

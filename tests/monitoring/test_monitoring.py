@@ -24,7 +24,10 @@ with_prometheus = pytest.mark.asyncio(loop_scope="package")
 FOLDER = Path(__file__).parents[2] / "config" / "monitoring"
 DASHBOARDS = sorted(FOLDER.glob("*.json"))
 VALUES = {"$__rate_interval": "20s", "$job": "epp", "$model": ".*"}
-QUIET = re.compile(rf"{PREFIX}(flow_control_|kv_cache_|prefix_indexer_|plugin_(errors|skipped)|request_(predicted|slo))")
+QUIET = re.compile(
+    rf"{PREFIX}(flow_control_|kv_cache_|prefix_indexer_|plugin_(errors|skipped)|request_(predicted|slo)|"
+    r"shadow_(plugin_errors|skipped))"
+)
 """Families that this picker has no reason to show: what it does not use, and what does not go wrong."""
 
 

@@ -8,6 +8,7 @@ import json
 import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 from grpc import aio
@@ -25,6 +26,7 @@ FLAGS = ("--secure-serving=false", "--drain-timeout=0s", "--refresh-metrics-inte
 ENGINE = EngineOptions(kv_blocks=256)
 """A small KV cache, so that its use can be seen."""
 ENDPOINTS = "endpoints.yaml"
+PROMPTLY_S = 20.0
 TOPICS = ("bridges", "whales", "tax law", "chess", "glaciers", "jazz")
 
 
@@ -50,6 +52,14 @@ schedulingProfiles:
 dataLayer:
   discovery: {{pluginRef: file-discovery}}
 """
+
+
+def shadow_text(endpoints_file: Path) -> str:
+    """A document that sends all requests to the servers of one zone."""
+    text = config_text(endpoints_file, 2)
+    zone = "- {type: by-label, parameters: {label: zone, validValues: [b]}}"
+    text = text.replace("- type: max-score-picker\n", f"- type: max-score-picker\n{zone}\n", 1)
+    return text.replace("  plugins:\n", "  plugins:\n  - {pluginRef: by-label}\n", 1)
 
 
 def endpoints_text(addresses: Sequence[str]) -> str:
@@ -101,6 +111,16 @@ class Setting:
             async with self._session.post(f"http://{routed.target}/v1/chat/completions", data=routed.body) as response:
                 body = await response.read()
             await respond(stream, response_headers(status=response.status), response_body(body))
+
+    async def compared(self, count: int) -> dict[str, Any]:
+        """``/debug/shadow`` once so many requests were compared."""
+        async with asyncio.timeout(PROMPTLY_S):
+            while True:
+                async with self._session.get(f"{self.url}/debug/shadow") as response:
+                    shown: dict[str, Any] = await response.json()
+                if shown["compared"] >= count:
+                    return shown
+                await asyncio.sleep(0.05)
 
     async def refused(self, request_id: str = "nowhere-to-go", model: str = MODEL) -> None:
         """A request for which there is no endpoint."""

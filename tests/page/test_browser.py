@@ -11,9 +11,10 @@ import pytest_asyncio
 
 from epp.page.feed import Event, Feed
 from epp.page.static_files import static_pages
-from epp.transport.http_server import HttpServer, HttpSources, reading
+from epp.telemetry.decision_record import AdmissionRecord, DecisionRecord, OutcomeRecord, PrefixRecord
+from epp.transport.http_server import HttpServer, HttpSources, PageRequest
 from tests.page.browser import Browser, Page
-from tests.page.setting import HOSTILE, Setting, setting
+from tests.page.setting import ENDPOINTS, HOSTILE, Setting, setting, shadow_text
 from tests.transport.http_client import LOCAL, sources
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
@@ -89,7 +90,7 @@ async def test_it_shows_everything_without_a_complaint(
     await page.until(f"{TEXT.format('#config-about')}.includes('in use')")
     await page.until(f"{TEXT.format('#diff')}.includes('weight: 3.0')")
     assert await page.evaluate("document.querySelectorAll('#charts figure').length") == 8
-    assert await page.evaluate("document.querySelector('#queues').hidden")
+    assert await page.evaluate("document.querySelector('#queues').hidden && document.querySelector('#shadow').hidden")
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it is wider than the screen"
     heights = "[...document.querySelectorAll('#endpoints-table tr, #decisions-table tr')].map(row => row.offsetHeight)"
     assert max(await page.evaluate(heights)) < 60, "a column is too narrow for its words"
@@ -160,6 +161,65 @@ async def test_names_of_clients_stay_text(browser: Browser, running: Setting) ->
     assert await page.evaluate("document.querySelectorAll('main img, main script').length") == 0
     assert page.problems == []
     await page.close()
+
+
+# ── a second configuration ──
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shadowed(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Setting]:
+    """With a shadow that would send every request to the same server."""
+    folder = tmp_path_factory.mktemp("shadow")
+    (folder / "shadow.yaml").write_text(shadow_text(folder / ENDPOINTS))
+    async with setting(2, folder, f"--shadow-config-file={folder / 'shadow.yaml'}", "--explain-share=1") as found:
+        count = elsewhere = 0
+        while elsewhere < 3:  # where equal servers are drawn from, a request may well go where the shadow wants it
+            await found.exchange()
+            count += 1
+            elsewhere = (await found.compared(count))["verdicts"]["disagree"]
+        yield found
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_a_shadow_is_shown(browser: Browser, shadowed: Setting, width: int, dark: bool, tmp_path: Path) -> None:
+    told = await shadowed.compared(3)
+    page = await loaded(browser, shadowed.url, width=width, dark=dark)
+    await page.until("!document.querySelector('#shadow').hidden")
+    assert await page.evaluate("document.querySelectorAll('nav [data-for=shadow]:not([hidden])').length") == 1
+    assert await page.evaluate("document.querySelector('#shadow-ended').hidden")
+    facts = await page.evaluate(TEXT.format("#shadow-facts"))
+    count, agree, elsewhere = told["compared"], told["verdicts"]["agree"], told["verdicts"]["disagree"]
+    compared = f"{count}: {agree} agree, {elsewhere} elsewhere, 0 refused, 0 failed"
+    for part in ("shadow.yaml", told["sha256"][:16], "100 % of the requests", compared):
+        assert part in facts
+    assert " % of the requests to the same endpoint" in await page.evaluate(TEXT.format("#shadow-about"))
+    assert await page.evaluate(ROWS.format("shadow-recent")) == elsewhere
+    assert "by-label" in await page.evaluate(TEXT.format("#shadow-reasons-table"))
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "it is wider than the screen"
+    assert await page.evaluate(CONTRAST) == []
+    assert await page.evaluate(UNNAMED) == []
+    await page.picture(tmp_path / "page.png")
+    assert page.problems == []
+    await page.close()
+
+
+async def test_a_page_says_why_there_is_no_shadow_any_more(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / "shadow.yaml").write_text(shadow_text(tmp_path / ENDPOINTS))
+    async with setting(2, tmp_path, f"--shadow-config-file={tmp_path / 'shadow.yaml'}") as served:
+        await served.exchange()
+        await served.compared(1)
+        page = await loaded(browser, served.url, width=1280)
+        await page.until("!document.querySelector('#shadow').hidden")
+        served.reload_text(shadow_text(tmp_path / ENDPOINTS))
+        await page.until("!document.querySelector('#shadow-ended').hidden")
+        ended = await page.evaluate(TEXT.format("#shadow-ended"))
+        assert ended.startswith("There is no shadow any more: taken over: it is the configuration in use, 20")
+        facts = await page.evaluate(TEXT.format("#shadow-facts"))
+        assert "until" in facts
+        assert "1: " in facts, "what it was compared with stays"
+        assert page.problems == []
+        await page.close()
 
 
 # ── what a real picker seldom shows ──
@@ -241,9 +301,29 @@ STATE: dict[str, Any] = {
                 "cause": "",
             }
         ],
-        "bad": [],
+        "bad": [
+            {
+                "number": 2,
+                "at_s": 1_000_040.0,
+                "request_id": HOSTILE,
+                "why": "failed",
+                "model": "m",
+                "picked": ["10.0.0.1:8000"],
+                "status": 500,
+                "error": "",
+                "cause": "natural",
+            }
+        ],
     },
 }
+HELD = DecisionRecord(
+    request_id=HOSTILE,
+    admission=AdmissionRecord("admitted", 1.5, ahead=3),
+    candidates=["10.0.0.1:8000"],
+    prefixes=[PrefixRecord("index", "10.0.0.1:8000", 4, 10, 16, matched={"10.0.0.1:8000": 4})],
+    picked=["10.0.0.1:8000"],
+    outcome=OutcomeRecord("natural", 500, "10.0.0.1:8000", 0.1, 0.5, 900, False, 160, 20, 48),
+)
 CONFIG: dict[str, Any] = {
     "loadedAt": "2026-01-02T03:04:05+00:00",
     "source": HOSTILE,
@@ -254,6 +334,29 @@ CONFIG: dict[str, Any] = {
     "isWatched": True,
     "former": {"sha256": "cd" * 32, "loadedAt": 1.0, "diff": ["@@ -1 +1 @@", f"-{HOSTILE}", f"+{HOSTILE}", " "]},
     "reload": {"result": "restart_required", "at": "2026-01-02T03:04:05+00:00", "problems": [HOSTILE], "findings": []},
+}
+EFFECT = {"rated": 3, "mean_margin": -0.5, "max_margin": 2.0, "prefix_tokens_won": 4418560, "prefix_tokens_lost": 12}
+DIFFERENCE = {"request_id": HOSTILE, "at_s": 1.0, "model": HOSTILE, "live": "10.0.0.1:8000", "verdict": "disagree"}
+SHADOW: dict[str, Any] = {
+    "enabled": True,
+    "live": {"sha256": "ab" * 32},
+    "source": HOSTILE,
+    "sha256": "ef" * 32,
+    "share": 0.1,
+    "restart": [HOSTILE],
+    "waiting": 3,
+    "plugin_errors": {HOSTILE: 7},
+    "since_s": 1_000_000.0,
+    "compared": 9,
+    "verdicts": {"agree": 3, "disagree": 4, "refused": 1, "failed": 1},
+    "skipped": {"time": 12, "queue": 1},
+    "disagreement": 4 / 7,
+    "effect": EFFECT,
+    "reasons": [{"reason": HOSTILE, "requests": 4, "examples": [], **EFFECT}],
+    "recent": [
+        DIFFERENCE | {"shadow": HOSTILE, "reason": HOSTILE, "margin": 0.5, "prefix_tokens": -12, "error": ""},
+        DIFFERENCE | {"shadow": "", "reason": "", "margin": None, "prefix_tokens": None, "verdict": "failed", "error": HOSTILE},
+    ],
 }
 HISTORY: dict[str, Any] = {"everySeconds": 5.0, "kept": 180, "columns": {"at_s": [1.0, 6.0, 11.0], "kv_mean": [0.1, None, 0.3]}}
 
@@ -266,10 +369,14 @@ async def scripted() -> AsyncIterator[str]:
         data: bytes = function()
         return data
 
-    events = (("config", CONFIG), ("history", HISTORY), ("state", STATE))
+    events = (("config", CONFIG), ("shadow", SHADOW), ("history", HISTORY), ("state", STATE))
     feed = Feed([Event(name, lambda data=data: data) for name, data in events], offload, every_s=0.2)  # type: ignore[misc]
     own = sources()
-    pages = {"/page/decisions/": reading(lambda: None)}
+
+    async def decision(asked: PageRequest) -> object | None:
+        return HELD.as_json() if asked.rest == "2" else None
+
+    pages = {"/page/decisions/": decision}
     server = HttpServer(
         HttpSources(own.metrics, own.not_ready, pages, answers={**static_pages(), "/page/events": feed.page}), LOCAL
     )
@@ -289,7 +396,28 @@ async def test_what_is_wrong_is_said_and_hostile_names_stay_text(browser: Browse
     states = "[...document.querySelectorAll('#endpoints-table tbody tr td:nth-child(2)')].map(cell => cell.textContent)"
     assert await page.evaluate(states) == ["stale", "not read yet", "incomplete", "ready", "ready"]
     assert "it takes a restart" in await page.evaluate(TEXT.format("#config-about"))
-    for place in ("#reasons", "#config-problems", "#findings-table", "#diff", "#effective", "#pool", "#decisions-table"):
+    facts = await page.evaluate(TEXT.format("#shadow-facts"))
+    for part in (
+        "10 % of the requests",
+        "-0.500 above",
+        "4.4 M prompt tokens more, 12 fewer",
+        "12 for want of time",
+        " 7 times",
+    ):
+        assert part in facts
+    assert "failed" in await page.evaluate(TEXT.format("#shadow-recent-table"))
+    for place in (
+        "#shadow-facts",
+        "#shadow-reasons-table",
+        "#shadow-recent-table",
+        "#reasons",
+        "#config-problems",
+        "#findings-table",
+        "#diff",
+        "#effective",
+        "#pool",
+        "#decisions-table",
+    ):
         assert "<img src=x" in await page.evaluate(TEXT.format(place)), place
     await page.evaluate("document.querySelectorAll('#endpoints-table tbody button').forEach(button => button.click())")
     await page.until("document.querySelectorAll('#endpoints-table .detail').length === 5")
@@ -309,6 +437,23 @@ async def test_a_decision_that_is_gone_is_said_to_be(browser: Browser, scripted:
     await page.until(f"{ROWS.format('decisions')} === 1")
     await page.evaluate("document.querySelector('#decisions-table tbody button').click()")
     await page.until(f"{TEXT.format('#decision')}.includes('no longer kept')")
+    await page.close()
+
+
+async def test_a_decision_tells_of_its_wait_and_of_the_cache(browser: Browser, scripted: str) -> None:
+    page = await browser.page()
+    await page.open(f"{scripted}/", width=1280)
+    await page.until(f"{ROWS.format('decisions')} === 1")
+    select = (
+        "(list => { list.value = 'bad'; list.dispatchEvent(new Event('change')) })(document.querySelector('#decisions-filter'))"
+    )
+    await page.evaluate(select)
+    await page.evaluate("document.querySelector('#decisions-table tbody button').click()")
+    await page.until("!document.querySelector('#decision').hidden")
+    shown = await page.evaluate("document.querySelector('#decision').innerText")
+    assert "admitted, held for 1.5 s behind 3 others" in shown
+    assert "64 expected, 48 reported" in shown
+    assert page.problems == []
     await page.close()
 
 

@@ -31,7 +31,7 @@ async def test_a_sample_that_fails_leaves_a_gap_and_no_more(monkeypatch: pytest.
         return PoolSnapshot("p")
 
     anything: Any = None
-    pool: Any = SimpleNamespace(snapshot=snapshot, ledger=SimpleNamespace(running=0))
+    pool: Any = SimpleNamespace(snapshot=snapshot, ledger=SimpleNamespace(running=0), shadow_page=dict)
     runtime = TaskRuntime()
     page = OperatorPage(Shown(Options(), pool, Metrics(), anything, anything, None), runtime)
     sampling = asyncio.create_task(page.sample())

@@ -115,6 +115,10 @@ async def test_the_state_tells_pool_endpoints_and_decisions(running: Setting) ->
     assert all(item["status"] >= 400 for item in state["decisions"]["bad"])
 
 
+async def test_without_a_second_configuration_there_is_no_shadow(running: Setting) -> None:
+    assert await event(running.url, "shadow") == {"enabled": False, "problem": ""}
+
+
 async def test_the_history_has_columns_of_one_length(running: Setting) -> None:
     history = await event(running.url, "history")
     assert {len(column) for column in history["columns"].values()} == {len(history["columns"]["at_s"])}

@@ -96,7 +96,7 @@ function explained(record) {
     ["path", record.path],
     ["model", record.target_model && record.target_model !== record.model ? `${record.model} → ${record.target_model}` : record.model],
     ["priority", `${record.priority}${record.fairness_id ? `, fairness id ${record.fairness_id}` : ""}`],
-    ["admission", admission && `${admission.outcome}${admission.held_s ? `, held for ${seconds(admission.held_s)}` : ""}`],
+    ["admission", admission && `${admission.outcome}${held(admission)}`],
     ["went to", record.picked.length ? `${record.picked.join(", ")} (profile ${record.primary || NOTHING})` : null],
     ["prompt computed by", record.prefill.join(", ")],
     ["media encoded by", record.encode.join(", ")],
@@ -112,6 +112,11 @@ function explained(record) {
     .map((call) => make("li", { class: "bad" }, cut(`${call.extension_point} ${call.plugin} failed: ${call.error}`)));
   return [head, ...record.profiles.map((profile) => profileTable(record, profile)), failed.length ? make("ul", {}, ...failed) : null]
     .filter(Boolean);
+}
+
+function held({ held_s, ahead }) {
+  if (!held_s) return "";
+  return `, held for ${seconds(held_s)}${ahead ? ` behind ${number(ahead)} others` : ""}`;
 }
 
 const answered = (outcome) =>

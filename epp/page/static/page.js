@@ -6,6 +6,7 @@ import { Decisions } from "./decisions.js";
 import { byId, cut, setClass, setText } from "./dom.js";
 import { Endpoints } from "./endpoints.js";
 import { Queues } from "./queues.js";
+import { Shadow } from "./shadow.js";
 import { bytes, number, seconds, zone } from "./wording.js";
 
 const SILENT_MS = 10_000;
@@ -14,12 +15,14 @@ const HIDDEN_MS = 60_000;
 
 const charts = new Charts(byId("charts"));
 const configuration = new Configuration();
+const shadow = new Shadow();
 const parts = [new Endpoints(), new Queues(), new Decisions()];
 let heardMs = null;
 
 const SHOW = {
   config: (data) => configuration.show(data),
   history: (data) => charts.show(data),
+  shadow: (data) => shadow.show(data),
   state: showState,
 };
 

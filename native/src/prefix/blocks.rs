@@ -112,16 +112,46 @@ pub fn content_hashes(data: &[u8], cut: Cut) -> Vec<u8> {
     blocks.hashes
 }
 
-/// The keys of a prompt's prefixes, packed; None if `contents` does not consist of whole hashes.
-pub fn chain(seed: u64, contents: &[u8]) -> Option<Vec<u8>> {
+/// The keys of a prompt's prefixes, one for every `stride` of its hashes, packed; None if `contents` does not consist of whole
+/// hashes.
+pub fn chain(seed: u64, contents: &[u8], stride: NonZeroUsize) -> Option<Vec<u8>> {
     let (contents, []) = contents.as_chunks::<HASH_BYTES>() else { return None };
-    let mut keys = Vec::with_capacity(contents.len() * HASH_BYTES);
+    let mut keys = Vec::with_capacity(contents.len() / stride * HASH_BYTES);
     let mut key = seed;
-    for content in contents {
-        key = XxHash3_64::oneshot_with_seed(key, content);
+    for block in contents.chunks_exact(stride.get()) {
+        for content in block {
+            key = XxHash3_64::oneshot_with_seed(key, content);
+        }
         keys.extend_from_slice(&key.to_le_bytes());
     }
     Some(keys)
+}
+
+/// What the keys of a request depend on beside its prompts.
+#[derive(Debug, Clone, Copy)]
+pub struct Scope<'a> {
+    pub model: &'a [u8],
+    pub salt: &'a [u8],
+}
+
+impl Scope<'_> {
+    /// Where the chain of a prompt begins.
+    pub fn seed(self, is_tokens: bool, template_hash: u64) -> u64 {
+        let mut frames = Vec::with_capacity(self.model.len() + self.salt.len() + 32);
+        let mut frame = |value: &[u8]| {
+            frames.extend_from_slice(&(value.len() as u32).to_le_bytes());
+            frames.extend_from_slice(value);
+        };
+        frame(self.model);
+        frame(self.salt);
+        if is_tokens {
+            frame(b"tokens");
+        }
+        if template_hash != 0 {
+            frame(&template_hash.to_le_bytes());
+        }
+        XxHash3_64::oneshot(&frames)
+    }
 }
 
 #[cfg(test)]
@@ -161,10 +191,15 @@ mod tests {
         let seed = XxHash3_64::oneshot(b"\x01\0\0\0m\0\0\0\0");
         assert_eq!(seed, 7_423_791_507_670_902_645);
         let contents = content_hashes(&[b'a'; 130], cut(64, 0));
-        let keys = chain(seed, &contents).unwrap();
+        let one = NonZeroUsize::MIN;
+        let keys = chain(seed, &contents, one).unwrap();
         assert_eq!(keys.len(), 2 * HASH_BYTES);
         assert_ne!(keys[..8], keys[8..]);
-        assert_eq!(chain(seed, &contents[..8]).unwrap(), keys[..8]);
-        assert_eq!(chain(seed, &contents[..7]), None);
+        assert_eq!(chain(seed, &contents[..8], one).unwrap(), keys[..8]);
+        assert_eq!(chain(seed, &contents[..7], one), None);
+        let two = NonZeroUsize::new(2).unwrap();
+        assert_eq!(chain(seed, &contents, two).unwrap(), keys[8..]);
+        assert_eq!(chain(seed, &contents[..8], two).unwrap(), b"");
+        assert_eq!(Scope { model: b"m", salt: b"" }.seed(false, 0), seed);
     }
 }

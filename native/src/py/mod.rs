@@ -29,7 +29,7 @@ pub mod epp_native {
     #[pymodule_export]
     use super::pages::{PageReader, page_excerpt};
     #[pymodule_export]
-    use super::prefix::{LruIndex, chain, content_hashes, prompt_blocks};
+    use super::prefix::{LruIndex, chain, content_hashes, outline, packed_keys, prompt_blocks};
     #[pymodule_export]
     use super::stream::Stream;
     #[pymodule_export]

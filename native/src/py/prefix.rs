@@ -2,14 +2,17 @@
 
 use std::borrow::Cow;
 use std::num::NonZeroUsize;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyMemoryView};
+use pyo3::types::{PyBytes, PyMemoryView, PyTuple};
 
-use crate::prefix::blocks::{self, Cut, HASH_BYTES};
-use crate::prefix::index::{self, MAX_SLOTS};
+use super::views::Body;
+use crate::prefix::blocks::{self, Cut, HASH_BYTES, Scope};
+use crate::prefix::index::MAX_SLOTS;
+use crate::prefix::later::SharedIndex;
+use crate::prefix::outline::outline as outlined;
+use crate::prefix::packed::{self, Chain, Keys};
 use crate::prefix::prompts;
 
 /// xxh3_64 of each whole block of `data`, as 64 bits little endian; of the first `max_blocks` blocks, 0 = of all.
@@ -27,14 +30,37 @@ pub fn content_hashes<'py>(
     Ok(PyBytes::new(data.py(), &hashes))
 }
 
-/// The keys of a prompt's prefixes, the shortest first, as 64 bits little endian.
+/// The keys of a prompt's prefixes, the shortest first, one for every `stride` hashes, as 64 bits little endian.
 ///
 /// Raises:
-///     ValueError: `contents` does not consist of 64 bits each.
+///     ValueError: `contents` does not consist of 64 bits each, or `stride` is 0.
 #[pyfunction]
-pub fn chain<'py>(seed: u64, contents: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
-    let keys = blocks::chain(seed, &bytes(contents)?).ok_or_else(not_whole)?;
+#[pyo3(signature = (seed, contents, stride = NonZeroUsize::MIN))]
+pub fn chain<'py>(seed: u64, contents: &Bound<'py, PyAny>, stride: NonZeroUsize) -> PyResult<Bound<'py, PyBytes>> {
+    let keys = blocks::chain(seed, &bytes(contents)?, stride).ok_or_else(not_whole)?;
     Ok(PyBytes::new(contents.py(), &keys))
+}
+
+/// The keys of packed prompts, of each that has a whole block; None if fewer hashes were made than are wanted.
+///
+/// Raises:
+///     ValueError: `packed` is cut off or goes on behind its end.
+#[pyfunction]
+pub fn packed_keys<'py>(
+    packed: &Bound<'py, PyBytes>,
+    model: &[u8],
+    salt: &[u8],
+    unit_bytes: NonZeroUsize,
+    stride: NonZeroUsize,
+    max_blocks: usize,
+) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let py = packed.py();
+    let how = Chain { scope: Scope { model, salt }, unit_bytes, stride, max_blocks };
+    match packed::packed_keys(packed.as_bytes(), how) {
+        Keys::Known(prompts) => Ok(Some(PyTuple::new(py, prompts.iter().map(|keys| PyBytes::new(py, keys)))?)),
+        Keys::TooFew => Ok(None),
+        Keys::Malformed => Err(PyValueError::new_err("packed prompt blocks are cut off or go on behind their end")),
+    }
 }
 
 /// The prompts of a request body, hashed and packed; b"" if it is no JSON object, or too deep or too much of one.
@@ -52,15 +78,31 @@ pub fn prompt_blocks<'py>(
     Ok(PyBytes::new(body.py(), &packed))
 }
 
+/// A request body whose long texts and lists of token ids are cut; None if it is no JSON object, or too deep or too much of one,
+/// or a view of what is not read here: of neither a body of the transport nor `bytes`, as a whole.
+#[pyfunction]
+pub fn outline<'py>(body: &Bound<'py, PyMemoryView>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let (py, owner, length) = (body.py(), body.getattr("obj")?, body.len()?);
+    let whole = |data: &[u8]| (data.len() == length).then(|| outlined(data)).flatten();
+    let cut = if let Ok(bytes) = owner.cast::<PyBytes>() {
+        whole(bytes.as_bytes())
+    } else if let Ok(body) = owner.cast::<Body>() {
+        whole(&body.get().0)
+    } else {
+        None
+    };
+    Ok(cut.map(|cut| PyBytes::new(py, &cut)))
+}
+
 /// Which slots hold which prefixes: one bounded LRU of keys for each slot, and the slots of each key.
 #[pyclass(frozen, module = "epp_native")]
-pub struct LruIndex(Mutex<index::LruIndex>);
+pub struct LruIndex(SharedIndex);
 
 #[pymethods]
 impl LruIndex {
     #[new]
     fn new() -> Self {
-        Self(Mutex::default())
+        Self(SharedIndex::default())
     }
 
     /// Remember that `slot` holds the first `capacity` of these keys, which is the most that it holds from now on.
@@ -74,7 +116,7 @@ impl LruIndex {
         let keys = bytes(keys)?;
         // More keys than 32 bits count cannot be told apart by their places.
         let capacity = usize::try_from(capacity.clamp(0, i64::from(u32::MAX - 1))).unwrap_or_default();
-        self.index().add(slot, whole(&keys)?, capacity);
+        self.0.add(slot, whole(&keys)?, capacity);
         Ok(())
     }
 
@@ -84,33 +126,29 @@ impl LruIndex {
     ///     ValueError: `keys` are not 64 bits each.
     #[pyo3(name = "match")]
     fn matches(&self, keys: &Bound<'_, PyAny>) -> PyResult<Vec<(u32, u32)>> {
-        Ok(self.index().matches(whole(&bytes(keys)?)?))
+        let keys = bytes(keys)?;
+        let keys = whole(&keys)?;
+        Ok(self.0.look(|index| index.matches(keys)))
     }
 
     /// Forget all that `slot` holds.
     fn clear(&self, slot: u32) {
-        self.index().clear(slot);
+        self.0.look(|index| index.clear(slot));
     }
 
     /// Keys that `slot` holds.
     fn size(&self, slot: u32) -> usize {
-        self.index().size(slot)
+        self.0.look(|index| index.size(slot))
     }
 
     /// Different keys that are held by any slot.
     fn keys(&self) -> usize {
-        self.index().keys()
+        self.0.look(|index| index.keys())
     }
 
-    /// Keys of all slots together.
+    /// Keys of all slots together; more, while some that were added are there already or take the place of others.
     fn __len__(&self) -> usize {
-        self.index().len()
-    }
-}
-
-impl LruIndex {
-    fn index(&self) -> MutexGuard<'_, index::LruIndex> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.len()
     }
 }
 

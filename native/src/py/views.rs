@@ -62,7 +62,7 @@ fn decoded<'py>(py: Python<'py>, value: &[u8]) -> PyResult<Bound<'py, PyString>>
 
 /// Bytes that Python reads in place.
 #[pyclass(frozen, module = "epp_native")]
-pub struct Body(Bytes);
+pub struct Body(pub Bytes);
 
 #[pymethods]
 impl Body {

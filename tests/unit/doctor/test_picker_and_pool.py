@@ -66,6 +66,7 @@ def test_metrics_of_the_picker(series: str, expected: set[str]) -> None:
 
 
 SHADOW: dict[str, Any] = {"enabled": True, "compared": 90, "skipped": {}, "plugin_errors": {}, "restart": []}
+ENDED = {**SHADOW, "enabled": False, "problem": "so, 2026-01-01T00:00:00+00:00", "skipped": {"queue full": 90}}
 PAGES: list[tuple[str, PickerPages, set[str]]] = [
     ("ready", PickerPages(URL, ready={"status": "ready", "reasons": []}), set()),
     ("draining", PickerPages(URL, ready={"status": "not ready", "reasons": ["draining"]}), {"PCK001"}),
@@ -92,8 +93,8 @@ PAGES: list[tuple[str, PickerPages, set[str]]] = [
     ),
     ("no shadow", PickerPages(URL, shadow={"enabled": False, "problem": ""}), set()),
     ("a shadow", PickerPages(URL, shadow=SHADOW), set()),
-    ("a shadow that is in use", PickerPages(URL, shadow={"enabled": False, "problem": "taken over at 5: x"}), set()),
-    ("no shadow any more", PickerPages(URL, shadow={"enabled": False, "problem": "not started: OSError: x"}), {"PCK015"}),
+    ("a shadow that is in use", PickerPages(URL, shadow={**ENDED, "state": "taken_over"}), set()),
+    ("no shadow any more", PickerPages(URL, shadow={**ENDED, "state": "not_started"}), {"PCK015"}),
     ("a shadow that fails", PickerPages(URL, shadow={**SHADOW, "plugin_errors": {"p": 3}}), {"PCK016"}),
     ("a shadow that sees little", PickerPages(URL, shadow={**SHADOW, "skipped": {"queue full": 20}}), {"PCK017"}),
     ("a shadow that sees most", PickerPages(URL, shadow={**SHADOW, "skipped": {"queue full": 5}}), set()),

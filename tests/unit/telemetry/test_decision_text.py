@@ -55,6 +55,34 @@ def decision(**changes: Any) -> DecisionRecord:
     return DecisionRecord(**{**usual, **changes})
 
 
+FORETOLD = {"verdict": "wait", "priority": 0, "ahead": 3, "why": "it is not its turn yet", "saturation": 0.5, "ceiling": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, "hold it behind 3 in band 0 and above: it is not its turn yet; without limit\nif it went on now:\npicked"),
+        (
+            {"expected_wait_s": 2.25, "longest_wait_s": 30.0},
+            "; some 2.2 s at the rate of the last seconds; refused after 30 s\n",
+        ),
+        ({"may_evict": True}, "; running requests of a lower priority may be ended for it; without limit\n"),
+        ({"verdict": "pass"}, "flow control: would let it pass at once (saturation 0.50, ceiling 1.00)\npicked"),
+        ({"verdict": "refuse", "status": 429}, "flow control: would refuse it at once with 429\npicked"),
+    ],
+)
+def test_what_flow_control_would_do(changes: dict[str, Any], told: str) -> None:
+    usual = {"may_evict": False, "expected_wait_s": None, "longest_wait_s": None, "status": None}
+    shown = page({**decision(admission=None).as_json(), "flow_control": {**FORETOLD, **usual, **changes}})
+    assert told in shown
+    assert "admission:" not in shown
+
+
+def test_how_many_were_before_it() -> None:
+    held = AdmissionRecord("admitted", 0.25, ahead=4)
+    assert "admission: admitted, held for 0.250 s behind 4 others\n" in page(decision(admission=held).as_json())
+
+
 def test_the_page_of_a_decision() -> None:
     assert page(decision().as_json()) == (
         "request r-1  /v1/completions\n"

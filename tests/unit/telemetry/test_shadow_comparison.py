@@ -74,6 +74,10 @@ def test_the_tally() -> None:
     assert (prefix["prefix_tokens_won"], prefix["prefix_tokens_lost"]) == (64, 16)
     assert (draw["mean_margin"], draw["prefix_tokens_won"]) == (0.0, None)
     assert shown["skipped"] == {"queue": 1}
+    assert shown["effect"] == {
+        "rated": 4, "mean_margin": 0.75, "max_margin": 1.0, "prefix_tokens_won": 64, "prefix_tokens_lost": 16
+    }  # fmt: skip
+    assert tally.count == 7, "those that were not shown included"
 
 
 def test_it_does_not_grow_with_the_requests() -> None:
@@ -87,12 +91,21 @@ def test_for_people() -> None:
     tally = ShadowTally()
     tally.add(compare(decided(QUEUE, PREFIX), B, A, 64))
     tally.add(without_pick(DecisionRecord(request_id="r-2"), B, Verdict.FAILED, "a plugin failed"))
-    about = {"source": "shadow.yaml", "sha256": "ab" * 32, "live": {"sha256": "cd" * 32}, "restart": ["dataLayer"]}
+    tally.since_s = 0.0
+    about = {
+        "source": "shadow.yaml",
+        "sha256": "ab" * 32,
+        "live": {"sha256": "cd" * 32},
+        "restart": ["dataLayer"],
+        "share": 0.25,
+    }
     assert page({**about, "plugin_errors": {"bad": 2}, **tally.as_json()}) == (
         "shadow shadow.yaml (abababababab) beside cdcdcdcdcdcd\n"
         "  to serve by it takes a restart: dataLayer\n"
+        "  since 1970-01-01T00:00:00+00:00, shown 25% of the requests\n"
         "2 requests compared: 100.0% sent elsewhere\n"
         "  agree 0, disagree 1, refused 0, failed 1\n"
+        "  expected where it differs: its own endpoints rated 1.000 higher (1 rated); 64 prompt tokens more cached, 0 fewer\n"
         "  its plugin bad failed 2 times\n"
         "\n"
         "reason  requests  mean margin  max margin  tokens won  tokens lost\n"

@@ -467,7 +467,8 @@ def test_the_transport_is_asked_to_read_bodies_only_for_an_index(monkeypatch: py
     assert wanted(prefix_cache.PLUGIN) == wanted(approximate_prefix.APPROXIMATE) == (), "only Python could"
     monkeypatch.setattr(twins, "READS_BODIES", True)
     assert wanted(prefix_cache.PLUGIN) == ("prompt-blocks/64/256",)
-    assert wanted(prefix_cache.PLUGIN, blockSizeTokens=32, maxPrefixTokensToMatch=320) == ("prompt-blocks/128/10",)
+    assert wanted(prefix_cache.PLUGIN, blockSizeTokens=32, maxPrefixTokensToMatch=320) == ("prompt-blocks/64/20",)
+    assert wanted(prefix_cache.PLUGIN, blockSizeTokens=24, maxPrefixTokensToMatch=320) == ("prompt-blocks/96/13",)
     assert wanted(prefix_cache.PLUGIN, prefixMatchInfoProducerName="other") == ()
     assert wanted(approximate_prefix.APPROXIMATE) == ("prompt-blocks/64/8192",)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from xxhash import xxh3_64_intdigest
 
-from epp.framework.canonical_prompt import token_bytes
+from epp.framework import prompt_blocks
+from epp.framework.canonical_prompt import Prompt, token_bytes
 from plugins.prefix import keys
 from plugins.prefix.keys import seed
 from tests.unit.plugins.prefix.packed import CHAINS, CONTENT_HASHES, NATIVE, pack, unpack
@@ -101,3 +103,47 @@ def test_twins_agree(start: int, data: bytes, block: int, cap: int) -> None:
     if NATIVE is not None:
         assert NATIVE.content_hashes(data, block, cap) == contents
         assert NATIVE.chain(start, contents) == chained
+        for stride in (2, 3, 7):
+            assert NATIVE.chain(start, contents, stride) == keys.chain(start, contents, stride)
+
+
+@given(st.integers(0, 2**64 - 1), st.lists(st.integers(0, 3), max_size=30), st.integers(1, 8))
+def test_a_block_has_the_key_of_its_last_unit(start: int, contents: list[int], stride: int) -> None:
+    units = unpack(keys.chain(start, pack(*contents)))
+    assert unpack(keys.chain(start, pack(*contents), stride)) == units[stride - 1 :: stride]
+
+
+_PROMPTS = st.lists(
+    st.builds(
+        lambda size, is_tokens: Prompt(is_tokens, bytes(range(4 * size if is_tokens else size))),
+        st.integers(0, 60),
+        st.booleans(),
+    ),
+    max_size=4,
+)
+
+
+@given(_PROMPTS, st.sampled_from([0, 9]), st.integers(1, 9), st.integers(0, 9), st.integers(1, 4), st.integers(0, 9))
+def test_packed_prompts(prompts: list[Prompt], template: int, unit: int, read_units: int, stride: int, cap: int) -> None:
+    """The same keys as of the prompts themselves, or none where too little of them was hashed; both twins."""
+    packed = prompt_blocks.pack(template, prompts, unit, read_units)
+    found = keys.packed_keys(packed, b"m", b"s", unit, stride, cap)
+    if NATIVE is not None:
+        assert NATIVE.packed_keys(packed, b"m", b"s", unit, stride, cap) == found
+    expected, is_enough = [], True
+    for prompt in prompts:
+        blocks = min(len(prompt.data) // unit // stride, cap or 1000)
+        is_enough = is_enough and (not read_units or blocks * stride <= read_units)
+        contents = keys.content_hashes(prompt.data, unit, blocks * stride) if blocks else b""
+        start = seed("m", "s", is_tokens=prompt.is_tokens, template_hash=template)
+        expected += [keys.chain(start, contents, stride)] if blocks else []
+    assert found == (tuple(expected) if is_enough else None)
+
+
+@pytest.mark.parametrize("change", [lambda packed: packed[:-1], lambda packed: packed + b"x"], ids=["cut off", "goes on"])
+@pytest.mark.parametrize("twin", [keys, NATIVE] if NATIVE is not None else [keys])
+def test_what_is_no_packed_form(twin: Any, change: Callable[[bytes], bytes]) -> None:
+    packed = prompt_blocks.pack(0, [Prompt(False, b"abcd")], 2)
+    assert twin.packed_keys(b"", b"m", b"", 2, 1, 0) == ()
+    with pytest.raises(ValueError, match="packed prompt blocks"):
+        twin.packed_keys(change(packed), b"m", b"", 2, 1, 0)

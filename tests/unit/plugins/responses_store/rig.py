@@ -91,7 +91,7 @@ class Client:
             edits = BodyEditList(memoryview(body), request.body.document)
             await self.store.rewrite(request, edits)
             body = bytes(splice(memoryview(body), edits.splices(None)))
-            request.body.document = edits.document
+            request.body.outline = edits.document
             assert json.loads(body) == edits.document
         return Exchange(request, body)
 
