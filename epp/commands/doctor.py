@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import dataclasses
+import os
 import ssl
 import sys
 from collections.abc import Sequence
@@ -19,14 +20,15 @@ from epp.framework.types import Endpoint
 HEALTHY, SICK, USAGE, INTERRUPTED = 0, 1, 2, 130
 DEFAULT_PICKER = "http://127.0.0.1:9090"
 _DESCRIPTION = """\
-Look at a set-up that runs, and say what is wrong and how to repair it: Envoy, the picker, its pool, the model servers, and
-certificates. Nothing is changed. docs/doctor.md has all findings.
+Look at a set-up that runs, and say what is wrong and how to repair it: Envoy, the picker, its pool, the model servers,
+certificates, and the objects of a cluster. Nothing is changed. docs/doctor.md has all findings.
 """
 _EPILOG = """\
 examples:
   epp doctor --envoy-admin http://127.0.0.1:9901
   epp doctor --picker https://epp:9090 --token-file /var/run/secrets/kubernetes.io/serviceaccount/token --ca-file ca.crt
   epp doctor --picker= --envoy-config config_dump.json --output json
+  epp doctor --picker= --kubeconfig ~/.kube/config --pool-name chat --pool-namespace models
 
 exit status: 0 no errors, 1 errors, 2 wrong usage.
 """
@@ -43,6 +45,9 @@ def main(argv: Sequence[str]) -> int:
         options = make_parser().parse_args(list(argv))
     except SystemExit as stop:  # argparse has printed help or what is wrong
         return HEALTHY if not stop.code else USAGE
+    if not options.pool_name and (without := _without_pool(options)):
+        print(f"epp doctor: {without} has no effect without --pool-name", file=sys.stderr)
+        return USAGE
     try:
         token = options.token_file.read_text(encoding="utf-8").strip() if options.token_file else ""
         tls = _tls(options)
@@ -56,9 +61,16 @@ def main(argv: Sequence[str]) -> int:
 
 
 async def _run(options: argparse.Namespace, token: str, tls: ssl.SSLContext | None) -> int:
+    from epp.datalayer.objects import PoolIdentity
+    from epp.doctor.cluster.look import ClusterQuestion
     from epp.doctor.examine import Look, examine
     from epp.framework.handle import MetricsFlags
 
+    cluster = None
+    if options.pool_name:
+        namespace = options.pool_namespace or os.environ.get("NAMESPACE") or "default"
+        pool = PoolIdentity(options.pool_name, namespace, options.pool_group)
+        cluster = ClusterQuestion(pool, options.kubeconfig, options.service_account)
     examination = await examine(
         Look(
             picker_url=options.picker,
@@ -66,6 +78,7 @@ async def _run(options: argparse.Namespace, token: str, tls: ssl.SSLContext | No
             tls=tls,
             envoy_admin=options.envoy_admin,
             envoy_config=options.envoy_config,
+            cluster=cluster,
             grpc=options.grpc,
             endpoints=tuple(
                 Endpoint.of(f"{host}:{port}", host, port, {"llm-d.ai/engine-type": options.engine})
@@ -102,6 +115,16 @@ def _summary(seen: Sequence[str], findings: Sequence[Finding]) -> str:
     return f"looked at {', '.join(seen) or 'nothing'}: {', '.join(words)}"
 
 
+def _without_pool(options: argparse.Namespace) -> str:
+    """The first flag that was given and needs a pool."""
+    given = {
+        "--kubeconfig": options.kubeconfig,
+        "--pool-namespace": options.pool_namespace,
+        "--service-account": options.service_account,
+    }
+    return next((flag for flag, value in given.items() if value), "")
+
+
 def _tls(options: argparse.Namespace) -> ssl.SSLContext | None:
     """How https pages of the picker are verified.
 
@@ -132,6 +155,13 @@ def _host_port(text: str) -> tuple[str, int]:
     if not host or not port.isdigit() or not 0 < int(port) < 65536:
         raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
     return host.strip("[]"), int(port)
+
+
+def _account(text: str) -> str:
+    namespace, slash, name = text.partition("/")
+    if text and (not (namespace and slash and name) or "/" in name):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAMESPACE/NAME")
+    return text
 
 
 def _duration(text: str) -> float:
@@ -177,6 +207,17 @@ def make_parser() -> argparse.ArgumentParser:
                          help="as the picker has it (default: %(default)s)")  # fmt: skip
     engines.add_argument("--model-server-metrics-port", type=int, default=0, metavar="PORT",
                          help="as the picker has it; 0 = the endpoint's (default: 0)")  # fmt: skip
+    cluster = parser.add_argument_group("cluster")
+    cluster.add_argument("--pool-name", default="", metavar="NAME",
+                         help="InferencePool to look at, with its pods, routes and picker (default: no cluster)")  # fmt: skip
+    cluster.add_argument("--pool-namespace", default="", metavar="NAMESPACE",
+                         help="of the pool (default: $NAMESPACE, else default)")  # fmt: skip
+    cluster.add_argument("--pool-group", choices=("inference.networking.k8s.io", "inference.networking.x-k8s.io"),
+                         default="inference.networking.k8s.io", help="as the picker has it (default: %(default)s)")  # fmt: skip
+    cluster.add_argument("--kubeconfig", default="", metavar="FILE",
+                         help="how to reach the API server (default: as a pod of the cluster, else $KUBECONFIG)")  # fmt: skip
+    cluster.add_argument("--service-account", type=_account, default="", metavar="NAMESPACE/NAME",
+                         help="the picker's, whose rights are looked at (default: as its Deployment has it)")  # fmt: skip
     output = parser.add_argument_group("output")
     output.add_argument("--output", choices=("text", "json"), default="text", help="json: all findings as a list")
     output.add_argument("--strict", action="store_true", help="warnings count as errors")

@@ -123,7 +123,7 @@ def _timeout(setup: EnvoySetup, use: Use, picker: Picker) -> Iterator[Finding]:
             yield finding("ENV010", setup.source, place, message, "set it to 300s, as the files in config/envoy do", value=text)
     elif picker.queue_ttl_s is not None and timeout_s < picker.queue_ttl_s:
         longest = format_duration(picker.queue_ttl_s)
-        message = f"{shown} is less than flowControl.defaultRequestTTL, {longest}: requests that still wait are cut"
+        message = f"{shown} is less than the {longest} that flow control lets requests wait: those that still do are cut"
         yield finding("ENV012", setup.source, place, message, f"set it above {longest}, or lower the TTL", value=text)
 
 

@@ -1,13 +1,12 @@
 """One look at a set-up: reads what there is, gives it to the checks, collects what they find.
 
-Each subject is read apart, so that one that cannot be reached hides nothing of the others. What a cluster knows (objects,
-permissions) would be one subject more: read here, checked in a module of its own.
+Each subject is read apart, so that one that cannot be reached hides nothing of the others.
 """
 
 from __future__ import annotations
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,6 +17,8 @@ import yaml
 
 from epp.doctor.catalogue import finding, unique
 from epp.doctor.certificates import check_agreement, check_served
+from epp.doctor.cluster.look import ClusterLook, ClusterQuestion, look_at_cluster
+from epp.doctor.configuration import check_configuration
 from epp.doctor.documents import mapping, mappings, number
 from epp.doctor.engine_pages import engine_reading, look_at_engines
 from epp.doctor.engines import check_engines
@@ -26,16 +27,19 @@ from epp.doctor.envoy_dump import EnvoySetup, is_envoy_config, read_setup
 from epp.doctor.envoy_filter import check_filters, picker_cluster
 from epp.doctor.envoy_routes import addresses, check_routes, speaks_tls, verifies
 from epp.doctor.known import Picker, picker_of
+from epp.doctor.kv_events import check_kv_events
 from epp.doctor.picker import PickerPages, check_picker
 from epp.doctor.pool import check_pool
 from epp.doctor.probes import Answer, Pages, UnreadableError, served_certificate
 from epp.doctor.profiles import check_profiles
+from epp.doctor.queues import check_queues, longest_ttl_s
 from epp.errors import Finding
 from epp.framework.handle import MetricsFlags
 from epp.framework.types import Endpoint
 
 _ROUND_TRIPS = 5
 """Answers of ``/healthz`` of which the quickest counts: one late answer is the network's, five are the loop's."""
+_NOT_THERE = 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +55,10 @@ class Look:
     """Base URL of Envoy's admin interface."""
     envoy_config: Path | None = None
     """A config dump or a bootstrap document instead."""
+    cluster: ClusterQuestion | None = None
+    """Which pool of which cluster; None = not looked at."""
     grpc: tuple[str, int] | None = None
-    """Host and port of ext_proc; None = as Envoy's configuration has it."""
+    """Host and port of ext_proc; None = as Envoy's configuration has it, or the pool."""
     endpoints: tuple[Endpoint, ...] = ()
     """Model servers beside those that the picker knows."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)
@@ -75,10 +81,12 @@ async def examine(look: Look) -> Examination:
     async with Pages(look.timeout_s, look.token, look.tls) as own, Pages(look.timeout_s) as others:
         pages = await _picker(look, own, result)
         effective = mapping(mapping(pages.config).get("effective"))
-        picker = picker_of(effective) if effective else Picker()
+        picker = picker_of(effective, longest_ttl_s(pages.queues or {})) if effective else Picker()
         setup = await _envoy(look, others, picker, result)
-        await _ports(look, setup, result)
-        await _engines(look, pages, effective or None, picker, others, result)
+        cluster = await _cluster(look, pages, result)
+        await _ports(look, setup, cluster, result)
+        endpoints = _endpoints(look, pages, cluster)
+        await _engines(look, endpoints, pages, effective or None, picker, others, result)
     result.findings = unique(result.findings)
     return result
 
@@ -100,11 +108,16 @@ async def _picker(look: Look, http: Pages, result: Examination) -> PickerPages:
         ready=await _json(http, f"{url}/readyz", result, accept=(200, 503)),
         config=await _json(http, f"{url}/debug/config", result),
         endpoints=await _json(http, f"{url}/debug/endpoints", result),
+        plugins=await _newer(http, f"{url}/debug/plugins/state", result),
+        queues=await _newer(http, f"{url}/debug/queues", result),
+        shadow=await _newer(http, f"{url}/debug/shadow", result),
+        kept=await _newer(http, f"{url}/debug/decisions?why=share&limit=1", result),
         metrics=metrics.body if metrics else None,
         response_s=min(trip.took_s for trip in trips),
         skew_s=trips[-1].skew_s,
     )
-    result.findings += check_picker(pages)
+    result.findings += [*check_picker(pages), *check_configuration(pages), *check_queues(url, pages.queues or {})]
+    result.findings += check_kv_events(url, pages.plugins or {}, pages.metrics or b"")
     if pages.endpoints is not None:
         result.findings += check_pool(url, pages.endpoints, look.stale_s)
         entries = mappings(pages.endpoints.get("endpoints"))
@@ -138,20 +151,21 @@ async def _envoy(look: Look, http: Pages, picker: Picker, result: Examination) -
     return setup
 
 
-async def _ports(look: Look, setup: EnvoySetup | None, result: Examination) -> None:
+async def _ports(look: Look, setup: EnvoySetup | None, cluster: ClusterLook, result: Examination) -> None:
     """The picker's ports with TLS: ext_proc, and the metrics port if it has it."""
     now = datetime.now(UTC)
-    clusters = {picker_cluster(use) for use in setup.uses} if setup is not None else set()
-    known = {name: setup.clusters[name] for name in sorted(clusters) if name in setup.clusters} if setup is not None else {}
-    targets = [look.grpc] if look.grpc else [address for cluster in known.values() for address in _reachable(look, cluster)]
+    names = {picker_cluster(use) for use in setup.uses} if setup is not None else set()
+    known = {name: setup.clusters[name] for name in sorted(names) if name in setup.clusters} if setup is not None else {}
+    targets = [look.grpc] if look.grpc else [address for each in known.values() for address in _reachable(look, each)]
+    targets = targets or ([cluster.grpc] if cluster.grpc else [])
     if not targets:
         result.findings.append(_not_looked("the picker's gRPC port", "--grpc"))
     for host, port in targets:
         served = await served_certificate(host, port, look.timeout_s)
         result.findings += check_served(served, now)
-        for name, cluster in known.items():
-            if look.grpc or (host, port) in addresses(cluster):
-                encrypts, checks = speaks_tls(cluster), verifies(cluster)
+        for name, each in known.items():
+            if look.grpc or (host, port) in addresses(each):
+                encrypts, checks = speaks_tls(each), verifies(each)
                 result.findings += check_agreement(served, f"clusters[{name}]", envoy_encrypts=encrypts, envoy_verifies=checks)
     url = urlsplit(look.picker_url)
     if url.scheme == "https" and url.hostname:
@@ -170,12 +184,38 @@ def _is_loopback(host: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-async def _engines(
-    look: Look, pages: PickerPages, effective: Mapping[str, Any] | None, picker: Picker, http: Pages, result: Examination
-) -> None:
-    endpoints = [(endpoint, False) for endpoint in look.endpoints]
+async def _cluster(look: Look, pages: PickerPages, result: Examination) -> ClusterLook:
+    if look.cluster is None:
+        result.findings.append(_not_looked("the cluster", "--pool-name"))
+        return ClusterLook()
+    known = None
+    if pages.endpoints is not None:
+        entries = mappings(pages.endpoints.get("endpoints"))
+        known = {str(entry.get("id")): str(entry.get("address")) for entry in entries}
+    seen = await look_at_cluster(look.cluster, pages.url, known, look.timeout_s)
+    result.findings += seen.findings
+    result.seen += [seen.seen] if seen.seen else []
+    return seen
+
+
+def _endpoints(look: Look, pages: PickerPages, cluster: ClusterLook) -> list[tuple[Endpoint, bool]]:
+    """All model servers that can be looked at from here, each with whether the picker reads its page at the moment."""
     entries = mappings(mapping(pages.endpoints).get("endpoints"))
-    endpoints += [(_endpoint(entry), _is_read(entry)) for entry in entries]
+    found = [(_endpoint(entry), _is_read(entry)) for entry in entries]
+    known = {endpoint.host_port for endpoint, _ in found}
+    further = [endpoint for endpoint in cluster.endpoints if endpoint.host_port not in known]
+    return [*((endpoint, False) for endpoint in (*look.endpoints, *further)), *found]
+
+
+async def _engines(
+    look: Look,
+    endpoints: Sequence[tuple[Endpoint, bool]],
+    pages: PickerPages,
+    effective: Mapping[str, Any] | None,
+    picker: Picker,
+    http: Pages,
+    result: Examination,
+) -> None:
     if not endpoints:
         return
     source = pages.url or "--endpoint"
@@ -212,13 +252,18 @@ async def _page(http: Pages, url: str, result: Examination, accept: tuple[int, .
 
 async def _json(http: Pages, url: str, result: Examination, accept: tuple[int, ...] = (200,)) -> Mapping[str, Any] | None:
     answer = await _page(http, url, result, accept)
-    if answer is None:
+    if answer is None or answer.status == _NOT_THERE:
         return None
     try:
         return answer.json(url)
     except UnreadableError as error:
         result.findings.append(_unreadable(url, error, "see that the address is that of the program that is meant"))
         return None
+
+
+async def _newer(http: Pages, url: str, result: Examination) -> Mapping[str, Any] | None:
+    """A page that pickers of an earlier release do not have."""
+    return await _json(http, url, result, accept=(200, _NOT_THERE))
 
 
 def _file(path: Path, result: Examination) -> Mapping[str, Any] | None:

@@ -48,12 +48,16 @@ class Picker:
     kv_events: Sequence[KvEventSettings] = ()
 
 
-def picker_of(effective: Mapping[str, Any]) -> Picker:
-    """Read the completed document of ``/debug/config``."""
+def picker_of(effective: Mapping[str, Any], longest_ttl_s: float | None = None) -> Picker:
+    """Read the completed document of ``/debug/config``.
+
+    Args:
+        longest_ttl_s: of the bands, where their page tells.
+    """
     plugins = mappings(effective.get("plugins"))
     parameters = [mapping(plugin.get("parameters")) for plugin in plugins]
     return Picker(
-        queue_ttl_s=_queue_ttl_s(effective),
+        queue_ttl_s=max(filter(None, (_queue_ttl_s(effective), longest_ttl_s)), default=None),
         scores_lora=any(plugin.get("type") == LORA_SCORER for plugin in plugins),
         max_endpoints=max((_positive(entry.get("maxNumOfEndpoints"), 1) for entry in parameters), default=1),
         kv_events=tuple(

@@ -1,4 +1,4 @@
-"""Findings about the picker itself, from its metrics port: readiness, event loop, plugins, configuration, memory."""
+"""Findings about the picker itself, from its metrics port: readiness, event loop, plugins, memory, what it has decided."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ _FEW_ATTEMPTS = 20
 """With fewer decisions a share says nothing."""
 _MUCH_SHARE = 0.05
 _FAILED = "failure"
+_FOLLOWS = "not the leader"
+_WAITS_LONG_S = 0.025
+"""A pass over a full batch of decisions takes some 8 ms."""
+_RARE_SHARE = 0.01
+_MANY_REQUESTS = 1000
+"""From here on a share of one in a hundred, the default, has kept some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,11 @@ class PickerPages:
     ready: Mapping[str, Any] | None = None
     config: Mapping[str, Any] | None = None
     endpoints: Mapping[str, Any] | None = None
+    plugins: Mapping[str, Any] | None = None
+    queues: Mapping[str, Any] | None = None
+    shadow: Mapping[str, Any] | None = None
+    kept: Mapping[str, Any] | None = None
+    """Decisions that were kept as part of the share."""
     metrics: bytes | None = None
     response_s: float | None = None
     """The quickest of some answers of ``/healthz``, seconds."""
@@ -41,10 +52,11 @@ class PickerPages:
 
 def check_picker(pages: PickerPages) -> list[Finding]:
     """All findings about the process."""
-    found = [*_ready(pages), *_loop(pages), *_clock(pages), *_config(pages)]
+    found = [*_ready(pages), *_loop(pages), *_clock(pages)]
     if pages.metrics is not None:
-        found += [*_plugins(pages.url, pages.metrics), *_reload(pages.url, pages.metrics)]
-        found += [*_memory(pages.url, pages.metrics), *_caches(pages.url, pages.metrics), *_attempts(pages.url, pages.metrics)]
+        url, page = pages.url, pages.metrics
+        found += [*_handover(url, page), *_plugins(url, page), *_overruns(url, page), *_memory(url, page)]
+        found += [*_caches(pages, page), *_attempts(url, page), *_kept(pages, page)]
     return found
 
 
@@ -53,9 +65,17 @@ def samples(page: bytes, name: str) -> Sequence[Sample]:
     return FamilyReader(f"{PREFIX}{name}").read(page)
 
 
+def total(page: bytes, name: str) -> float:
+    """The sum of all series of one of the picker's families."""
+    return sum(sample.value for sample in samples(page, name))
+
+
 def _ready(pages: PickerPages) -> Iterator[Finding]:
     reasons = mapping(pages.ready).get("reasons")
-    if isinstance(reasons, list) and reasons:
+    if reasons == [_FOLLOWS]:
+        message = "it is not ready, because another replica leads; this one knows all endpoints and takes over"
+        yield finding("PCK020", pages.url, "/readyz", message, "look at the leader, too: only that one decides")
+    elif isinstance(reasons, list) and reasons:
         message = f"it tells the data plane not to send requests: {', '.join(map(str, reasons))}"
         fix = "remove the reasons; docs/operations.md tells what readiness depends on"
         yield finding("PCK001", pages.url, "/readyz", message, fix, value=", ".join(map(str, reasons)))
@@ -82,11 +102,16 @@ def skew_message(skew_s: float) -> str:
     return f"its clock is {abs(skew_s):.0f} s {side}, so logs and traces cannot be put in order and certificates may be refused"
 
 
-def _config(pages: PickerPages) -> Iterator[Finding]:
-    for entry in mappings(mapping(pages.config).get("findings")):
-        if entry.get("severity") == "warning":
-            message = f"{entry.get('code')}: {entry.get('message')}"
-            yield finding("PCK007", pages.url, str(entry.get("path", "")), message, str(entry.get("fix", "")))
+def _handover(url: str, page: bytes) -> Iterator[Finding]:
+    name = "extproc_handover_duration_seconds"
+    calls = total(page, f"{name}_count")
+    quick = max((s.value for s in samples(page, f"{name}_bucket") if float(s.labels["le"]) <= _WAITS_LONG_S), default=0.0)
+    late = calls - quick
+    if calls >= _FEW_ATTEMPTS and late / calls > _RARE_SHARE:
+        limit = f"{_WAITS_LONG_S * 1000:g} ms"
+        message = f"{late / calls:.1%} of {calls:.0f} calls since the start waited longer than {limit} for the event loop"
+        fix = "give the picker a core of its own, look for slow plugins, or run more pickers"
+        yield finding("PCK012", url, name, message, fix, value=round(late / calls, 3))
 
 
 def _plugins(url: str, page: bytes) -> Iterator[Finding]:
@@ -110,10 +135,14 @@ def _plugin(sample: Sample) -> str:
     return f"{labels.get('plugin_name', '')} ({labels.get('extension_point', '')})"
 
 
-def _reload(url: str, page: bytes) -> Iterator[Finding]:
-    if any(not sample.value for sample in samples(page, "config_last_reload_successful")):
-        message = "the file was changed to something that cannot be used; what was loaded before is in use"
-        yield finding("PCK006", url, "/metrics", message, "run `epp check` on the file")
+def _overruns(url: str, page: bytes) -> Iterator[Finding]:
+    calls = {_plugin(sample): sample.value for sample in samples(page, "plugin_duration_seconds_count")}
+    for sample in samples(page, "plugin_overruns_total"):
+        made = calls.get(_plugin(sample), 0.0)
+        if made >= _FEW_ATTEMPTS and sample.value / made > _RARE_SHARE:
+            message = f"{sample.value / made:.1%} of {made:.0f} calls took longer than their budget, and every request waits"
+            fix = "make it faster, or take it out before the picker leaves it out"
+            yield finding("PCK014", url, _plugin(sample), message, fix, value=int(sample.value))
 
 
 def _memory(url: str, page: bytes) -> Iterator[Finding]:
@@ -125,14 +154,22 @@ def _memory(url: str, page: bytes) -> Iterator[Finding]:
             yield finding("PCK008", url, "extproc_buffered_bytes", message, fix, value=int(sample.value))
 
 
-def _caches(url: str, page: bytes) -> Iterator[Finding]:
+def _caches(pages: PickerPages, page: bytes) -> Iterator[Finding]:
+    causes = {
+        (entry.get("id"), known.get("producer")): known
+        for entry in mappings(mapping(pages.endpoints).get("endpoints"))
+        for known in mappings(entry.get("cachedPrefixes"))
+    }
     for sample in samples(page, "prefix_cache_mismatch"):
         if sample.value:
             labels = sample.labels
-            place = f"{labels.get('namespace', '')}/{labels.get('endpoint_name', '')}"
-            message = f"{labels.get('plugin_name', '')} predicts cached tokens that differ from what the endpoint reports"
-            fix = "/debug/endpoints names the likely cause, such as a block size or a cache that was cleared"
-            yield finding("PCK009", url, place, message, fix)
+            place, producer = f"{labels.get('namespace', '')}/{labels.get('endpoint_name', '')}", labels.get("plugin_name", "")
+            known = causes.get((place, producer), {})
+            kind = f" ({known['mismatch']})" if known.get("mismatch") else ""
+            cause = f"; likely cause: {known['likelyCause']}" if known.get("likelyCause") else ""
+            message = f"{producer} predicts cached tokens that differ from what the endpoint reports{kind}{cause}"
+            fix = "repair the cause; docs/troubleshooting.md tells how prefixes are looked at"
+            yield finding("PCK009", pages.url, place, message, fix, value=known.get("mismatch"))
 
 
 def _attempts(url: str, page: bytes) -> Iterator[Finding]:
@@ -144,3 +181,11 @@ def _attempts(url: str, page: bytes) -> Iterator[Finding]:
         message = f"{failed:.0f} of {total:.0f} decisions since the start found no endpoint, or filters left none"
         fix = "run with -v 4 for a moment: 'Filtered out' names the filter"
         yield finding("PCK010", url, "scheduler_attempts_total", message, fix, value=int(failed))
+
+
+def _kept(pages: PickerPages, page: bytes) -> Iterator[Finding]:
+    requests = total(page, "request_total")
+    if pages.kept is not None and not mappings(pages.kept.get("decisions")) and requests >= _MANY_REQUESTS:
+        message = f"of {requests:.0f} requests none is kept that was served, so `epp explain` knows refusals and errors only"
+        fix = "raise --explain-share, such as 0.01, or --explain-memory if what is kept is gone too soon"
+        yield finding("PCK019", pages.url, "/debug/decisions", message, fix)

@@ -59,6 +59,8 @@ REQUEST_PROCESSING_S: Bounds = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025,
 RESPONSE_PROCESSING_S: Bounds = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 STREAM_S: Bounds = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 120, 300, 600)
 """What a transport counts stream durations by."""
+HANDOVER_S: Bounds = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1)
+"""What a transport counts by how long calls wait for the event loop: from idle to a loop that is blocked."""
 QUEUE_S: Bounds = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 REVOCATION_S: Bounds = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 PREDICTION_S: Bounds = (0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
@@ -262,6 +264,11 @@ _KV_CACHE = (
     _counter("kv_cache_events_stores_skipped_total", ("cache_kind", "reason"), "Stored blocks that cannot be indexed."),
     _counter("kv_cache_events_removals_skipped_total", ("cache_kind", "reason"), "Removals of blocks that are not indexed."),
     _gauge("kv_cache_events_active_subscribers", (), "Sockets that events are received on."),
+    _gauge(
+        "kv_cache_events_receiving",
+        ("plugin_name",),
+        "1 while a plugin's thread receives events; 0 after a defect has ended it.",
+    ),
     _counter("kv_cache_events_subscriber_reconnections_total", _KV_POD, "Connections beyond the first one of a socket."),
     _counter("kv_cache_events_messages_received_total", _KV_POD, "Messages of events."),
     _counter("kv_cache_events_zmq_errors_total", (*_KV_POD, "operation"), "Failures of sockets."),
@@ -338,6 +345,7 @@ _PROCESS = (
     _histogram("extproc_stream_duration_seconds", (), STREAM_S, "Duration of ext_proc streams."),
     _counter("extproc_streams_total", ("code",), "Ended ext_proc streams by gRPC status."),
     _gauge("extproc_buffered_bytes", (), "Request bodies held in memory."),
+    _histogram("extproc_handover_duration_seconds", (), HANDOVER_S, "From the wire to the event loop; native transport only."),
     _counter("config_reloads_total", ("result",), "Reloads of the configuration."),
     _gauge("config_last_reload_success_timestamp_seconds", (), "When the configuration was last loaded, Unix time."),
     _gauge("config_last_reload_successful", (), "1 if the last load of the configuration succeeded."),

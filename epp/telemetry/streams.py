@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from epp.telemetry.cardinality import clean
-from epp.telemetry.catalogue import PREFIX, STREAM_S
+from epp.telemetry.catalogue import HANDOVER_S, PREFIX, STREAM_S
 from epp.telemetry.instruments import Counter, Gauge, Histogram, LabelValues
 
 Series = tuple[str, Mapping[LabelValues, Counter | Gauge | Histogram]]
@@ -29,17 +29,28 @@ class StreamStats(Protocol):
     def hold_sum_s(self) -> float: ...
     @property
     def buffered_bytes(self) -> int: ...
+    @property
+    def handover_counts(self) -> tuple[int, ...]:
+        """Waits for the event loop counted by ``catalogue.HANDOVER_S``, one more for all above; () = there are none."""
+        ...
+
+    @property
+    def handover_sum_s(self) -> float: ...
 
 
 def stream_series(stats: StreamStats, *, detailed: bool) -> Iterator[Series]:
     """The families of the streams; ``extproc_stream*`` only if ``detailed``.
 
     Raises:
-        ValueError: the transport counts durations by other bounds than ``catalogue.STREAM_S``.
+        ValueError: the transport counts by other bounds than those of the catalogue.
     """
     buffered = Gauge()
     buffered.set(stats.buffered_bytes)
     yield f"{PREFIX}extproc_buffered_bytes", {(): buffered}
+    handovers = Histogram(HANDOVER_S)
+    if stats.handover_counts:
+        handovers.add_counts(stats.handover_counts, stats.handover_sum_s)
+    yield f"{PREFIX}extproc_handover_duration_seconds", {(): handovers}
     if not detailed:
         return
     inflight = Gauge()

@@ -19,7 +19,7 @@ from epp.errors import UsageError
 from epp.extproc import readers
 from epp.framework import log
 from epp.seam import HealthTable, Port, RequestHandler, Settings, TransportStats
-from epp.telemetry.catalogue import STREAM_S
+from epp.telemetry.catalogue import HANDOVER_S, STREAM_S
 
 try:
     import epp_native
@@ -33,8 +33,8 @@ _logger = log.get(__name__)
 HOLD_BOUNDS_S = STREAM_S
 """Upper bounds of the buckets for how long streams lasted."""
 
-HANDOVER_BOUNDS_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
-"""Upper bounds of the buckets for how long an event waits for the event loop: from idle to a loop that is blocked."""
+HANDOVER_BOUNDS_S = HANDOVER_S
+"""Upper bounds of the buckets for how long an event waits for the event loop."""
 
 MAX_EVENTS = 256
 """Events of one pass, some 8 ms of decisions: timers and scrapes run between passes."""

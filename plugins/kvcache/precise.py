@@ -164,9 +164,12 @@ class PrecisePrefixCache:
     def debug_state(self) -> object:
         """Index, sockets, tokenizers, and what failed."""
         counts, received = self._parts.index.counts(), self._parts.receiver.counts()
-        connected = self._parts.receiver.connected()
+        connected, problem = self._parts.receiver.connected(), self._parts.receiver.problem
         pods = sorted(counts.pods.items(), key=lambda pod: (-pod[1], pod[0]))
         return {
+            "receiving": not problem,
+            "problem": problem,
+            "silent": self._silence.silent[:MOST_SHOWN],
             "keys": counts.keys,
             "engineKeys": counts.engine_keys,
             "orphans": counts.orphans,

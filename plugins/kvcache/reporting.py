@@ -26,7 +26,7 @@ class Reporting:
 
     Args:
         metrics: of the picker.
-        plugin: name of the instance, for log lines.
+        plugin: name of the instance.
         with_index: write those of the index too.
     """
 
@@ -106,6 +106,7 @@ class Reporting:
             self._count("events_zmq_errors_total", count, pod_identifier=pod, operation=operation)
         self._metrics.gauge(f"{PREFIX}events_orphans").set(counts.orphans)
         self._metrics.gauge(f"{PREFIX}events_active_subscribers").set(received.subscribers)
+        self._metrics.gauge(f"{PREFIX}events_receiving", plugin_name=self._plugin).set(int(not receiver.problem))
 
     def write_failures(self, total: int) -> None:
         """So many messages were not written to a shared index."""

@@ -18,6 +18,11 @@ class Silence:
         self._first_s: dict[str, float] = {}
         self._told: set[str] = set()
 
+    @property
+    def silent(self) -> list[str]:
+        """Pods that were told of and have said nothing since."""
+        return sorted(self._told)
+
     def sent(self, pod: str, now_s: float) -> None:
         """A request was sent to a pod."""
         self._first_s.setdefault(pod, now_s)

@@ -28,7 +28,8 @@ IMPORT_ALL = """
 import importlib, pkgutil, sys
 needs_more = (
     *("epp.demo", "epp.__main__", "epp.transport.native", "epp.telemetry.decision_spans", "epp.telemetry.otel"),
-    *("plugins.kvcache.links", "plugins.kvcache.subscriber", "epp.simulate.kv_", "plugins.tokenization.template"),
+    *(f"plugins.kvcache.{name}" for name in ("link_set", "links", "native_index", "reception", "replays", "subscriber")),
+    *("epp.simulate.kv_", "plugins.tokenization.template"),
 )
 for package in sys.argv[1:]:
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):

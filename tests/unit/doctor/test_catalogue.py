@@ -10,9 +10,29 @@ import pytest
 import epp.doctor
 from epp.doctor.catalogue import CATALOGUE, finding
 from epp.errors import Severity
-from tests.unit.doctor import test_certificates, test_engines, test_envoy, test_examine, test_picker_and_pool, test_profiles
+from tests.unit.doctor import (
+    test_certificates,
+    test_cluster,
+    test_engines,
+    test_envoy,
+    test_examine,
+    test_kv_events,
+    test_picker_and_pool,
+    test_profiles,
+    test_queues,
+)
 
-TABLES = (test_certificates, test_engines, test_envoy, test_examine, test_picker_and_pool, test_profiles)
+TABLES = (
+    test_certificates,
+    test_cluster,
+    test_engines,
+    test_envoy,
+    test_examine,
+    test_kv_events,
+    test_picker_and_pool,
+    test_profiles,
+    test_queues,
+)
 
 
 def test_every_kind_of_finding_has_a_case() -> None:
@@ -21,7 +41,7 @@ def test_every_kind_of_finding_has_a_case() -> None:
 
 def test_the_code_names_no_other_kind() -> None:
     folder = Path(epp.doctor.__file__).parent
-    named = {code for path in folder.glob("*.py") for code in re.findall(r'"([A-Z]{3}\d{3})"', path.read_text())}
+    named = {code for path in folder.rglob("*.py") for code in re.findall(r'"([A-Z]{3}\d{3})"', path.read_text())}
     assert named == set(CATALOGUE)
 
 

@@ -107,7 +107,7 @@ async def test_an_admin_interface_that_is_none() -> None:
     async with serving({"/config_dump": {"of": "something else"}}) as url:
         examination = await examine(Look(envoy_admin=url))
     assert codes(examination) == ["DOC001"]
-    assert "neither a config dump nor a bootstrap" in examination.findings[-2].message
+    assert "neither a config dump nor a bootstrap" in examination.findings[-3].message
 
 
 async def test_a_running_envoy_is_asked_for_hosts_and_counters() -> None:
@@ -145,6 +145,7 @@ def test_a_file_that_is_right(tmp_path: Path, bootstrap: dict[str, Any], capsys:
     assert output == "looked at Envoy: 0 errors, 0 warnings\n"
     assert errors.splitlines() == [
         "info DOC002: the picker was not looked at; give --picker",
+        "info DOC002: the cluster was not looked at; give --pool-name",
         "info DOC002: the picker's gRPC port was not looked at; give --grpc",
     ]
 
@@ -200,6 +201,9 @@ def test_a_file_that_cannot_be_used_is_an_error(tmp_path: Path, text: str | None
         (["--envoy-admin=http://a", "--envoy-config=b"], "not allowed with"),
         (["--token-file=/does/not/exist"], "No such file"),
         (["--ca-file=/does/not/exist"], "--ca-file /does/not/exist cannot be used: No such file"),
+        (["--kubeconfig=x"], "--kubeconfig has no effect without --pool-name"),
+        (["--service-account=x/y"], "--service-account has no effect without --pool-name"),
+        (["--pool-name=x", "--service-account=y"], "is not NAMESPACE/NAME"),
         (["unexpected"], "unrecognized arguments"),
     ],
 )

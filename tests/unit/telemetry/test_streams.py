@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from epp.seam import TransportStats
-from epp.telemetry.catalogue import STREAM_S
+from epp.telemetry.catalogue import HANDOVER_S, STREAM_S
 from epp.telemetry.metrics import Metrics, MetricsOptions
 from tests.unit.telemetry.scrape import value
 
@@ -38,6 +38,15 @@ def test_buffered_bytes_are_shown_without_the_flag_and_streams_are_not() -> None
     metrics = watched(STATS, stream_metrics=False)
     assert value(metrics, "llm_d_epp_extproc_buffered_bytes") == 4096
     assert b"extproc_stream" not in metrics.exposition()
+
+
+def test_waits_for_the_event_loop_are_shown_where_a_transport_has_them() -> None:
+    assert b"extproc_handover" not in watched(STATS, stream_metrics=True).exposition()
+    counts = (*([0] * (len(HANDOVER_S) - 1)), 7, 2)
+    metrics = watched(STATS._replace(handover_counts=counts, handover_sum_s=5.0), stream_metrics=False)
+    assert value(metrics, "llm_d_epp_extproc_handover_duration_seconds_bucket", le="0.25") == 0
+    assert value(metrics, "llm_d_epp_extproc_handover_duration_seconds_bucket", le="1") == 7
+    assert value(metrics, "llm_d_epp_extproc_handover_duration_seconds_count") == 9
 
 
 def test_durations_counted_by_other_bounds_are_a_defect() -> None:

@@ -398,6 +398,20 @@ def test_counts_of_the_index_are_written_where_asked_for() -> None:
         assert metrics.levels["llm_d_epp_kv_cache_events_orphans",] == 0
 
 
+def test_a_thread_that_has_ended_is_told_in_metrics_and_state() -> None:
+    metrics = RecordedMetrics()
+    plugin = make(metrics=metrics)
+    parts = plugin._parts
+    parts.reporting.write(parts.index, parts.receiver)
+    assert metrics.levels["llm_d_epp_kv_cache_events_receiving", "mine"] == 1
+    assert plugin.debug_state()["receiving"]
+    parts.receiver.problem = "RuntimeError: a defect"
+    parts.reporting.write(parts.index, parts.receiver)
+    assert metrics.levels["llm_d_epp_kv_cache_events_receiving", "mine"] == 0
+    state = plugin.debug_state()
+    assert (state["receiving"], state["problem"]) == (False, "RuntimeError: a defect")
+
+
 def test_the_debug_page_is_bounded() -> None:
     plugin = make()
     for number in range(precise.MOST_SHOWN + 20):
@@ -423,7 +437,9 @@ def test_silent_endpoints_are_named_once(caplog: pytest.LogCaptureFixture) -> No
         check(clock(), {}, {A.host_port: True})
     [record] = caplog.records
     assert "no KV events of an endpoint that serves requests" in record.getMessage()
+    assert plugin.debug_state()["silent"] == [A.host_port]
     check(clock(), {A.host_port: clock()}, {})
+    assert plugin.debug_state()["silent"] == []
     clock.advance(1_000)
     check(clock(), {}, {})
     assert len(caplog.records) == 1

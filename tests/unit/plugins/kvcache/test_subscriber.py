@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -110,13 +111,18 @@ class Received:
 
     def __init__(self, *, implementation: str = "python", **settings: Any) -> None:
         self.index = make_index(IndexSettings(block_size=4), implementation=implementation)
-        self.receiver = EventReceiver(self.index, ReceiverSettings(**settings))
+        self.later_s = 0.0
+        self.receiver = EventReceiver(self.index, ReceiverSettings(**settings), self.clock)
         self.receiver.start()
+
+    def clock(self) -> float:
+        """The time, ``later_s`` later than it is."""
+        return time.monotonic() + self.later_s
 
     def blocks(self, last: int) -> dict[str, int]:
         """Leading blocks of a prompt 1..last that each pod holds."""
         keys = self.index.keys("m", token_bytes(range(1, last + 1)), (), is_adapter=False)
-        return {pod: match.blocks for pod, match in self.index.lookup(keys, self.receiver._clock()).items()}
+        return {pod: match.blocks for pod, match in self.index.lookup(keys, self.clock()).items()}
 
     def waits(self, condition: Callable[[], bool]) -> None:
         """Wait until something is so."""
@@ -295,8 +301,7 @@ def test_nothing_is_kept_of_strangers_that_are_given_up() -> None:
         engine.send(block(0))
         received.sees(4, {"10.9.9.9": 1})
         assert received.receiver.counts().received == {"10.9.9.9": 1}
-        later_s = received.receiver._clock() + PATIENCE_S
-        received.receiver._clock = lambda: later_s
+        received.later_s = PATIENCE_S
         received.receiver.follow([])
         received.sees(4, {})
         assert received.receiver.counts().received == {}
@@ -329,6 +334,27 @@ def test_a_flood_is_applied_in_its_order(implementation: str) -> None:
             engine.send(block(number))
         received.sees(8_000, {POD: 2_000})
         assert received.receiver.counts().gaps == 0
+
+
+def test_a_defect_that_ends_the_thread_is_kept_to_be_told(caplog: pytest.LogCaptureFixture) -> None:
+    with publisher() as engine, receiving(port=engine.port) as received:
+
+        def fail(messages: object) -> None:
+            raise RuntimeError("a defect")
+
+        received.index.apply_all = fail  # type: ignore[method-assign]
+        received.receiver.follow([endpoint()])
+        engine.subscribed()
+        assert received.receiver.problem == ""
+        engine.send(block(0))
+        thread = received.receiver._thread
+        assert thread is not None
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
+        assert received.receiver.problem == "RuntimeError: a defect"
+        received.receiver.follow([])
+        assert received.receiver.counts().subscribers == 1, "what it counted can still be read"
+    assert [record.getMessage() for record in caplog.records] == ["KV events are not received any longer"]
 
 
 def test_an_address_that_is_taken_is_named() -> None:
