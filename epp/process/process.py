@@ -12,7 +12,7 @@ import os
 import platform
 import resource
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -22,26 +22,21 @@ from epp.cluster.election import LeaseLostError
 from epp.config.loaded import LoadedConfig
 from epp.framework import log
 from epp.framework.interfaces import EndpointDiscovery
-from epp.pool.pool import Pool
-from epp.pool.settings import Surroundings
 from epp.process.certificates import Certificates
 from epp.process.cluster import Cluster, authorize_by, is_in_cluster
-from epp.process.config_reload import ConfigReload
-from epp.process.debug_pages import pool_pages
 from epp.process.health import Health
 from epp.process.live_settings import LiveSettings
-from epp.process.operator_page import OperatorPage, Shown
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
-from epp.process.startup import check_discovery, load_shadow, log_configuration, pool_settings
+from epp.process.served_pool import COMPONENTS, ServedPool, Shared, log_defect, stop_all
+from epp.process.startup import check_discovery, load_shadow
 from epp.seam import Port, Transport, total
 from epp.telemetry.log import LogOptions, setup
-from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.telemetry.tracing import make_tracing
 from epp.transport.choose import make_transport
 from epp.transport.grpc_environment import prepare as prepare_grpc
-from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
+from epp.transport.http_server import HttpOptions, HttpServer, refuse_all
 from epp.transport.tls_settings import parse_cipher_suites
 from epp.version import VERSION, commit
 
@@ -106,50 +101,28 @@ class Process:
         discovery: EndpointDiscovery | None = None,
     ) -> None:
         self.options = options
-        self.metrics = Metrics(
-            MetricsOptions(
-                build=Build(VERSION, commit(), os.environ.get("EPP_BUILD_REF", "")),
-                legacy=options.legacy_metrics,
-                stream_metrics=options.enable_grpc_stream_metrics,
-                fairness_id_limit=options.fairness_id_metric_label_limit,
-            )
-        )
         self.runtime = TaskRuntime()
         self.tracing = make_tracing(os.environ, _warn_of_tracing) if options.tracing else None
         self.transport_name, self.transport = ("given", transport) if transport else make_transport(options.transport)
-        self.health = Health(
-            ("pool", "plugins"), leader_election=options.ha_enable_leader_election, on_change=self.transport.set_health
-        )
+        self.health = Health(COMPONENTS, leader_election=options.ha_enable_leader_election, on_change=self.transport.set_health)
         self.cluster = Cluster(options, self.health.set_leading) if is_in_cluster(options, config) else None
-        self.pool = Pool(
-            pool_settings(options),
-            config,
-            self.metrics,
-            self.runtime,
-            self.runtime.spawn,
-            self._on_defect,
-            discovery=discovery,
-            tracing=self.tracing,
-            surroundings=Surroundings(cluster=self.cluster.connection if self.cluster is not None else None),
-            on_change=self._look_at_pool,
-            shadow=load_shadow(options),
-        )
         self.settings = LiveSettings(options, self.transport)
-        self.config_reload = (
-            ConfigReload(options, self.pool, self.settings, self.metrics, self.runtime) if options.config_file else None
-        )
-        self.page = OperatorPage(
-            Shown(options, self.pool, self.metrics, self.health, self.transport, self.config_reload, self.pool.queues_page),
-            self.runtime,
-        )
+        connection = self.cluster.connection if self.cluster is not None else None
+        shared = Shared(self.transport, self.settings, self.health, self.tracing, connection)
+        self.pools = [ServedPool(options, config, shared, discovery=discovery, shadow=load_shadow(options))]
         self.http = self._http()
         self._certificates = Certificates(
-            options, lambda: self.settings.reload_certificate(self.pool.generation.config), self.http.reload_tls
+            options, lambda: self.settings.reload_certificate(self.only.pool.generation.config), self.http.reload_tls
         )
         self.ports: dict[str, int] = {}
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
         self._stopped = asyncio.Event()
+
+    @property
+    def only(self) -> ServedPool:
+        """The pool."""
+        return self.pools[0]
 
     # ── run ──
 
@@ -165,7 +138,8 @@ class Process:
             received = early or await self._until_signal(self._watch())
         except LeaseLostError as error:
             _logger.error("stopping", reason=str(error))
-            self.pool.step_down()
+            for served in self.pools:
+                served.pool.step_down()
             await self._stop(skip_window=True)
             raise
         except BaseException:
@@ -198,44 +172,30 @@ class Process:
             LeaseLostError: another picker may lead now.
             OSError: discovery has ended; the endpoints would be frozen for ever.
         """
-        lost = asyncio.create_task(self.pool.discovery_lost.wait())
+        pool = self.only.pool
+        lost = asyncio.create_task(pool.discovery_lost.wait())
         election = self.cluster.elect() if self.cluster is not None else None
         ends = [lost] if election is None else [lost, election]
         try:
             while not any(end.done() for end in ends):
-                may_wait = self.pool.generation.has_gates or self.config_reload is not None
-                timeout_s = READINESS_EVERY_S if may_wait else None
+                timeout_s = READINESS_EVERY_S if self.only.may_wait else None
                 await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-                self._look_at_plugins()
+                self.only.look_at_plugins()
         finally:
             lost.cancel()
         if election is not None and election.done():
             await election
-        await self.pool.raise_lost()
-
-    def _look_at_pool(self) -> None:
-        problem = self.pool.problem
-        if problem:
-            self.health.set_not_ready("pool", problem)
-        else:
-            self.health.set_ready("pool")
-
-    def _look_at_plugins(self) -> None:
-        waiting = self.pool.generation.waiting()
-        if waiting:
-            self.health.set_not_ready("plugins", f"{', '.join(waiting)} not ready")
-        else:
-            self.health.set_ready("plugins")
+        await pool.raise_lost()
 
     async def _start(self) -> None:
         _logger.info("transport", name=self.transport_name)
-        log_configuration(self.pool.generation.instances)
         if self.cluster is not None:
             await self.cluster.start()
-        await self.pool.start()
-        self._look_at_pool()
+        for served in self.pools:
+            await served.start()
         await self._listen()
-        self._look_at_plugins()
+        for served in self.pools:
+            served.look_at_plugins()
         gc.collect()
         gc.freeze()
         if self.options.ready_file:
@@ -245,24 +205,21 @@ class Process:
     async def _listen(self) -> None:
         options = self.options
         host = options.bind_address
-        handler = total(self.pool.director, self._on_defect)
+        handler = total(self.only.pool.director, log_defect)
         ports = [
             Port(host, options.grpc_port, secure=options.secure_serving),
             Port(host, options.grpc_health_port, secure=False, extproc=False),
         ]
         self.transport.set_health(self.health.table())
-        settings = self.settings.first(self.pool.generation.config)
+        settings = self.settings.first(self.only.pool.generation.config)
         grpc_port, health_port = await self.transport.start(handler, settings, ports)
         metrics_port = await self.http.start()
         self.ports = {"grpc_port": grpc_port, "grpc_health_port": health_port, "metrics_port": metrics_port}
         for name, port in self.ports.items():
             _logger.info("listening", server=name, address=host, port=port)
-        if self.config_reload is not None:
-            _ = self.runtime.spawn(self.config_reload.run(), "configuration")
-            if options.watch_config_file:
-                _ = self.runtime.spawn(self.config_reload.follow(self._stopped), "configuration file")
         self._certificates.follow(self.runtime.spawn, self._stopped)
-        _ = self.runtime.spawn(self.page.sample(), "last minutes")
+        for served in self.pools:
+            served.follow()
 
     async def _stop(self, *, skip_window: bool) -> None:
         self.health.drain()
@@ -272,7 +229,8 @@ class Process:
         if not skip_window and options.drain_timeout_s > 0:
             _logger.info("draining", window_s=options.drain_timeout_s, open_streams=self.transport.stats().open_streams)
             await asyncio.sleep(options.drain_timeout_s)
-        self.pool.refuse_queued()
+        for served in self.pools:
+            served.pool.refuse_queued()
         grace = options.graceful_shutdown_timeout_s
         if grace is None:
             grace = options.drain_timeout_s
@@ -288,27 +246,23 @@ class Process:
             Exception: the first failure, when all parts have been stopped.
         """
         self._stopped.set()
-        self.page.feed.close()
-        failures: list[Exception] = []
-        parts: list[Callable[[], Awaitable[None]]] = [
-            partial(self.transport.stop, 0),
-            self.http.stop,
-            self.pool.pause,
-            self.runtime.stop,
-            self.pool.stop,
-            self._stop_tracing,
-        ]
-        if self.cluster is not None:
-            parts.append(self.cluster.stop)
-        for stop in parts:
-            try:
-                await stop()
-            except Exception as error:  # noqa: BLE001 — raised below, when the others are stopped
-                failures.append(error)
-        if self.options.ready_file:
-            remove_ready_file(self.options.ready_file)
-        if failures:
-            raise failures[0]
+        for served in self.pools:
+            served.page.feed.close()
+        cluster = [self.cluster.stop] if self.cluster is not None else []
+        try:
+            await stop_all(
+                [
+                    partial(self.transport.stop, 0),
+                    self.http.stop,
+                    *(served.stop for served in self.pools),
+                    self.runtime.stop,
+                    self._stop_tracing,
+                    *cluster,
+                ]
+            )
+        finally:
+            if self.options.ready_file:
+                remove_ready_file(self.options.ready_file)
 
     # ── signals ──
 
@@ -333,22 +287,14 @@ class Process:
         """Look again at what can be reloaded, and name what cannot."""
         _logger.info("reloading", what="configuration, certificates, endpoints, objects")
         self._certificates.reload()
-        self.pool.reload()
-        if self.config_reload is not None:
-            self.config_reload.ask()
+        for served in self.pools:
+            served.reload()
 
     # ── parts ──
 
     def _http(self) -> HttpServer:
         options = self.options
-        self.metrics.watch_transport(self.transport.stats)
-        sources = HttpSources(
-            metrics=self.metrics,
-            not_ready=self.health.why,
-            pages={**pool_pages(self.pool, self.config_reload), **self.page.pages},
-            answers=self.page.answers,
-            posts={"/debug/explain": lambda asked: self.pool.rehearse(asked.body)},
-        )
+        self.only.metrics.watch_transport(self.transport.stats)
         authorize = None
         if self.cluster is not None and options.metrics_endpoint_auth is not False and not options.metrics_client_ca_file:
             authorize = authorize_by(self.cluster.connection)
@@ -356,7 +302,7 @@ class Process:
             _logger.warning("metrics port answers 401", reason="--metrics-endpoint-auth is given and there is no API server")
             authorize = refuse_all
         return HttpServer(
-            sources,
+            self.only.sources,
             HttpOptions(
                 host=options.bind_address,
                 port=options.metrics_port,
@@ -371,9 +317,6 @@ class Process:
         """Send the last spans, for as long as their exporter may take."""
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.stop)
-
-    def _on_defect(self, place: str, error: Exception) -> None:
-        _logger.error("internal error", exc=error, place=place)
 
 
 def _warn_of_tracing(problem: str) -> None:
