@@ -25,7 +25,7 @@ from epp.framework.interfaces import EndpointDiscovery
 from epp.process.certificates import Certificates
 from epp.process.cluster import Cluster, authorize_by, is_in_cluster
 from epp.process.health import Health
-from epp.process.live_settings import LiveSettings
+from epp.process.live_settings import LiveSettings, SettingsOfPool
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
@@ -108,12 +108,10 @@ class Process:
         self.cluster = Cluster(options, self.health.set_leading) if is_in_cluster(options, config) else None
         self.settings = LiveSettings(options, self.transport)
         connection = self.cluster.connection if self.cluster is not None else None
-        shared = Shared(self.transport, self.settings, self.health, self.tracing, connection)
+        shared = Shared(self.transport, SettingsOfPool(self.settings, options.pool), self.health, self.tracing, connection)
         self.pools = [ServedPool(options, config, shared, discovery=discovery, shadow=load_shadow(options))]
         self.http = self._http()
-        self._certificates = Certificates(
-            options, lambda: self.settings.reload_certificate(self.only.pool.generation.config), self.http.reload_tls
-        )
+        self._certificates = Certificates(options, self.settings.reload_certificate, self.http.reload_tls)
         self.ports: dict[str, int] = {}
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
@@ -211,7 +209,7 @@ class Process:
             Port(host, options.grpc_health_port, secure=False, extproc=False),
         ]
         self.transport.set_health(self.health.table())
-        settings = self.settings.first(self.only.pool.generation.config)
+        settings = self.settings.first()
         grpc_port, health_port = await self.transport.start(handler, settings, ports)
         metrics_port = await self.http.start()
         self.ports = {"grpc_port": grpc_port, "grpc_health_port": health_port, "metrics_port": metrics_port}

@@ -17,7 +17,7 @@ from epp.pool.shadow import ShadowSettings
 from epp.process.config_reload import ConfigReload
 from epp.process.debug_pages import pool_pages
 from epp.process.health import Health
-from epp.process.live_settings import LiveSettings
+from epp.process.live_settings import SettingsOfPool
 from epp.process.operator_page import OperatorPage, Shown
 from epp.process.options import Options
 from epp.process.runtime import TaskRuntime
@@ -40,7 +40,7 @@ class Shared:
 
     transport: Transport
     """Brings its requests."""
-    settings: LiveSettings
+    settings: SettingsOfPool
     """Of that transport."""
     health: Health
     """With ``COMPONENTS``: told of the pool."""
@@ -72,6 +72,7 @@ class ServedPool:
         shadow: ShadowSettings | None = None,
     ) -> None:
         self.options = options
+        self._settings = shared.settings
         self.metrics = Metrics(metrics_options(options))
         self.health = shared.health
         self.runtime = TaskRuntime()
@@ -100,9 +101,15 @@ class ServedPool:
     # ── life ──
 
     async def start(self) -> None:
-        """Start the pool, and wait for its first endpoints. Raises as ``Pool.start`` does."""
+        """Start the pool, and wait for its first endpoints.
+
+        Raises:
+            UsageError: a plugin wants a request reader that there is not. What ``Pool.start`` raises.
+        """
         log_configuration(self.pool.generation.instances)
+        self._settings.check(self.pool.generation.config)
         await self.pool.start()
+        self._settings.use(self.pool.generation.config)
         self._look_at_pool()
 
     def follow(self) -> None:

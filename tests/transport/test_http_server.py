@@ -21,10 +21,10 @@ from epp.transport.http_server import (
     HttpOptions,
     HttpServer,
     HttpSources,
-    MetricsPage,
     reading,
     refuse_all,
 )
+from epp.transport.metrics_page import MetricsPage
 from tests.transport.http_client import LOCAL, PATHS, Client, sources
 
 Serve = Callable[..., Coroutine[object, object, Client]]
