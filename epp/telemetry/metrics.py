@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.registry import Collector
 
 from epp.telemetry import exposition
 from epp.telemetry.cardinality import Cap, clean
@@ -284,15 +285,7 @@ class Metrics:
 
     def render(self, snapshot: Snapshot) -> bytes:
         """``snapshot`` as text; in any thread; lets the event loop run in between."""
-        pieces: list[str] = []
-        since_pause = 0
-        for piece in exposition.text(snapshot.families, legacy=self._options.legacy):
-            pieces.append(piece)
-            since_pause += len(piece)
-            if since_pause > _PAUSE_AFTER:
-                since_pause = 0
-                time.sleep(0)  # lets the event loop's thread run now, not after the interpreter's switch interval of 5 ms
-        return "".join(pieces).encode() + generate_latest(self.registry)
+        return rendered(snapshot.families, self.registry, legacy=self._options.legacy)
 
     def exposition(self) -> bytes:
         """``render(snapshot())``, on the event loop: for tests and small tools."""
@@ -371,6 +364,19 @@ class Metrics:
                 del family.children[key]
             if gone:
                 self._attempts.clear()
+
+
+def rendered(families: Sequence[Points], collected: Collector, *, legacy: bool) -> bytes:
+    """Families as text, and after them what client libraries collect; in any thread, lets the event loop run in between."""
+    pieces: list[str] = []
+    since_pause = 0
+    for piece in exposition.text(families, legacy=legacy):
+        pieces.append(piece)
+        since_pause += len(piece)
+        if since_pause > _PAUSE_AFTER:
+            since_pause = 0
+            time.sleep(0)  # lets the event loop's thread run now, not after the interpreter's switch interval of 5 ms
+    return "".join(pieces).encode() + generate_latest(collected)
 
 
 def _counted_bounds(metric: Metric) -> Bounds:
