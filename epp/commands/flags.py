@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from epp.commands.flag_table import BOOL, BYTES, DURATION, FALSE, FLAGS, SPEC, TRUE, Flag
-from epp.commands.selector import check_selector
 from epp.config.environment import VARIABLES
+from epp.discovery.selector import check_selector
 from epp.errors import UsageError
 from epp.framework.params import format_duration, parse_duration
 from epp.process.options import MIN_REFRESH_S, Options, check, warnings

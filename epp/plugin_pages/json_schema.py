@@ -42,6 +42,8 @@ _BY_KIND: Mapping[Kind, dict[str, object]] = {
     Kind.QUANTITY: _QUANTITY,
     Kind.MAPPING: {"type": "object"},
     Kind.STRINGS: {"type": "array", "items": {"type": "string"}},
+    Kind.INTEGERS: {"type": "array", "items": {"type": "integer"}},
+    Kind.TEXTS: {"type": "object", "additionalProperties": {"type": "string"}},
     Kind.SECTIONS: {"type": "array"},
 }
 _PLAIN: Mapping[object, dict[str, object]] = {
