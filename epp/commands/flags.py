@@ -80,7 +80,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
 
 
 def _without_cluster(given: Mapping[str, _Given], options: Options) -> list[str]:
-    if options.needs_kubernetes:
+    if options.needs_kubernetes or options.pools_file:
         return []
     needing = [each.origin for each in given.values() if each.flag.kubernetes and each.effective]
     return [f"{origin} has no effect without --pool-name or --endpoint-selector" for origin in needing]

@@ -132,6 +132,7 @@ class Metrics:
         self._running: Callable[[], Mapping[RequestLabels, int]] | None = None
         self._streams: Callable[[], StreamStats] | None = None
         self._queues: Callable[[], Iterator[Series]] | None = None
+        self._pools: Callable[[], Iterator[Series]] | None = None
         build = options.build
         self._gauge("info", (build.commit, build.build_ref, build.version)).set(1)
 
@@ -225,6 +226,10 @@ class Metrics:
         """Ask ``read`` for the series of the queues at each snapshot, on the event loop."""
         self._queues = read
 
+    def watch_pools(self, read: Callable[[], Iterator[Series]]) -> None:
+        """Ask ``read`` for series of the pools of a process at each snapshot, on the event loop; full names of families."""
+        self._pools = read
+
     # Request labels, for those who have families of their own
 
     def label_values(self, labels: RequestLabels) -> tuple[LabelValues, bool]:
@@ -279,6 +284,8 @@ class Metrics:
             computed[f"{PREFIX}request_running"] = self._running_series(self._running())
         if self._queues is not None:
             computed.update(self._queues())
+        if self._pools is not None:
+            computed.update(self._pools())
         if self._streams is not None:
             computed.update(stream_series(self._streams(), detailed=self._options.stream_metrics))
         return Snapshot([Points(metric, computed.get(metric.name) or self._children(metric)) for metric in CATALOGUE])
