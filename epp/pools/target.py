@@ -18,20 +18,32 @@ class PoolTarget:
         limit_bytes: for the bodies of its requests that are not decided about yet, all together; 0 = no limit.
     """
 
-    __slots__ = ("_when_idle", "handler", "held_bytes", "limit_bytes", "name", "open", "places")
+    __slots__ = ("_are_first", "_places", "_when_idle", "handler", "held_bytes", "limit_bytes", "name", "open")
 
     def __init__(self, name: str, limit_bytes: int = 0) -> None:
         self.name = name
         self.limit_bytes = limit_bytes
         self.handler: RequestHandler | None = None
         """Decides; None while the pool is not loaded."""
-        self.places: tuple[int, ...] | None = None
-        """Where the results of its request readers are among those of all pools of the port; None = all are its own."""
+        self._places: tuple[int, ...] = ()
+        self._are_first = True
         self.held_bytes = 0
         """Of bodies that wait for a decision."""
         self.open = 0
         """Requests that have begun and are not over."""
         self._when_idle: Callable[[], None] | None = None
+
+    def use_places(self, places: tuple[int, ...]) -> None:
+        """Where the results of its request readers are among those of all pools of the port."""
+        self._places = places
+        self._are_first = places == tuple(range(len(places)))
+
+    def own(self, request: Request) -> Request:
+        """The request with the results of the pool's own readers: itself where there are no others, or none of its own."""
+        read, places = request.read, self._places
+        if not read or not places or (self._are_first and len(read) == len(places)):
+            return request
+        return PoolRequest(request, read=own_results(read, places))
 
     def retire(self, when_idle: Callable[[], None]) -> None:
         """No request comes here any more: tell once, when the last one is over; at once if none runs."""
@@ -70,10 +82,7 @@ class PoolStream:
     def take(self, request: Request) -> Request:
         """The request as the pool is to see it: read by its own readers, and without a body that it may not have."""
         target = self.target
-        read = request.read
-        places = target.places
-        if places is not None and read:
-            request = PoolRequest(request, read=own_results(read, places))
+        request = target.own(request)
         if not target.limit_bytes:
             return request
         size = len(request.body)

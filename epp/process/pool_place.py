@@ -155,6 +155,7 @@ class PoolPlace:
             self.tried.set()
             if self.served is not None:
                 await self.served.pool.discovery_lost.wait()
+                self._asked.clear()
                 await self._lose(self.served)
             await self._again(watch, None if is_document else RETRY_S)
 
@@ -181,28 +182,29 @@ class PoolPlace:
         Returns:
             It failed, and a document says so: trying again without another one is in vain.
         """
-        self.last = None
+        is_document = True
         try:
-            await self._load()
+            config, shadow = await self._in_thread(self._read)
+            is_document = False
+            await self._serve(config, shadow)
         except ConfigError as error:
             self._failed([text_line(finding) for finding in error.findings], error.findings)
-            return True
+            return is_document
         except UsageError as error:
             self._failed(error.problems)
         except Exception as error:  # noqa: BLE001 — whatever a plugin raises at its start, the other pools serve on
             self._failed([f"{type(error).__name__}: {error}"])
         return False
 
-    async def _load(self) -> None:
-        """Load its document, make it and start it.
+    async def _serve(self, config: LoadedConfig, shadow: ShadowSettings | None) -> None:
+        """Make it of its document, and start it.
 
         Raises:
             ConfigError, UsageError: it cannot be made. Whatever its plugins raise.
         """
-        config, shadow = await self._in_thread(self._read)
         check_discovery(self.options, config)
         cluster = await self._parts.cluster() if is_in_cluster(self.options, config) else None
-        on_use = self._use_places if self.door.is_shared else None
+        on_use = self.target.use_places if self.door.is_shared else None
         settings = SettingsOfPool(self.door.settings, self.name, on_use)
         shared = Shared(self.door.transport, settings, self.health, self._parts.tracing, cluster)
         served: ServedPool = await self._in_thread(lambda: ServedPool(self.options, config, shared, shadow=shadow))
@@ -228,9 +230,6 @@ class PoolPlace:
 
     def _in_thread(self, work: Callable[[], Any]) -> Awaitable[Any]:
         return self._threads.offload(copy_context().run, work)
-
-    def _use_places(self, places: tuple[int, ...]) -> None:
-        self.target.places = places
 
     def _failed(self, problems: list[str] | tuple[str, ...], findings: tuple[Finding, ...] = ()) -> None:
         for problem in problems:

@@ -164,9 +164,8 @@ class PoolsPages:
         async def index(_request: web.BaseRequest) -> web.Response:
             return self._list([place], place.health.why(), "../../")
 
-        async def nothing(_request: web.BaseRequest) -> web.Response:
-            document = {"error": f"the pool {place.name} is {place.state.value}", "pool": self._pool(place)}
-            return web.json_response(document, status=HTTPStatus.SERVICE_UNAVAILABLE, dumps=_dumps)
+        async def nothing(request: web.BaseRequest) -> web.Response:
+            return self._nothing(place, request.path)
 
         async def explain(_asked: PageRequest) -> object:
             raise PageError(f"the pool {place.name} is {place.state.value}")
@@ -178,8 +177,18 @@ class PoolsPages:
             answers={**self._files, "/": index, "/debug/": nothing},
         )
 
+    def _nothing(self, place: PoolPlace, path: str) -> web.Response:
+        """A page that a pool does not have, as it is not loaded."""
+        if place.served is not None:
+            return web.json_response({"error": f"no page {path}"}, status=HTTPStatus.NOT_FOUND)
+        document = {"error": f"the pool {place.name} is {place.state.value}", "pool": self._pool(place)}
+        return web.json_response(document, status=HTTPStatus.SERVICE_UNAVAILABLE, dumps=_dumps)
+
     async def _several(self, request: web.BaseRequest) -> web.StreamResponse:
         """A page of one pool, asked without saying which."""
+        if len(self._shown.places) == 1:
+            [only] = self._shown.places.values()
+            return self._nothing(only, request.path)
         paths = [f"{FOLDER}{name}{request.path}" for name in self._shown.places]
         error = f"no page {request.path}: several pools are served; ask for that of one"
         return web.json_response({"error": error, "paths": paths}, status=HTTPStatus.NOT_FOUND)
