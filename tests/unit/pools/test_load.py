@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
+import jsonschema
 import pytest
+import yaml
 
+from epp.commands.check_pools import check_pools
 from epp.config.findings import text_line
-from epp.config.loaded import ConfigSource
+from epp.config.loaded import ConfigSource, LoadFlags
+from epp.config.schema import keys_of
+from epp.demo.data_files import data_path
 from epp.errors import ConfigError
+from epp.plugin_pages.pools_schema import pools_schema
+from epp.pools.document import PoolSpec
 from epp.pools.load import PoolEntry, PoolsFile, is_pools_file, load_pools
 from epp.pools.match import Match
+from epp.process.plugin_types import build_registry
 
 HEAD = "apiVersion: inference.networking.x-k8s.io/v1alpha1\nkind: EndpointPickerPools\n"
 
@@ -136,6 +146,27 @@ def test_mistakes(text: str, expected: str) -> None:
 def test_narrow_before_wide_is_no_mistake() -> None:
     load('pools: [{name: a, match: {authorities: [a.x]}}, {name: b, match: {authorities: ["*.x"]}}]')
     load("pools: [{name: a, match: {authorities: [x], headers: {t: g}}}, {name: b, match: {authorities: [x]}}]")
+
+
+def test_the_example_of_the_documentation_and_the_one_that_is_shipped_can_be_used() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "many-pools.md").read_text()
+    text = re.findall(r"^```yaml\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[0]
+    assert [pool.name for pool in load_pools(ConfigSource.from_text(text)).pools] == ["chat", "code", "embeddings", "small"]
+    checked = check_pools(
+        ConfigSource.from_file(data_path("pools", "pools.yaml")), build_registry()[0], LoadFlags(for_serve=True)
+    )
+    assert (checked.is_valid, checked.pools, checked.all_findings) == (True, 4, [])
+
+
+def test_every_key_is_in_the_documentation_and_in_the_schema() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "many-pools.md").read_text()
+    keys = set(keys_of(PoolSpec))
+    assert {key for key in keys if f"`{key}`" not in page} == set()
+    definitions: Any = pools_schema()["definitions"]
+    assert set(definitions["PoolSpec"]["properties"]) == keys
+    validator = jsonschema.Draft7Validator(pools_schema())
+    assert not list(validator.iter_errors(yaml.safe_load(data_path("pools", "pools.yaml").read_text())))
+    assert list(validator.iter_errors({"kind": "EndpointPickerPools", "pools": [{"name": "a", "nonsense": 1}]}))
 
 
 def test_an_empty_file_and_one_that_is_no_yaml_are_told() -> None:
