@@ -88,7 +88,7 @@ def check_source(source: ConfigSource, flags: LoadFlags, *, print_effective: boo
     return INVALID if result is None else VALID
 
 
-def check_pools_file(file: str, flags: LoadFlags) -> int:
+def check_pools_file(file: str, flags: LoadFlags, *, print_effective: bool) -> int:
     """The same check of a pools file, for ``epp serve --check-config``; findings go to standard error.
 
     Returns:
@@ -96,10 +96,9 @@ def check_pools_file(file: str, flags: LoadFlags) -> int:
     """
     registry, unloaded = build_registry()
     checked = check_pools(ConfigSource.from_file(file), registry, flags)
-    if findings := [*unloaded, *checked.all_findings]:
-        print(text_report(findings), file=sys.stderr)
-    if checked.is_valid:
-        print(_summary_of_pools(file, checked))
+    if unloaded:
+        print(text_report(unloaded), file=sys.stderr)
+    _show_pools(file, checked, explain=False, print_effective=print_effective)
     return VALID if checked.is_valid else INVALID
 
 
@@ -128,17 +127,19 @@ def _tell_of_pools(file: str, checked: CheckedPools, options: argparse.Namespace
     """What a command line asks to be told of a pools file."""
     if options.fix:
         print(f"epp check: {file} names pools; --fix repairs documents, so name those", file=sys.stderr)
-    if options.output != "text":
-        return
+    if options.output == "text":
+        _show_pools(file, checked, explain=options.explain, print_effective=options.print_effective_config)
+
+
+def _show_pools(file: str, checked: CheckedPools, *, explain: bool, print_effective: bool) -> None:
     if findings := checked.all_findings:
         print(text_report(findings), file=sys.stderr)
-    results = [(document, document.result) for document in checked.documents]
-    for document, result in results:
-        if result is not None and options.explain:
-            print(f"{document.pool}, {document.file}:\n{explained(result.config)}", end="")
-        elif result is not None and options.print_effective_config:
-            print(f"# {document.pool}, {document.file}\n{to_yaml(result.config.effective)}---")
-    if checked.is_valid and not options.explain and not options.print_effective_config:
+    for pool, name, result, _ in checked.documents:
+        if result is not None and explain:
+            print(f"{pool}, {name}:\n{explained(result.config)}", end="")
+        elif result is not None and print_effective:
+            print(f"# {pool}, {name}\n{to_yaml(result.config.effective)}---")
+    if checked.is_valid and not explain and not print_effective:
         print(_summary_of_pools(file, checked))
 
 

@@ -53,7 +53,8 @@ def _run(command: CommandLine) -> int:
             from epp.commands.check import check_pools_file, check_source
 
             if options.pools_file:
-                return check_pools_file(options.pools_file, startup.load_flags(options))
+                shown = options.print_effective_config
+                return check_pools_file(options.pools_file, startup.load_flags(options), print_effective=shown)
             source, flags = startup.config_source(options), startup.load_flags(options)
             return check_source(source, flags, print_effective=options.print_effective_config)
         what = startup.load_pools_file(options) if options.pools_file else startup.load(options)

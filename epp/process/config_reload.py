@@ -97,7 +97,7 @@ class ConfigReload:
     async def follow(self, stop: asyncio.Event) -> None:
         """Ask whenever the file changes; also now, if it changed since it was loaded."""
         watch = FileWatch([Path(self._path)], debounce_s=DEBOUNCE_S, poll_s=POLL_S)
-        if await asyncio.to_thread(_digest, self._path) != self._pool.generation.config.digest:
+        if await asyncio.to_thread(digest_of, self._path) != self._pool.generation.config.digest:
             self.ask()
         await watch.run(self.ask, stop)
 
@@ -181,7 +181,8 @@ def _shown(changes: Changes) -> dict[str, object]:
     }
 
 
-def _digest(path: str) -> str:
+def digest_of(path: str) -> str:
+    """Of a document as it is now; "" if it cannot be read."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError:

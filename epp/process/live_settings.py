@@ -66,8 +66,9 @@ class LiveSettings:
         return self._union.places(request_readers(config)) if self._union is not None else ()
 
     def forget(self, pool: str) -> None:
-        """The pool is gone."""
-        self._configs.pop(pool, None)
+        """The pool is gone, and what was wanted for it alone; its request readers stay, as their places do."""
+        if self._configs.pop(pool, None) is not None and self._is_used:
+            self._exchange(self._completed(self.current))
 
     def _completed(self, settings: Settings) -> Settings:
         return with_configs(settings, self._configs.values(), self._union.names if self._union is not None else None)

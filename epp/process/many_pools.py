@@ -209,6 +209,10 @@ class ManyPools:
 
     # ── another file ──
 
+    def serves(self, file: PoolsFile) -> bool:
+        """All pools are as this file says, in its order."""
+        return tuple(place.entry for place in self.places.values()) == file.pools
+
     async def use(self, file: PoolsFile) -> list[str]:
         """Serve by another file, as far as it can be served.
 
@@ -256,6 +260,7 @@ class ManyPools:
                 place.use_limit(dataclasses.replace(place.entry, match=entry.match, is_default=entry.is_default))
         gone = [place for place in before.values() if place not in self.places.values()]
         self._use_rules()
+        self._retiring = [place for place in self._retiring if not place.is_over]
         for place in gone:
             self._retiring.append(place)
             if place.name not in self.places:

@@ -105,6 +105,11 @@ class PoolPlace:
         """Its own; None while it is not loaded."""
         return self.served.metrics if self.served is not None else None
 
+    @property
+    def is_over(self) -> bool:
+        """It was begun, and is stopped."""
+        return self._task is None and self.served is None and not self._leaving
+
     def use_limit(self, entry: PoolEntry) -> None:
         """Let its bodies take as much memory as the file says; on a port of its own the transport sees to that."""
         self.entry = entry

@@ -14,7 +14,7 @@ from epp.framework import log
 from epp.framework.file_watch import FileWatch
 from epp.pools.load import PoolEntry, PoolsFile
 from epp.pools.match import NO_MATCH
-from epp.process.config_reload import DEBOUNCE_S, POLL_S, Attempt
+from epp.process.config_reload import DEBOUNCE_S, POLL_S, Attempt, digest_of
 from epp.process.options import Options
 from epp.process.runtime import TaskRuntime
 from epp.process.startup import load_pools_file
@@ -28,6 +28,10 @@ class ServesFile(Protocol):
     """Who serves the pools of a file."""
 
     file: PoolsFile
+
+    def serves(self, file: PoolsFile) -> bool:
+        """All pools are as this file says."""
+        ...
 
     async def use(self, file: PoolsFile) -> list[str]:
         """Serve by another one; returns why some pools stay as they were."""
@@ -65,6 +69,8 @@ class PoolsReload:
         if self._options.watch_config_file:
             watch = FileWatch([Path(self._options.pools_file)], debounce_s=DEBOUNCE_S, poll_s=POLL_S)
             _ = self._runtime.spawn(watch.run(self.ask, self._stopped), "pools file followed")
+            if digest_of(self._options.pools_file) != self._pools.file.digest:
+                self.ask()  # it has changed since it was loaded
 
     async def stop(self) -> None:
         """Change nothing any more."""
@@ -89,7 +95,7 @@ class PoolsReload:
             return self._failed(tuple(text_line(finding) for finding in error.findings), now, error.findings)
         except UsageError as error:
             return self._failed(error.problems, now)
-        if file.pools == self._pools.file.pools:
+        if self._pools.serves(file):
             return Attempt(Reloaded.NOOP, now, findings=file.findings)
         restart = restart_for(self._pools.file, file)
         for path in restart:

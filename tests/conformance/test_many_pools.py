@@ -107,7 +107,7 @@ class Served:
     def __init__(self, picker: PickerProcess, channel: aio.Channel, http: aiohttp.ClientSession) -> None:
         self.picker = picker
         self.channel = channel
-        self._http = http
+        self.http = http
 
     @property
     def url(self) -> str:
@@ -143,7 +143,7 @@ class Served:
         return await stream.refused()
 
     async def page(self, path: str, *, status: int = 200) -> Any:
-        async with self._http.get(self.url + path) as response:
+        async with self.http.get(self.url + path) as response:
             assert response.status == status, await response.text()
             return await (response.json() if response.content_type == "application/json" else response.text())
 
@@ -443,18 +443,24 @@ async def test_another_file_changes_choice_adds_and_removes_pools(folder: Folder
 
 
 async def test_a_pool_that_is_another_one_takes_the_place_of_the_former(folder: Folder) -> None:
-    folder.pools(CHAT_POOL, CODE_POOL)
+    folder.pools(CHAT_POOL, OWN_POOL)
     async with serving(folder, "--watch-config-file") as served:
         running = await served.begin("chat.example.com")
         await running.routed()
-        folder.pools({**CHAT_POOL, "endpoints": [OTHER]}, CODE_POOL)
+        folder.pools({**CHAT_POOL, "endpoints": [OTHER]}, {**OWN_POOL, "endpoints": [CODE]})
         await served.until(lambda page: page["reload"] and page["reload"]["result"] == "success")
         assert await served.target("chat.example.com") == OTHER
+        async with aio.insecure_channel(f"127.0.0.1:{(await served.pool('own'))['grpcPort']}") as own:
+            assert await served.target("any", channel=own) == CODE, "its port is the same"
         await served.end(running)
-        folder.pools({**CHAT_POOL, "configFile": "none.yaml"}, CODE_POOL)
+        folder.pools({**CHAT_POOL, "configFile": "none.yaml"}, {**OWN_POOL, "endpoints": [CODE]})
         failed = await served.until(lambda page: page["reload"]["result"] == "failure" and page["reload"])
         assert any("chat: the pool in use stays" in problem for problem in failed["problems"])
         assert await served.target("chat.example.com") == OTHER
+        folder.write("none.yaml", QUEUE)
+        served.picker.process.send_signal(signal.SIGHUP)
+        await served.until(lambda page: page["reload"]["result"] == "success")
+        assert await served.target("chat.example.com") == CHAT, "the same file, which can be used now"
 
 
 async def test_a_file_that_cannot_be_used_changes_nothing(folder: Folder) -> None:
