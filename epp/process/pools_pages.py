@@ -130,7 +130,8 @@ class PoolsPages:
 
     def _list(self, places: Iterable[PoolPlace], not_ready: Sequence[str], prefix: str = "") -> web.Response:
         last = self._shown.reload_of_file.last
-        about = f"version {VERSION} · {len(self._shown.places)} pools of {self._shown.file.source.name}"
+        count = len(self._shown.places)
+        about = f"version {VERSION} · {count} pool{'s' if count != 1 else ''} of {self._shown.file.source.name}"
         body = pools_page([self._row(place, prefix) for place in places], not_ready, about, last.problems if last else ())
         return web.Response(body=body, headers=_HTML)
 
