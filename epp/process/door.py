@@ -38,7 +38,8 @@ class Door:
     ) -> None:
         self.transport = transport
         self.is_shared = together is not None
-        self.settings = LiveSettings(options, transport, ReaderUnion() if together is not None else None)
+        # Also with one pool: where it is made anew, both read requests for a moment.
+        self.settings = LiveSettings(options, transport, ReaderUnion())
         models, spawn = together if together is not None else (None, None)
         self.choice = PoolChoice(on_refused, models, spawn)
 

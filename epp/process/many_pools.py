@@ -5,27 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from epp.cluster.connection import ClusterConnection
-from epp.errors import ConfigError
+from epp.errors import UsageError
 from epp.framework import log
 from epp.pools.choice import Rule
 from epp.pools.load import PoolEntry, PoolsFile
-from epp.pools.models import ModelServers, ModelUnion
+from epp.pools.models import ModelUnion
 from epp.process.door import Door, Together, sum_of
 from epp.process.health import Health
 from epp.process.options import Options
-from epp.process.pool_place import PlaceParts, PoolPlace, State
+from epp.process.pool_place import PlaceParts, PoolPlace
+from epp.process.pools_facts import series_of, servers_of, why_none
 from epp.process.pools_pages import PoolsPages
 from epp.process.pools_reload import PoolsReload, as_made
 from epp.process.runtime import TaskRuntime
 from epp.process.served_pool import ServedPool, metrics_options, stop_all
 from epp.seam import Port, Transport
 from epp.telemetry.catalogue import PREFIX
-from epp.telemetry.flow_control import Series
-from epp.telemetry.instruments import Gauge
 from epp.telemetry.metrics import Metrics
 from epp.telemetry.tracing import Tracing
 from epp.transport.http_server import HttpServer, HttpSources
@@ -70,8 +69,8 @@ class ManyPools:
         self._runtime = parts.runtime
         self.metrics = Metrics(metrics_options(options))
         self.metrics.watch_transport(lambda: sum_of(transport.stats() for transport in self.transports))
-        self.metrics.watch_pools(self._series)
-        self._models = ModelUnion(self._servers)
+        self.metrics.watch_pools(lambda: series_of(self.places))
+        self._models = ModelUnion(lambda: servers_of(self.served, options))
         together = Together(self._models, parts.runtime.spawn)
         self._shared = Door(options, parts.transport, self._refused, together)
         self._own = {
@@ -82,7 +81,8 @@ class ManyPools:
         self._leads = self._is_drained = False
         self._place_parts = PlaceParts(options, parts.tracing, parts.cluster, self._changed)
         self.places = {entry.name: self._place(entry) for entry in file.pools}
-        self._retiring: list[PoolPlace] = []
+        self._others: list[PoolPlace] = []
+        """That are being loaded, or have requests but no place in the file any more."""
         self.ports: dict[str, int] = {}
         """Of pools with a port of their own."""
         self.reload_of_file = PoolsReload(options, self, self.metrics, parts.runtime)
@@ -126,7 +126,7 @@ class ManyPools:
         for task in waiting:
             task.cancel()
         if not self.served:
-            raise self._none()
+            raise why_none(self.places)
 
     async def listen(self, ports: Sequence[Port]) -> list[int]:
         """Serve on the shared ports and on those of pools; returns the numbers of the shared ones.
@@ -141,7 +141,10 @@ class ManyPools:
             place = self.places[name]
             port = ports[0]._replace(port=place.entry.grpc_port or 0)
             door.transport.set_health(place.health.table())
-            [self.ports[name]] = await door.listen([port])
+            try:
+                [self.ports[name]] = await door.listen([port])
+            except UsageError as error:
+                raise UsageError([f"grpcPort of the pool {name}: {problem}" for problem in error.problems]) from error
         return numbers
 
     def show(self, http: HttpServer) -> None:
@@ -178,12 +181,12 @@ class ManyPools:
 
     def step_down(self) -> None:
         """Another replica leads."""
-        for served in self.served:
+        for served in self._all_served():
             served.pool.step_down()
 
     def refuse_queued(self) -> None:
         """The process stops: refuse what waits and what still comes."""
-        for served in self.served:
+        for served in self._all_served():
             served.pool.refuse_queued()
 
     def reload(self) -> None:
@@ -199,13 +202,12 @@ class ManyPools:
 
     def close_pages(self) -> None:
         """End the streams of open pages."""
-        for served in self.served:
+        for served in self._all_served():
             served.page.feed.close()
 
     async def stop(self) -> None:
         """Stop all pools; no request may run. Raises the first failure."""
-        places = [*self._retiring, *self.places.values()]
-        await stop_all([self.reload_of_file.stop, *(place.stop for place in places), self._models.close])
+        await stop_all([self.reload_of_file.stop, self._stop_places, self._models.close])
 
     # ── another file ──
 
@@ -223,6 +225,7 @@ class ManyPools:
             Why some pools stay as they were.
         """
         made = {entry.name: self._place(entry) for entry in file.pools if self._is_new(entry)}
+        self._others += made.values()  # whatever happens while they are loaded, they are stopped
         for place in made.values():
             place.begin()
         waiting = [asyncio.create_task(place.tried.wait()) for place in made.values()]
@@ -258,11 +261,11 @@ class ManyPools:
                 place.use_limit(entry)
             else:  # the former pool stays, chosen for as the file says
                 place.use_limit(dataclasses.replace(place.entry, match=entry.match, is_default=entry.is_default))
-        gone = [place for place in before.values() if place not in self.places.values()]
+        used = self.places.values()
+        gone = [place for place in before.values() if place not in used]
+        self._others = [place for place in (*self._others, *gone) if place not in used and not place.is_over]
         self._use_rules()
-        self._retiring = [place for place in self._retiring if not place.is_over]
         for place in gone:
-            self._retiring.append(place)
             if place.name not in self.places:
                 self._shared.settings.forget(place.name)
             place.retire()
@@ -271,6 +274,12 @@ class ManyPools:
             self._pages.mount(self._http)
 
     # ── parts ──
+
+    def _all_served(self) -> list[ServedPool]:
+        return [*self.served, *(place.served for place in self._others if place.served is not None)]
+
+    async def _stop_places(self) -> None:
+        await stop_all([place.stop for place in (*self._others, *self.places.values())])
 
     def _place(self, entry: PoolEntry) -> PoolPlace:
         place = PoolPlace(entry, self._own.get(entry.name, self._shared), self._place_parts)
@@ -313,31 +322,3 @@ class ManyPools:
 
     def _refused(self, pool: str, reason: str) -> None:
         self.metrics.counter(f"{PREFIX}pool_refusals_total", pool=pool, reason=reason).inc()
-
-    def _series(self) -> Iterator[Series]:
-        places = self.places.items()
-        shared = {name: place for name, place in places if place.door.is_shared}
-        yield f"{PREFIX}pool_loaded", {(name,): _gauge(place.state is State.SERVED) for name, place in places}
-        yield f"{PREFIX}pool_ready", {(name,): _gauge(place.health.ready) for name, place in places}
-        yield f"{PREFIX}pool_buffered_bytes", {(name,): _gauge(place.target.held_bytes) for name, place in shared.items()}
-
-    def _servers(self) -> Iterator[ModelServers]:
-        options = self.options
-        for served in self.served:
-            addresses = [endpoint.host_port for endpoint in served.pool.store.snapshot().endpoints]
-            verify = not options.model_server_metrics_https_insecure_skip_verify
-            yield ModelServers(addresses, options.model_server_metrics_scheme, verify)
-
-    def _none(self) -> Exception:
-        """Why there is nothing to serve."""
-        attempts = [(name, place.last) for name, place in self.places.items() if place.last is not None]
-        if all(last.findings for _, last in attempts):
-            return ConfigError([finding for _, last in attempts for finding in last.findings])
-        problems = [f"{name}: {problem}" for name, last in attempts for problem in last.problems]
-        return OSError("no pool can be served: " + "; ".join(problems))
-
-
-def _gauge(value: float) -> Gauge:
-    gauge = Gauge()
-    gauge.set(value)
-    return gauge

@@ -134,6 +134,8 @@ class PoolPlace:
 
     def retire(self) -> None:
         """It is no longer in the file: stop it when its last request is over."""
+        if self.served is not None:
+            self.served.unfollow()
         self.target.retire(lambda: self._leave(self.stop()))
 
     async def stop(self) -> None:
@@ -209,8 +211,7 @@ class PoolPlace:
         """
         check_discovery(self.options, config)
         cluster = await self._parts.cluster() if is_in_cluster(self.options, config) else None
-        on_use = self.target.use_places if self.door.is_shared else None
-        settings = SettingsOfPool(self.door.settings, self.name, on_use)
+        settings = SettingsOfPool(self.door.settings, self.name, self.target.use_places)
         shared = Shared(self.door.transport, settings, self.health, self._parts.tracing, cluster)
         served: ServedPool = await self._in_thread(lambda: ServedPool(self.options, config, shared, shadow=shadow))
         try:
@@ -250,6 +251,7 @@ class PoolPlace:
         except Exception as error:  # noqa: BLE001 — told
             problem = str(error) or type(error).__name__
         self.served, self.target.handler = None, None
+        served.unfollow()
         served.pool.refuse_queued()
         former, self.target = self.target, PoolTarget(self.name)
         self.use_limit(self.entry)

@@ -96,7 +96,8 @@ class ServedPool:
             Shown(options, self.pool, self.metrics, self.health, shared.transport, self.config_reload, self.pool.queues_page),
             self.runtime,
         )
-        self._stopped = asyncio.Event()
+        self._unfollowed = asyncio.Event()
+        self.is_stopped = False
 
     # ── life ──
 
@@ -117,8 +118,12 @@ class ServedPool:
         if self.config_reload is not None:
             _ = self.runtime.spawn(self.config_reload.run(), "configuration")
             if self.options.watch_config_file:
-                _ = self.runtime.spawn(self.config_reload.follow(self._stopped), "configuration file")
+                _ = self.runtime.spawn(self.config_reload.follow(self._unfollowed), "configuration file")
         _ = self.runtime.spawn(self.page.sample(), "last minutes")
+
+    def unfollow(self) -> None:
+        """It serves what has begun and nothing new: its configuration stays as it is."""
+        self._unfollowed.set()
 
     @property
     def may_wait(self) -> bool:
@@ -145,7 +150,8 @@ class ServedPool:
         Raises:
             Exception: the first failure, when all parts have been stopped.
         """
-        self._stopped.set()
+        self.is_stopped = True
+        self.unfollow()
         self.page.feed.close()
         await stop_all([self.pool.pause, self.runtime.stop, self.pool.stop])
 

@@ -11,15 +11,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from epp.errors import UsageError
 from epp.process import many_pools, pool_place
 from epp.process import process as process_module
+from epp.process.door import sum_of
 from epp.process.many_pools import ManyPools
 from epp.process.options import Options
 from epp.process.pool_place import PoolPlace, State
 from epp.process.process import Process
 from epp.process.served_pool import ServedPool
 from epp.process.startup import load_pools_file
-from epp.seam import Port, Reply, RequestHandler, Settings
+from epp.seam import Port, Reply, RequestHandler, Settings, TransportStats
 from tests.unit.decision.rig import FakeStream, outcome, request
 from tests.unit.process.test_process import NoTransport
 
@@ -112,9 +114,9 @@ async def test_a_pool_whose_discovery_ends_is_loaded_anew_and_running_requests_e
         await until(lambda: place.state is State.SERVED)
         assert place.served is not former
         assert transport.status("a") == 0
-        assert not former._stopped.is_set(), "a request of it still runs"
+        assert not former.is_stopped, "a request of it still runs"
         transport.handler.finished(open_stream, outcome())
-        await until(former._stopped.is_set)
+        await until(lambda: former.is_stopped)
 
 
 async def test_where_all_pools_are_lost_the_process_is_not_ready_and_lives(
@@ -160,3 +162,42 @@ async def test_a_stop_while_a_pool_still_starts(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr(ServedPool, "start", start)
     async with running(tmp_path):
         pass
+
+
+async def test_a_stop_while_another_file_is_taken_up_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, made = ServedPool.start, list[ServedPool]()
+
+    async def start(served: ServedPool) -> None:
+        if served.options.pool == "c":
+            made.append(served)
+            await asyncio.Event().wait()
+        await usual(served)
+
+    monkeypatch.setattr(ServedPool, "start", start)
+    monkeypatch.setattr(many_pools, "START_S", 60.0)
+    async with running(tmp_path) as (_, transport, picker):
+        file = tmp_path / "pools.yaml"
+        added = {"name": "c", "endpoints": ["127.0.0.1:1"], "match": {"authorities": ["c"]}}
+        document = yaml.safe_load(file.read_text())
+        file.write_text(yaml.safe_dump({**document, "pools": [*document["pools"], added]}))
+        picker.reload()
+        await until(lambda: bool(made))
+        assert (transport.status("a"), transport.status("c")) == (0, 404), "it is not taken up yet"
+    assert made[0].is_stopped
+
+
+async def test_the_counts_of_several_ports_are_added_up() -> None:
+    one = TransportStats(1, {"OK": 2}, (1, 0), 0.5, 10, (3,), 0.1)
+    other = TransportStats(2, {"OK": 1, "CANCELLED": 4}, (0, 2), 1.0, 5)
+    assert sum_of([one, other]) == TransportStats(3, {"OK": 3, "CANCELLED": 4}, (1, 2), 1.5, 15, (3,), 0.1)
+    assert sum_of([]) == TransportStats(0, {}, (), 0.0, 0)
+
+
+def test_a_port_that_the_process_has_is_refused_for_a_pool(tmp_path: Path) -> None:
+    file = tmp_path / "pools.yaml"
+    pools = [{"name": "a"}, {"name": "b", "grpcPort": 9003}]
+    file.write_text(yaml.safe_dump({"apiVersion": "llm-d.ai/v1", "kind": "EndpointPickerPools", "pools": pools}))
+    with pytest.raises(UsageError, match="--grpc-health-port and grpcPort of the pool b are both 9003"):
+        load_pools_file(Options(pools_file=str(file)))
