@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from epp.commands.check_pools import CheckedPools, check_pools
 from epp.config.effective import to_yaml
 from epp.config.explained import explained
 from epp.config.findings import json_report, text_report
@@ -20,6 +21,8 @@ from epp.config.loaded import ConfigSource, Instances, LoadFlags
 from epp.errors import ConfigError, Finding, Severity
 from epp.framework.registry import Registry
 from epp.plugin_pages.json_schema import document_schema
+from epp.plugin_pages.pools_schema import pools_schema
+from epp.pools.load import is_pools_file
 from epp.process.plugin_types import build_registry
 
 VALID, INVALID, USAGE = 0, 1, 2
@@ -44,28 +47,33 @@ def main(argv: Sequence[str]) -> int:
         strict=options.strict_config, allow_experimental=options.allow_experimental_plugins, for_serve=options.for_serve
     )
     if options.schema:
-        print(json.dumps(document_schema(registry), indent=2, ensure_ascii=False))
+        print(_schema(options.schema, registry))
         return VALID
     valid = True
     for file in options.files:
+        source = _source(file)
+        if is_pools_file(source):
+            checked = check_pools(source, registry, flags)
+            findings += checked.all_findings
+            valid = valid and checked.is_valid
+            _tell_of_pools(file, checked, options)
+            continue
         if options.fix:
             _fix(file, registry, flags)
-        result, found = _check(_source(file), registry, flags)
+        result, found = _check(source, registry, flags)
         findings += found
         valid = valid and result is not None
-        if options.explain and result is not None:
-            if found:
-                print(text_report(found), file=sys.stderr)
-            print(f"{file}:\n{explained(result.config)}" if len(options.files) > 1 else explained(result.config), end="")
-        elif options.output == "text":
-            _show(file, result, found, print_effective=options.print_effective_config)
-        elif options.print_effective_config and result is not None:
-            print(to_yaml(result.config.effective), file=sys.stderr)
+        _tell(file, result, found, options)
     if options.output == "json":
         print(json_report(findings))
     elif unloaded := [finding for finding in findings if not finding.file]:
         print(text_report(unloaded), file=sys.stderr)
     return VALID if valid else INVALID
+
+
+def _schema(of: str, registry: Registry) -> str:
+    schema = pools_schema() if of == "pools" else document_schema(registry)
+    return json.dumps(schema, indent=2, ensure_ascii=False)
 
 
 def check_source(source: ConfigSource, flags: LoadFlags, *, print_effective: bool) -> int:
@@ -80,6 +88,20 @@ def check_source(source: ConfigSource, flags: LoadFlags, *, print_effective: boo
     return INVALID if result is None else VALID
 
 
+def check_pools_file(file: str, flags: LoadFlags, *, print_effective: bool) -> int:
+    """The same check of a pools file, for ``epp serve --check-config``; findings go to standard error.
+
+    Returns:
+        0 if it and all documents of its pools are valid, else 1.
+    """
+    registry, unloaded = build_registry()
+    checked = check_pools(ConfigSource.from_file(file), registry, flags)
+    if unloaded:
+        print(text_report(unloaded), file=sys.stderr)
+    _show_pools(file, checked, explain=False, print_effective=print_effective)
+    return VALID if checked.is_valid else INVALID
+
+
 def check_document(file: str) -> bool:
     """Whether a file can be served; what was found in it goes to standard error."""
     registry, unloaded = build_registry()
@@ -87,6 +109,44 @@ def check_document(file: str) -> bool:
     if findings := [*unloaded, *found]:
         print(text_report(findings), file=sys.stderr)
     return result is not None
+
+
+def _tell(file: str, result: Instances | None, found: Sequence[Finding], options: argparse.Namespace) -> None:
+    """What a command line asks to be told of a document."""
+    if options.explain and result is not None:
+        if found:
+            print(text_report(found), file=sys.stderr)
+        print(f"{file}:\n{explained(result.config)}" if len(options.files) > 1 else explained(result.config), end="")
+    elif options.output == "text":
+        _show(file, result, found, print_effective=options.print_effective_config)
+    elif options.print_effective_config and result is not None:
+        print(to_yaml(result.config.effective), file=sys.stderr)
+
+
+def _tell_of_pools(file: str, checked: CheckedPools, options: argparse.Namespace) -> None:
+    """What a command line asks to be told of a pools file."""
+    if options.fix:
+        print(f"epp check: {file} names pools; --fix repairs documents, so name those", file=sys.stderr)
+    if options.output == "text":
+        _show_pools(file, checked, explain=options.explain, print_effective=options.print_effective_config)
+
+
+def _show_pools(file: str, checked: CheckedPools, *, explain: bool, print_effective: bool) -> None:
+    if findings := checked.all_findings:
+        print(text_report(findings), file=sys.stderr)
+    for pool, name, result, _ in checked.documents:
+        if result is not None and explain:
+            print(f"{pool}, {name}:\n{explained(result.config)}", end="")
+        elif result is not None and print_effective:
+            print(f"# {pool}, {name}\n{to_yaml(result.config.effective)}---")
+    if checked.is_valid and not explain and not print_effective:
+        print(_summary_of_pools(file, checked))
+
+
+def _summary_of_pools(file: str, checked: CheckedPools) -> str:
+    warnings = sum(finding.severity is Severity.WARNING for finding in checked.all_findings)
+    parts = [_count(checked.pools, "pool"), _count(len(checked.documents), "document"), _count(warnings, "warning")]
+    return f"{file}: valid: {', '.join(parts)}"
 
 
 def _fix(file: str, registry: Registry, flags: LoadFlags) -> None:
@@ -175,10 +235,21 @@ def _parser() -> argparse.ArgumentParser:
         description="Check configuration files; nothing is contacted. Exit status: 0 valid, 1 invalid, 2 wrong usage.",
         allow_abbrev=False,
     )
-    parser.add_argument("files", metavar="FILE", nargs="*", help="a configuration document; - reads standard input")
+    parser.add_argument(
+        "files",
+        metavar="FILE",
+        nargs="*",
+        help="a configuration document, or a pools file with its documents; - reads standard input",
+    )
     parser.add_argument("--fix", action="store_true", help="write older names and forms as today's, in place; comments stay")
     parser.add_argument("--explain", action="store_true", help="say in sentences what the document does")
-    parser.add_argument("--schema", action="store_true", help="print a JSON Schema of documents for editors, and exit")
+    parser.add_argument(
+        "--schema",
+        nargs="?",
+        const="config",
+        choices=("config", "pools"),
+        help="print a JSON Schema of documents for editors, and exit; pools: of pools files",
+    )
     parser.add_argument("--for-serve", action="store_true", help="judge as `epp serve` does: refuse types that are not built")
     parser.add_argument("--strict-config", action="store_true", help="warnings count as errors")
     parser.add_argument("--output", choices=("text", "json"), default="text", help="json: all findings as a list")

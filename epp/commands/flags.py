@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
 
 from epp.commands.flag_table import BOOL, BYTES, DURATION, FALSE, FLAGS, SPEC, TRUE, Flag
-from epp.commands.selector import check_selector
 from epp.config.environment import VARIABLES
+from epp.discovery.selector import check_selector
 from epp.errors import UsageError
 from epp.framework.params import format_duration, parse_duration
 from epp.process.options import MIN_REFRESH_S, Options, check, warnings
@@ -80,7 +80,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> CommandLine:
 
 
 def _without_cluster(given: Mapping[str, _Given], options: Options) -> list[str]:
-    if options.needs_kubernetes:
+    if options.needs_kubernetes or options.pools_file:
         return []
     needing = [each.origin for each in given.values() if each.flag.kubernetes and each.effective]
     return [f"{origin} has no effect without --pool-name or --endpoint-selector" for origin in needing]

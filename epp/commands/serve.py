@@ -50,11 +50,15 @@ def _run(command: CommandLine) -> int:
 
             return list_plugins([])
         if options.check_config or options.print_effective_config:
-            from epp.commands.check import check_source
+            from epp.commands.check import check_pools_file, check_source
 
+            if options.pools_file:
+                shown = options.print_effective_config
+                return check_pools_file(options.pools_file, startup.load_flags(options), print_effective=shown)
             source, flags = startup.config_source(options), startup.load_flags(options)
             return check_source(source, flags, print_effective=options.print_effective_config)
-        return process.run(options, startup.load(options), command.given, command.warnings)
+        what = startup.load_pools_file(options) if options.pools_file else startup.load(options)
+        return process.run(options, what, command.given, command.warnings)
     except UsageError as error:
         _print_problems(error)
         return USAGE

@@ -36,7 +36,12 @@ _HINTS = {
 
 def decode_document(node: MapNode, report: Report) -> Document:
     """The whole document as records; what could not be read is listed in ``broken`` of its record."""
-    return _Decoder(report).section(Document, node, "")
+    return decode(Document, node, report)
+
+
+def decode(record: type[R], node: MapNode, report: Report) -> R:
+    """A whole document of another kind, by the same rules."""
+    return _Decoder(report, record).section(record, node, "")
 
 
 class _WrongError(Exception):
@@ -44,8 +49,9 @@ class _WrongError(Exception):
 
 
 class _Decoder:
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, root: type[Section]) -> None:
         self._report = report
+        self._root = root
 
     def section(self, record: type[R], node: MapNode, path: str) -> R:
         keys = keys_of(record)
@@ -67,7 +73,7 @@ class _Decoder:
         for name, entry in node.entries.items():
             if name in keys:
                 continue
-            fix = _unknown_fix(record, name, keys)
+            fix = _unknown_fix(record, name, keys, self._root)
             self._report.error(
                 "CFG031", step(path, name), f'unknown field "{name}"', fix, value=shallow(entry.node), at=entry.key_place
             )
@@ -86,7 +92,9 @@ class _Decoder:
     def _value(self, key: Key, node: Node, path: str) -> Any:
         if key.kind is Kind.MAPPING:
             return self._mapping(key, node, path)
-        if key.kind in (Kind.SECTIONS, Kind.STRINGS):
+        if key.kind is Kind.TEXTS:
+            return self._texts(key, node, path)
+        if key.kind in (Kind.SECTIONS, Kind.STRINGS, Kind.INTEGERS):
             return self._list(key, node, path)
         return self._scalar(key, node, path)
 
@@ -94,6 +102,15 @@ class _Decoder:
         if not isinstance(node, MapNode):
             raise self._wrong_kind(key.kind, node, path, key.form)
         return self.section(key.record, node, path) if key.record is not None else node
+
+    def _texts(self, key: Key, node: Node, path: str) -> dict[str, str]:
+        if not isinstance(node, MapNode):
+            raise self._wrong_kind(key.kind, node, path, key.form)
+        found: dict[str, str] = {}
+        for name, entry in node.entries.items():
+            with suppress(_WrongError):
+                found[name] = self._scalar(Key(name, Kind.STRING), entry.node, step(path, name))
+        return found
 
     def _list(self, key: Key, node: Node, path: str) -> tuple[Any, ...]:
         if not isinstance(node, ListNode):
@@ -106,7 +123,7 @@ class _Decoder:
 
     def _item(self, key: Key, node: Node, path: str) -> Any:
         if key.record is None:
-            return self._scalar(Key(key.name, Kind.STRING), node, path)
+            return self._scalar(Key(key.name, _ITEM[key.kind]), node, path)
         if not isinstance(node, MapNode):
             raise self._wrong_kind(Kind.MAPPING, node, path, key.entry_form)
         return self.section(key.record, node, path)
@@ -156,6 +173,7 @@ class _Decoder:
         return _WrongError()
 
 
+_ITEM: dict[Kind, Kind] = {Kind.STRINGS: Kind.STRING, Kind.INTEGERS: Kind.INTEGER}
 _PYTHON: dict[Kind, tuple[type, ...]] = {
     Kind.STRING: (str,),
     Kind.INTEGER: (int,),
@@ -164,11 +182,11 @@ _PYTHON: dict[Kind, tuple[type, ...]] = {
 }
 
 
-def _unknown_fix(record: type[Section], name: str, keys: Mapping[str, object]) -> str:
+def _unknown_fix(record: type[Section], name: str, keys: Mapping[str, object], root: type[Section]) -> str:
     hint = _HINTS.get(name, "") if record is Document else ""
     if hint or nearest(name, keys):
         return hint or suggest(name, keys)
-    home = home_of_field(Document, name)
+    home = home_of_field(root, name)
     if home:
         return f"its place is {home}"
     if issubclass(record, Reference):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from epp.config.report import Report
-from epp.config.schema import Document
+from epp.config.schema import Document, Headed
 from epp.config.wording import show, suggest
 from epp.config.yaml_nodes import ListNode, MapNode, Place, ScalarNode
 from epp.errors import Edit
@@ -13,6 +13,8 @@ from epp.framework.registry import Gate
 
 API_VERSION = "inference.networking.x-k8s.io/v1alpha1"
 KIND = "EndpointPickerConfig"
+POOLS_KIND = "EndpointPickerPools"
+"""Of the file that names several pools, each with a document of its own."""
 _MISSPELT = (
     "inference.networking.k8s-x.io/v1alpha1",
     "config.apix.gateway-api-inference-extension.sigs.k8s.io/v1alpha1",
@@ -21,6 +23,11 @@ _MISSPELT = (
 _OTHERS = ("llm-d.ai/v1alpha1", "llm-d.ai/v1", "mif.moreh.io/v1alpha1")
 ACCEPTED_VERSIONS = (API_VERSION, *_OTHERS, *_MISSPELT)
 """All values of ``apiVersion`` that are read."""
+_OTHER_KINDS = {
+    KIND: "this configures one pool: name it as configFile of a pool, or pass it with --config-file",
+    POOLS_KIND: "this names several pools: pass it with --pools-file",
+}
+"""What to do with a document of the other kind."""
 _MANIFEST_FIX = "this is the manifest of a ConfigMap; pass the content of data['config.yaml']"
 
 _DEFAULTS: Mapping[str, bool] = {
@@ -43,27 +50,41 @@ _WITHOUT_EFFECT = {
 _LITERALS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False}
 
 
+def kind_of(root: MapNode) -> str:
+    """What a document says it is; "" if it does not."""
+    entry = root.entries.get("kind")
+    return (
+        entry.node.value
+        if entry is not None and isinstance(entry.node, ScalarNode) and isinstance(entry.node.value, str)
+        else ""
+    )
+
+
 def refuse_manifest(root: MapNode, report: Report) -> None:
     """The manifest around a configuration is a frequent mistake, and nothing in it is worth a finding of its own.
 
     Raises:
         UnreadableError: the document is a ConfigMap.
     """
-    kind, version = root.entries.get("kind"), root.entries.get("apiVersion")
-    if kind is None or not isinstance(kind.node, ScalarNode) or kind.node.value != "ConfigMap":
+    version = root.entries.get("apiVersion")
+    if kind_of(root) != "ConfigMap":
         return
     if version is not None and isinstance(version.node, ScalarNode):
         message = f"apiVersion {show(version.node.value)} is not accepted; it must be {API_VERSION}"
         at = version.node.place
         report.error("CFG021", "apiVersion", message, _MANIFEST_FIX, value=version.node.value, at=at)
-    message = f"kind {show(kind.node.value)} is not {show(KIND)}"
-    raise report.stop("CFG022", "kind", message, _MANIFEST_FIX, value=kind.node.value, at=kind.node.place)
+    message = f"kind {show(kind_of(root))} is not {show(KIND)}"
+    at = root.entries["kind"].node.place
+    raise report.stop("CFG022", "kind", message, _MANIFEST_FIX, value=kind_of(root), at=at)
 
 
-def check_header(document: Document, report: Report) -> None:
+def check_header(document: Headed, report: Report, kind: str = KIND) -> None:
     """Report an ``apiVersion`` or ``kind`` that is missing or not ours.
 
     The group selects nothing: one schema and one set of defaults hold for all of them.
+
+    Args:
+        kind: of the document that is wanted.
     """
     at = document.place("apiVersion")
     edit = (Edit.REPLACE, API_VERSION) if document.api_version else (Edit.ADD_LINE, f"apiVersion: {API_VERSION}")
@@ -76,17 +97,17 @@ def check_header(document: Document, report: Report) -> None:
         message = f"apiVersion {show(document.api_version)} is not accepted"
         fix = f"use {API_VERSION} (or one of {', '.join(_OTHERS)})"
         report.error("CFG021", "apiVersion", message, fix, value=document.api_version, at=at)
-    _check_kind(document, report)
+    _check_kind(document, report, kind)
 
 
-def _check_kind(document: Document, report: Report) -> None:
+def _check_kind(document: Headed, report: Report, kind: str) -> None:
     at = document.place("kind")
     if not document.kind and "kind" not in document.broken:
-        edit = (Edit.ADD_LINE, f"kind: {KIND}")
-        report.warn("WRN002", "kind", "kind is missing", f"write `kind: {KIND}`", at=at, edit=edit)
-    elif document.kind and document.kind != KIND:
-        fix = f"write `kind: {KIND}`"
-        report.error("CFG022", "kind", f"kind {show(document.kind)} is not {show(KIND)}", fix, value=document.kind, at=at)
+        edit = (Edit.ADD_LINE, f"kind: {kind}")
+        report.warn("WRN002", "kind", "kind is missing", f"write `kind: {kind}`", at=at, edit=edit)
+    elif document.kind and document.kind != kind:
+        fix = _OTHER_KINDS.get(document.kind, f"write `kind: {kind}`")
+        report.error("CFG022", "kind", f"kind {show(document.kind)} is not {show(kind)}", fix, value=document.kind, at=at)
 
 
 def read_gates(document: Document, report: Report) -> dict[str, bool]:

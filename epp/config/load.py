@@ -10,11 +10,13 @@ from epp.config import data_layer, defaults, dependencies, effective, flow_contr
 from epp.config.decode import decode_document
 from epp.config.draft import Draft, DraftPlugin
 from epp.config.environment import gates_of
-from epp.config.header import check_header, read_gates, refuse_manifest
+from epp.config.header import API_VERSION, POOLS_KIND, check_header, kind_of, read_gates, refuse_manifest
 from epp.config.instantiate import create_all, plain_context
 from epp.config.loaded import ConfigSource, LoadedConfig, LoadedPlugin, LoadedProfile, LoadedSource, LoadFlags
 from epp.config.placeholders import find_placeholders
 from epp.config.report import Report, UnreadableError
+from epp.config.schema import Headed
+from epp.config.yaml_nodes import MapNode
 from epp.config.yaml_read import MAX_BYTES, read_nodes
 from epp.errors import ConfigError
 from epp.framework.registry import Gate, Registry
@@ -46,11 +48,12 @@ def load_config(source: ConfigSource, registry: Registry, flags: LoadFlags | Non
 
 
 def _draft(source: ConfigSource, registry: Registry, flags: LoadFlags, report: Report) -> Draft:
-    data = _read(source, report)
+    data = read_source(source, report)
     if not data and not source.may_be_empty:
         raise report.stop("CFG001", "", f"{source.path} is empty", "wait until it is written, or correct it")
     root = read_nodes(data or defaults.BUILTIN_DOCUMENT, report)
     refuse_manifest(root, report)
+    _refuse_pools(root, report)
     document = dataclasses.replace(decode_document(root, report), is_builtin=not data)
     check_header(document, report)
     find_placeholders(root, report)
@@ -58,7 +61,23 @@ def _draft(source: ConfigSource, registry: Registry, flags: LoadFlags, report: R
     return Draft(document, registry, flags, report, gates, digest=hashlib.sha256(data).hexdigest())
 
 
-def _read(source: ConfigSource, report: Report) -> bytes:
+def _refuse_pools(root: MapNode, report: Report) -> None:
+    """A pools file is no configuration, and nothing in it is worth a finding here.
+
+    Raises:
+        UnreadableError: it is one.
+    """
+    if kind_of(root) == POOLS_KIND:
+        check_header(Headed(node=root, kind=POOLS_KIND, api_version=API_VERSION), report)
+        raise UnreadableError
+
+
+def read_source(source: ConfigSource, report: Report) -> bytes:
+    """The bytes of a document.
+
+    Raises:
+        UnreadableError: they cannot be read, or are too many.
+    """
     if source.path is None:
         return source.data
     try:

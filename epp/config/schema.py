@@ -27,7 +27,9 @@ class Kind(StrEnum):
     DURATION = "a duration"
     QUANTITY = "a quantity"
     MAPPING = "a mapping"
+    TEXTS = "a mapping of strings"
     STRINGS = "a list of strings"
+    INTEGERS = "a list of integers"
     SECTIONS = "a list"
 
 
@@ -282,11 +284,17 @@ class RequestHandlerConfig(Section):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Document(Section):
-    """The whole document."""
+class Headed(Section):
+    """A document of any kind."""
 
     api_version: Annotated[str, Key("apiVersion", Kind.STRING)] = ""
     kind: Annotated[str, Key("kind", Kind.STRING)] = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document(Headed):
+    """The whole document."""
+
     feature_gates: Annotated[
         tuple[str, ...], Key("featureGates", Kind.STRINGS, form="write a list: `featureGates: [flowControl]`")
     ] = ()

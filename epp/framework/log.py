@@ -28,6 +28,7 @@ _LEVELS = {0: 20, 1: 19, DEFAULT: 18, VERBOSE: 15, DEBUG: 10, TRACE: 5, 6: 4, 7:
 """Verbosity → number on the standard library's scale, where smaller is more detailed; 1 beyond."""
 
 _request_id: ContextVar[str] = ContextVar("request_id", default="")
+_pool: ContextVar[str] = ContextVar("pool", default="")
 
 
 Details = Mapping[str, object] | None
@@ -108,6 +109,7 @@ class Logger:
         record = logging.LogRecord(self._std.name, level, frame.f_code.co_filename, frame.f_lineno, msg, None, exc_info)
         record.fields = fields
         record.request_id = request_id or _request_id.get()
+        record.of_pool = _pool.get()
         if exc is None and level >= _state.stacktrace_from:
             record.stack_info = _stack(frame)
         self._std.handle(record)
@@ -152,6 +154,19 @@ def bind_request_id(request_id: str) -> Token[str]:
 def unbind_request_id(token: Token[str]) -> None:
     """End what ``bind_request_id`` began."""
     _request_id.reset(token)
+
+
+def bind_pool(name: str) -> Token[str]:
+    """Put the name of a pool on every record of the current context and of tasks that it starts; ``unbind_pool`` ends it.
+
+    Only where a process serves several pools.
+    """
+    return _pool.set(name)
+
+
+def unbind_pool(token: Token[str]) -> None:
+    """End what ``bind_pool`` began."""
+    _pool.reset(token)
 
 
 def stacktraces_from(level: int) -> None:

@@ -42,6 +42,8 @@ _BY_KIND: Mapping[Kind, dict[str, object]] = {
     Kind.QUANTITY: _QUANTITY,
     Kind.MAPPING: {"type": "object"},
     Kind.STRINGS: {"type": "array", "items": {"type": "string"}},
+    Kind.INTEGERS: {"type": "array", "items": {"type": "integer"}},
+    Kind.TEXTS: {"type": "object", "additionalProperties": {"type": "string"}},
     Kind.SECTIONS: {"type": "array"},
 }
 _PLAIN: Mapping[object, dict[str, object]] = {
@@ -62,7 +64,7 @@ _SCALARS: Sequence[tuple[object, dict[str, object]]] = [
 def document_schema(registry: Registry) -> dict[str, object]:
     """The schema of a whole document with the plugin types of a registry."""
     definitions: dict[str, object] = {}
-    root = _record(Document, definitions)
+    root = record_schema(Document, definitions)
     properties = typing.cast("dict[str, object]", root["properties"])
     properties["apiVersion"] = {"type": "string", "enum": list(ACCEPTED_VERSIONS)}
     properties["kind"] = {"const": KIND}
@@ -75,7 +77,7 @@ def _gates() -> dict[str, object]:
     return {"enum": sorted(known_gates())}
 
 
-def _record(record: type[Section], definitions: dict[str, object]) -> dict[str, object]:
+def record_schema(record: type[Section], definitions: dict[str, object]) -> dict[str, object]:
     """The schema of a record; records within it go to the definitions."""
     properties: dict[str, object] = {}
     required: list[str] = []
@@ -99,14 +101,14 @@ def _value(key: Key, definitions: dict[str, object]) -> dict[str, object]:
     name = key.record.__name__
     if name not in definitions:
         definitions[name] = {}  # a record may contain itself
-        definitions[name] = _record(key.record, definitions)
+        definitions[name] = record_schema(key.record, definitions)
     reference: dict[str, object] = {"$ref": f"#/definitions/{name}"}
     return {"type": "array", "items": reference} if key.kind is Kind.SECTIONS else reference
 
 
 def _plugins(registry: Registry) -> dict[str, object]:
     """An entry of ``plugins``: the parameters are those of its type."""
-    schema = _record(PluginSpec, {})
+    schema = record_schema(PluginSpec, {})
     properties = typing.cast("dict[str, object]", schema["properties"])
     properties["type"] = {"type": "string", "oneOf": list(_names(registry))}
     properties["parameters"] = {"type": ["object", "null"]}

@@ -24,7 +24,7 @@ from epp.framework.file_watch import FileWatch
 from epp.framework.handle import Runtime
 from epp.pool.build import request_readers
 from epp.pool.pool import Pool
-from epp.process.live_settings import LiveSettings
+from epp.process.live_settings import SettingsOfPool
 from epp.process.options import Options
 from epp.process.startup import Loader, log_configuration
 from epp.telemetry.metrics import Metrics, Reloaded
@@ -71,7 +71,7 @@ class ConfigReload:
         runtime: loads in a thread.
     """
 
-    def __init__(self, options: Options, pool: Pool, settings: LiveSettings, metrics: Metrics, runtime: Runtime) -> None:
+    def __init__(self, options: Options, pool: Pool, settings: SettingsOfPool, metrics: Metrics, runtime: Runtime) -> None:
         self._path = options.config_file
         self._load = Loader(options)
         self._pool = pool
@@ -97,7 +97,7 @@ class ConfigReload:
     async def follow(self, stop: asyncio.Event) -> None:
         """Ask whenever the file changes; also now, if it changed since it was loaded."""
         watch = FileWatch([Path(self._path)], debounce_s=DEBOUNCE_S, poll_s=POLL_S)
-        if await asyncio.to_thread(_digest, self._path) != self._pool.generation.config.digest:
+        if await asyncio.to_thread(digest_of, self._path) != self._pool.generation.config.digest:
             self.ask()
         await watch.run(self.ask, stop)
 
@@ -143,9 +143,9 @@ class ConfigReload:
         Raises:
             ConfigError, UsageError: it cannot be used; nothing has changed. Whatever its plugins raise at their start.
         """
-        settings = self._settings.of(config)
+        self._settings.check(config)
         changes = await self._pool.swap(config)
-        self._settings.use(settings)
+        self._settings.use(config)
         return changes
 
     def _restart_required(self, config: LoadedConfig, changes: Changes, now: float) -> Attempt:
@@ -181,7 +181,8 @@ def _shown(changes: Changes) -> dict[str, object]:
     }
 
 
-def _digest(path: str) -> str:
+def digest_of(path: str) -> str:
+    """Of a document as it is now; "" if it cannot be read."""
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError:

@@ -6,7 +6,7 @@ picker that waits for its pool or drains must not be killed by its own probe.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from epp.seam import HealthStatus, HealthTable
 
@@ -36,6 +36,7 @@ class Health:
         self._leads = False
         self._drains = False
         self._on_change = on_change
+        self._named: dict[str, bool] = {}
 
     @property
     def ready(self) -> bool:
@@ -65,6 +66,9 @@ class Health:
         readiness = HealthStatus.SERVING if self.ready else HealthStatus.NOT_SERVING
         statuses = dict.fromkeys(READINESS_SERVICES, readiness)
         statuses[LIVENESS] = HealthStatus.SERVING
+        is_away = self._drains or (self._needs_lead and not self._leads)
+        for name, ready in self._named.items():
+            statuses[name] = HealthStatus.SERVING if ready and not is_away else HealthStatus.NOT_SERVING
         return HealthTable(statuses, HealthStatus.SERVICE_UNKNOWN if self._needs_lead else readiness)
 
     def set_ready(self, component: str) -> None:
@@ -78,6 +82,12 @@ class Health:
     def set_not_ready(self, component: str, reason: str) -> None:
         """A component cannot serve; ``reason`` is a short phrase for operators. Raises as ``set_ready`` does."""
         self._change(component, reason)
+
+    def set_named(self, ready: Mapping[str, bool]) -> None:
+        """Answer for these names by themselves: the pools of a process that serves several."""
+        before = self.table()
+        self._named = dict(ready)
+        self._tell(before)
 
     def set_leading(self, leads: bool) -> None:
         """Leadership was won or lost; without effect unless leader election is on."""

@@ -28,6 +28,8 @@ class Options:
     # configuration
     config_file: str = ""
     config_text: str = ""
+    pools_file: str = ""
+    """Several pools, in place of the flags that concern one."""
     check_config: bool = False
     strict_config: bool = False
     print_effective_config: bool = False
@@ -134,10 +136,11 @@ class Options:
 def check(options: Options) -> list[str]:
     """All that is wrong across flags, one sentence each."""
     problems = []
+    problems += _of_one_pool(options)
     if options.config_file and options.config_text:
         problems.append("cannot use both --config-file and --config-text; give one of them")
-    if options.watch_config_file and not options.config_file:
-        problems.append("--watch-config-file needs --config-file: there is no file to watch")
+    if options.watch_config_file and not options.config_file and not options.pools_file:
+        problems.append("--watch-config-file needs --config-file or --pools-file: there is no file to watch")
     if options.shadow_share != 1.0 and not options.shadow_config_file:
         problems.append("--shadow-share needs --shadow-config-file: there is nothing to show requests to")
     if options.pool_name and options.endpoint_selector:
@@ -148,7 +151,7 @@ def check(options: Options) -> list[str]:
         problems.append("--endpoint-target-ports has a meaning only with --endpoint-selector")
     problems += _ports(options)
     problems += _durations(options)
-    if options.ha_enable_leader_election and not options.needs_kubernetes:
+    if options.ha_enable_leader_election and not options.needs_kubernetes and not options.pools_file:
         problems.append("--ha-enable-leader-election needs --pool-name or --endpoint-selector: the lease lives in the cluster")
     if options.metrics_client_ca_file and not options.metrics_cert_dir:
         problems.append("--metrics-client-ca-file needs --metrics-cert-dir: client certificates exist only with TLS")
@@ -157,6 +160,36 @@ def check(options: Options) -> list[str]:
             "TLS without authentication: --metrics-cert-dir with --metrics-endpoint-auth=false needs --metrics-client-ca-file"
         )
     return problems
+
+
+_KEYS_OF_POOLS = {
+    "config_file": "configFile",
+    "config_text": "configFile",
+    "shadow_config_file": "shadowConfigFile",
+    "shadow_share": "shadowShare",
+    "objects": "objects",
+    "endpoints": "endpoints",
+    "pool_name": "name",
+    "pool_namespace": "namespace",
+    "pool_group": "group",
+    "endpoint_selector": "endpointSelector",
+    "endpoint_target_ports": "targetPorts",
+}
+"""Fields that concern one pool → the key of a pool in the pools file."""
+_FLAG_OF = {"endpoints": "endpoint"}
+"""Fields whose flag has another name."""
+
+
+def _of_one_pool(options: Options) -> list[str]:
+    """With a pools file, what concerns one pool stands there."""
+    if not options.pools_file:
+        return []
+    given = [name for name in _KEYS_OF_POOLS if getattr(options, name) != getattr(Options(), name)]
+    return [
+        f"--{_FLAG_OF.get(name, name).replace('_', '-')} concerns one pool and cannot be used with --pools-file; "
+        f"write it as {_KEYS_OF_POOLS[name]} of the pool in {options.pools_file}"
+        for name in given
+    ]
 
 
 def _ports(options: Options) -> list[str]:

@@ -1,4 +1,4 @@
-"""The process: listeners, transport, log and signals, in the order of start and stop; what belongs to a pool is the pool's.
+"""The process: listeners, log and signals, in the order of start and stop; what belongs to pools is theirs.
 
 Start: log, metrics, store, plugins, discovery → first endpoints → servers → ready. Stop: not ready → (window) → queued
 requests refused → GOAWAY → running streams → abort → plugins → log.
@@ -7,41 +7,40 @@ requests refused → GOAWAY → running streams → abort → plugins → log.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import gc
 import os
 import platform
 import resource
 import signal
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import uvloop
 
+from epp.cluster.connection import ClusterConnection
 from epp.cluster.election import LeaseLostError
 from epp.config.loaded import LoadedConfig
 from epp.framework import log
 from epp.framework.interfaces import EndpointDiscovery
-from epp.pool.pool import Pool
-from epp.pool.settings import Surroundings
+from epp.pools.load import PoolsFile
 from epp.process.certificates import Certificates
 from epp.process.cluster import Cluster, authorize_by, is_in_cluster
-from epp.process.config_reload import ConfigReload
-from epp.process.debug_pages import pool_pages
 from epp.process.health import Health
-from epp.process.live_settings import LiveSettings
-from epp.process.operator_page import OperatorPage, Shown
+from epp.process.many_pools import COMPONENT, ManyPools, Parts
+from epp.process.one_pool import OnePool
 from epp.process.options import Options
 from epp.process.ready_file import remove_ready_file, write_ready_file
 from epp.process.runtime import TaskRuntime
-from epp.process.startup import check_discovery, load_shadow, log_configuration, pool_settings
-from epp.seam import Port, Transport, total
+from epp.process.served_pool import COMPONENTS, ServedPool, stop_all
+from epp.process.startup import check_discovery
+from epp.seam import Port, Transport
 from epp.telemetry.log import LogOptions, setup
-from epp.telemetry.metrics import Build, Metrics, MetricsOptions
 from epp.telemetry.tracing import make_tracing
 from epp.transport.choose import make_transport
 from epp.transport.grpc_environment import prepare as prepare_grpc
-from epp.transport.http_server import HttpOptions, HttpServer, HttpSources, refuse_all
+from epp.transport.http_server import Access, AccessRequest, Authorize, HttpOptions, HttpServer, refuse_all
 from epp.transport.tls_settings import parse_cipher_suites
 from epp.version import VERSION, commit
 
@@ -51,13 +50,14 @@ READINESS_EVERY_S = 0.5
 """How often plugins with a readiness of their own are asked; probes come every few seconds."""
 
 
-def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnings: Sequence[str]) -> int:
+def run(options: Options, config: LoadedConfig | PoolsFile, given: Mapping[str, str], warnings: Sequence[str]) -> int:
     """Serve until a signal comes.
 
     Raises:
         UsageError, ConfigError, OSError: the service cannot start.
     """
-    check_discovery(options, config)
+    if not isinstance(config, PoolsFile):
+        check_discovery(options, config)
     _raise_open_files_limit()
     sink = setup(
         LogOptions(
@@ -88,68 +88,60 @@ def run(options: Options, config: LoadedConfig, given: Mapping[str, str], warnin
 
 
 class Process:
-    """Listeners, transport, log, signals, and the pools that are served: today one.
+    """Listeners, log, signals, and the pools that are served.
 
     Args:
         options: process flags.
-        config: the loaded configuration.
+        config: the loaded configuration of the one pool, or the file of several.
         transport: moves the bytes, in place of the one that the options name.
-        discovery: finds the endpoints, in place of what options and configuration name.
+        discovery: finds the endpoints of the one pool, in place of what options and configuration name.
     """
 
     def __init__(
         self,
         options: Options,
-        config: LoadedConfig,
+        config: LoadedConfig | PoolsFile,
         *,
         transport: Transport | None = None,
         discovery: EndpointDiscovery | None = None,
     ) -> None:
         self.options = options
-        self.metrics = Metrics(
-            MetricsOptions(
-                build=Build(VERSION, commit(), os.environ.get("EPP_BUILD_REF", "")),
-                legacy=options.legacy_metrics,
-                stream_metrics=options.enable_grpc_stream_metrics,
-                fairness_id_limit=options.fairness_id_metric_label_limit,
-            )
-        )
         self.runtime = TaskRuntime()
         self.tracing = make_tracing(os.environ, _warn_of_tracing) if options.tracing else None
-        self.transport_name, self.transport = ("given", transport) if transport else make_transport(options.transport)
-        self.health = Health(
-            ("pool", "plugins"), leader_election=options.ha_enable_leader_election, on_change=self.transport.set_health
-        )
-        self.cluster = Cluster(options, self.health.set_leading) if is_in_cluster(options, config) else None
-        self.pool = Pool(
-            pool_settings(options),
-            config,
-            self.metrics,
-            self.runtime,
-            self.runtime.spawn,
-            self._on_defect,
-            discovery=discovery,
-            tracing=self.tracing,
-            surroundings=Surroundings(cluster=self.cluster.connection if self.cluster is not None else None),
-            on_change=self._look_at_pool,
-            shadow=load_shadow(options),
-        )
-        self.settings = LiveSettings(options, self.transport)
-        self.config_reload = (
-            ConfigReload(options, self.pool, self.settings, self.metrics, self.runtime) if options.config_file else None
-        )
-        self.page = OperatorPage(
-            Shown(options, self.pool, self.metrics, self.health, self.transport, self.config_reload, self.pool.queues_page),
-            self.runtime,
-        )
-        self.http = self._http()
-        self._certificates = Certificates(
-            options, lambda: self.settings.reload_certificate(self.pool.generation.config), self.http.reload_tls
-        )
+        self.transport_name, transport = ("given", transport) if transport else make_transport(options.transport)
+        self.cluster: Cluster | None = None
+        self._connecting = asyncio.Lock()
+        self.pools: OnePool | ManyPools
+        many = isinstance(config, PoolsFile)
+        components = (COMPONENT,) if many else COMPONENTS
+        self.health = Health(components, leader_election=options.ha_enable_leader_election, on_change=transport.set_health)
+        transport.set_health(self.health.table())
+        if isinstance(config, PoolsFile):
+            # the lease is one, whatever the pools; it is called by the first
+            self._cluster_options = dataclasses.replace(options, pool_name=config.pools[0].name)
+            if options.ha_enable_leader_election:
+                self.cluster = Cluster(self._cluster_options, self._on_lead)
+            parts = Parts(options, transport, self.health, self.runtime, self._another, self.tracing, self._connected)
+            self.pools = ManyPools(config, parts)
+        else:
+            if is_in_cluster(options, config):
+                self.cluster = Cluster(options, self._on_lead)
+            connection = self.cluster.connection if self.cluster is not None else None
+            self.pools = OnePool(
+                options, config, transport, self.health, tracing=self.tracing, cluster=connection, discovery=discovery
+            )
+        self._http_options = self._how_to_show(is_dynamic=many)
+        self.http = HttpServer(self.pools.sources, self._http_options)
+        self._certificates = Certificates(options, self.pools.reload_certificate, self.http.reload_tls)
         self.ports: dict[str, int] = {}
         self._signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._stopping = False
         self._stopped = asyncio.Event()
+
+    @property
+    def served(self) -> list[ServedPool]:
+        """The pools that are loaded."""
+        return self.pools.served
 
     # ── run ──
 
@@ -165,7 +157,7 @@ class Process:
             received = early or await self._until_signal(self._watch())
         except LeaseLostError as error:
             _logger.error("stopping", reason=str(error))
-            self.pool.step_down()
+            self.pools.step_down()
             await self._stop(skip_window=True)
             raise
         except BaseException:
@@ -198,44 +190,27 @@ class Process:
             LeaseLostError: another picker may lead now.
             OSError: discovery has ended; the endpoints would be frozen for ever.
         """
-        lost = asyncio.create_task(self.pool.discovery_lost.wait())
+        lost = asyncio.create_task(self.pools.lost())
         election = self.cluster.elect() if self.cluster is not None else None
-        ends = [lost] if election is None else [lost, election]
+        ends = [lost] if election is None else [election, lost]
         try:
             while not any(end.done() for end in ends):
-                may_wait = self.pool.generation.has_gates or self.config_reload is not None
-                timeout_s = READINESS_EVERY_S if may_wait else None
+                timeout_s = READINESS_EVERY_S if self.pools.may_wait else None
                 await asyncio.wait(ends, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-                self._look_at_plugins()
+                self.pools.look()
+            for end in ends:
+                if end.done():
+                    await end
         finally:
             lost.cancel()
-        if election is not None and election.done():
-            await election
-        await self.pool.raise_lost()
-
-    def _look_at_pool(self) -> None:
-        problem = self.pool.problem
-        if problem:
-            self.health.set_not_ready("pool", problem)
-        else:
-            self.health.set_ready("pool")
-
-    def _look_at_plugins(self) -> None:
-        waiting = self.pool.generation.waiting()
-        if waiting:
-            self.health.set_not_ready("plugins", f"{', '.join(waiting)} not ready")
-        else:
-            self.health.set_ready("plugins")
 
     async def _start(self) -> None:
         _logger.info("transport", name=self.transport_name)
-        log_configuration(self.pool.generation.instances)
         if self.cluster is not None:
             await self.cluster.start()
-        await self.pool.start()
-        self._look_at_pool()
+        await self.pools.start()
         await self._listen()
-        self._look_at_plugins()
+        self.pools.look()
         gc.collect()
         gc.freeze()
         if self.options.ready_file:
@@ -245,39 +220,34 @@ class Process:
     async def _listen(self) -> None:
         options = self.options
         host = options.bind_address
-        handler = total(self.pool.director, self._on_defect)
         ports = [
             Port(host, options.grpc_port, secure=options.secure_serving),
             Port(host, options.grpc_health_port, secure=False, extproc=False),
         ]
-        self.transport.set_health(self.health.table())
-        settings = self.settings.first(self.pool.generation.config)
-        grpc_port, health_port = await self.transport.start(handler, settings, ports)
+        grpc_port, health_port = await self.pools.listen(ports)
+        self.pools.show(self.http)
         metrics_port = await self.http.start()
         self.ports = {"grpc_port": grpc_port, "grpc_health_port": health_port, "metrics_port": metrics_port}
+        self.ports |= {f"grpc_port/{name}": port for name, port in self.pools.ports.items()}
         for name, port in self.ports.items():
             _logger.info("listening", server=name, address=host, port=port)
-        if self.config_reload is not None:
-            _ = self.runtime.spawn(self.config_reload.run(), "configuration")
-            if options.watch_config_file:
-                _ = self.runtime.spawn(self.config_reload.follow(self._stopped), "configuration file")
         self._certificates.follow(self.runtime.spawn, self._stopped)
-        _ = self.runtime.spawn(self.page.sample(), "last minutes")
+        self.pools.follow()
 
     async def _stop(self, *, skip_window: bool) -> None:
-        self.health.drain()
+        self.pools.drain()
         if self.cluster is not None:
             await self.cluster.resign()
-        options = self.options
+        options, transports = self.options, self.pools.transports
         if not skip_window and options.drain_timeout_s > 0:
-            _logger.info("draining", window_s=options.drain_timeout_s, open_streams=self.transport.stats().open_streams)
+            _logger.info("draining", window_s=options.drain_timeout_s, open_streams=_open_streams(transports))
             await asyncio.sleep(options.drain_timeout_s)
-        self.pool.refuse_queued()
+        self.pools.refuse_queued()
         grace = options.graceful_shutdown_timeout_s
         if grace is None:
             grace = options.drain_timeout_s
-        _logger.info("stopping", grace_s=grace, open_streams=self.transport.stats().open_streams)
-        await self.transport.stop(None if grace < 0 else grace)
+        _logger.info("stopping", grace_s=grace, open_streams=_open_streams(transports))
+        await asyncio.gather(*(transport.stop(None if grace < 0 else grace) for transport in transports))
         await self._teardown()
         _logger.info("stopped")
 
@@ -288,27 +258,22 @@ class Process:
             Exception: the first failure, when all parts have been stopped.
         """
         self._stopped.set()
-        self.page.feed.close()
-        failures: list[Exception] = []
-        parts: list[Callable[[], Awaitable[None]]] = [
-            partial(self.transport.stop, 0),
-            self.http.stop,
-            self.pool.pause,
-            self.runtime.stop,
-            self.pool.stop,
-            self._stop_tracing,
-        ]
-        if self.cluster is not None:
-            parts.append(self.cluster.stop)
-        for stop in parts:
-            try:
-                await stop()
-            except Exception as error:  # noqa: BLE001 — raised below, when the others are stopped
-                failures.append(error)
-        if self.options.ready_file:
-            remove_ready_file(self.options.ready_file)
-        if failures:
-            raise failures[0]
+        self.pools.close_pages()
+        cluster = [self.cluster.stop] if self.cluster is not None else []
+        try:
+            await stop_all(
+                [
+                    *(partial(transport.stop, 0) for transport in self.pools.transports),
+                    self.http.stop,
+                    self.pools.stop,
+                    self.runtime.stop,
+                    self._stop_tracing,
+                    *cluster,
+                ]
+            )
+        finally:
+            if self.options.ready_file:
+                remove_ready_file(self.options.ready_file)
 
     # ── signals ──
 
@@ -333,47 +298,72 @@ class Process:
         """Look again at what can be reloaded, and name what cannot."""
         _logger.info("reloading", what="configuration, certificates, endpoints, objects")
         self._certificates.reload()
-        self.pool.reload()
-        if self.config_reload is not None:
-            self.config_reload.ask()
+        self.pools.reload()
 
     # ── parts ──
 
-    def _http(self) -> HttpServer:
+    def _how_to_show(self, *, is_dynamic: bool) -> HttpOptions:
         options = self.options
-        self.metrics.watch_transport(self.transport.stats)
-        sources = HttpSources(
-            metrics=self.metrics,
-            not_ready=self.health.why,
-            pages={**pool_pages(self.pool, self.config_reload), **self.page.pages},
-            answers=self.page.answers,
-            posts={"/debug/explain": lambda asked: self.pool.rehearse(asked.body)},
+        return HttpOptions(
+            host=options.bind_address,
+            port=options.metrics_port,
+            authorize=self._authorizer(is_dynamic=is_dynamic),
+            cert_dir=Path(options.metrics_cert_dir) if options.metrics_cert_dir else None,
+            client_ca_file=Path(options.metrics_client_ca_file) if options.metrics_client_ca_file else None,
+            pprof=options.enable_pprof,
         )
-        authorize = None
-        if self.cluster is not None and options.metrics_endpoint_auth is not False and not options.metrics_client_ca_file:
-            authorize = authorize_by(self.cluster.connection)
-        elif options.metrics_endpoint_auth and not options.metrics_client_ca_file:
+
+    def _authorizer(self, *, is_dynamic: bool) -> Authorize | None:
+        """Who asks the API server about tokens; None = anyone may read.
+
+        Args:
+            is_dynamic: a pool may need a cluster later; tokens are then demanded from that moment on.
+        """
+        options = self.options
+        if options.metrics_client_ca_file:
+            return None
+        if self.cluster is not None and options.metrics_endpoint_auth is not False:
+            return authorize_by(self.cluster.connection)
+        if is_dynamic and options.metrics_endpoint_auth is not False:
+            return self._authorize
+        if options.metrics_endpoint_auth:
             _logger.warning("metrics port answers 401", reason="--metrics-endpoint-auth is given and there is no API server")
-            authorize = refuse_all
-        return HttpServer(
-            sources,
-            HttpOptions(
-                host=options.bind_address,
-                port=options.metrics_port,
-                authorize=authorize,
-                cert_dir=Path(options.metrics_cert_dir) if options.metrics_cert_dir else None,
-                client_ca_file=Path(options.metrics_client_ca_file) if options.metrics_client_ca_file else None,
-                pprof=options.enable_pprof,
-            ),
-        )
+            return refuse_all
+        return None
+
+    async def _authorize(self, request: AccessRequest) -> Access:
+        if self.cluster is not None:
+            return await authorize_by(self.cluster.connection)(request)
+        return await refuse_all(request) if self.options.metrics_endpoint_auth else Access()
+
+    async def _connected(self) -> ClusterConnection:
+        """The API server, for a pool that needs it.
+
+        Raises:
+            UsageError: there are no credentials that can be used.
+        """
+        async with self._connecting:  # several pools may ask at once
+            if self.cluster is None:
+                cluster = Cluster(self._cluster_options, self._on_lead)
+                await cluster.start()
+                self.cluster = cluster
+        return self.cluster.connection
+
+    def _on_lead(self, leads: bool) -> None:
+        self.pools.set_leading(leads)
+
+    def _another(self) -> Transport:
+        """A transport for a port of its own."""
+        return make_transport(self.options.transport)[1]
 
     async def _stop_tracing(self) -> None:
         """Send the last spans, for as long as their exporter may take."""
         if self.tracing is not None:
             await asyncio.to_thread(self.tracing.stop)
 
-    def _on_defect(self, place: str, error: Exception) -> None:
-        _logger.error("internal error", exc=error, place=place)
+
+def _open_streams(transports: Sequence[Transport]) -> int:
+    return sum(transport.stats().open_streams for transport in transports)
 
 
 def _warn_of_tracing(problem: str) -> None:

@@ -16,6 +16,7 @@ from epp.framework.handle import MetricsFlags
 from epp.framework.registry import Registry
 from epp.pool.settings import PoolSettings
 from epp.pool.shadow import ShadowSettings
+from epp.pools.load import PoolEntry, PoolsFile, load_pools
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
 from epp.telemetry.decisions import DecisionOptions
@@ -71,6 +72,56 @@ def load_shadow(options: Options) -> ShadowSettings | None:
     source = dataclasses.replace(ConfigSource.from_file(options.shadow_config_file), may_be_empty=False)
     config = load_config(source, build_registry()[0], load_flags(options))
     return ShadowSettings(config, options.shadow_share)
+
+
+def load_pools_file(options: Options) -> PoolsFile:
+    """Load the pools file that the options name; the documents of its pools are loaded later, each by itself.
+
+    Raises:
+        ConfigError: it cannot be used.
+        UsageError: one of its ports is one of the process's.
+    """
+    file = load_pools(ConfigSource.from_file(options.pools_file), strict=options.strict_config)
+    own = {
+        "--grpc-port": options.grpc_port,
+        "--grpc-health-port": options.grpc_health_port,
+        "--metrics-port": options.metrics_port,
+    }
+    problems = [
+        f"{name} and grpcPort of the pool {pool.name} are both {port}; give each a port of its own"
+        for pool in file.pools
+        for name, port in own.items()
+        if pool.grpc_port and pool.grpc_port == port
+    ]
+    if problems:
+        raise UsageError(problems)
+    return file
+
+
+def pool_options(options: Options, pool: PoolEntry) -> Options:
+    """The options of the process as they hold for one pool of the file."""
+    return dataclasses.replace(
+        options,
+        pools_file="",
+        config_file=pool.config_file,
+        shadow_config_file=pool.shadow_config_file,
+        shadow_share=pool.shadow_share,
+        objects=pool.objects,
+        endpoints=pool.endpoints,
+        pool_name=pool.name,
+        namespace=pool.namespace or options.namespace,
+        pool_group=pool.group,
+        endpoint_selector=pool.endpoint_selector,
+        endpoint_target_ports=pool.target_ports,
+        max_buffered_bytes=_own_limit(options, pool),
+    )
+
+
+def _own_limit(options: Options, pool: PoolEntry) -> int:
+    """Of a port of its own; on the shared one the process's flag holds for all pools together."""
+    if pool.grpc_port is None or pool.max_buffered_bytes is None:
+        return options.max_buffered_bytes
+    return pool.max_buffered_bytes
 
 
 class Loader:

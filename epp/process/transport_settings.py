@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -19,15 +20,15 @@ RECEIVE_MARGIN_BYTES = 1024 * 1024
 """A message is a body and some framing."""
 
 
-def transport_settings(options: Options, config: LoadedConfig) -> Settings:
-    """The settings; reads the certificate, or makes one.
+def transport_settings(options: Options) -> Settings:
+    """The settings without what configurations want; reads the certificate, or makes one.
 
     Raises:
-        UsageError: the certificate or a TLS flag cannot be used, or a plugin wants a request reader that there is not.
+        UsageError: the certificate or a TLS flag cannot be used.
     """
     limit = options.max_request_body_bytes
     receive = options.grpc_max_recv_msg_size or (limit + RECEIVE_MARGIN_BYTES if limit else -1)
-    settings = Settings(
+    return Settings(
         response_strip=RESPONSE_STRIP,
         response_set=((WENT_INTO_RESPONSE, "true"),),
         max_body_bytes=limit,
@@ -37,22 +38,29 @@ def transport_settings(options: Options, config: LoadedConfig) -> Settings:
         max_receive_bytes=receive,
         max_send_bytes=options.grpc_max_send_msg_size or -1,
     )
-    return with_config(settings, config)
 
 
-def with_config(settings: Settings, config: LoadedConfig) -> Settings:
-    """The settings with what the plugins of a configuration want of requests.
+def with_configs(settings: Settings, configs: Iterable[LoadedConfig], readers: tuple[str, ...] | None = None) -> Settings:
+    """The settings with what the plugins of configurations want of requests.
 
-    Raises:
-        UsageError: a plugin wants a request reader that there is not.
+    Args:
+        readers: of requests, in place of those that the plugins want.
     """
+    configs = tuple(configs)
+    if readers is None:
+        readers = tuple(name for config in configs for name in request_readers(config))
     return settings._replace(
-        request_strip=REQUEST_STRIP.union(*(plugin.type.header_strip for plugin in config.plugins)),
-        request_readers=_known_readers(config),
+        request_strip=REQUEST_STRIP.union(*(plugin.type.header_strip for config in configs for plugin in config.plugins)),
+        request_readers=readers,
     )
 
 
-def _known_readers(config: LoadedConfig) -> tuple[str, ...]:
+def check_readers(config: LoadedConfig) -> None:
+    """The request readers that the plugins want exist.
+
+    Raises:
+        UsageError: one does not.
+    """
     names = request_readers(config)
     problems = []
     for plugin in config.plugins:
@@ -66,7 +74,6 @@ def _known_readers(config: LoadedConfig) -> tuple[str, ...]:
             )
     if problems:
         raise UsageError(problems)
-    return names
 
 
 def _tls(options: Options) -> Tls:

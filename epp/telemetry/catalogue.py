@@ -6,7 +6,7 @@ rules keep working; ``legacy_names`` lists the older names. Units end the names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 PREFIX = "llm_d_epp_"
@@ -34,6 +34,8 @@ class Metric:
     """Upper bounds, ascending, without +Inf; empty unless a histogram."""
     of_endpoint: bool = False
     """Has labels ``endpoint_name`` and ``namespace``: series of endpoints that left the pool are dropped."""
+    of_process: bool = False
+    """There is one of a process, however many pools it serves."""
 
 
 # Bucket sets. The odd 32778 is llm-d-router's; with 32768 histograms of both could not be aggregated.
@@ -94,6 +96,8 @@ HIT_BYTES: Bounds = (0, *(16 * 2**n for n in range(13)))
 REQUEST_LABELS = ("model_name", "target_model_name", "fairness_id", "priority")
 _PLUGIN = ("plugin_name", "plugin_type")
 _PREDICTION = (*_PLUGIN, "model_name", "target_model_name")
+POOL_LABEL = "pool"
+"""Of every series of a pool, where a process serves several."""
 _POOL = ("name",)
 _POOL_ENDPOINT = ("name", "model_server_endpoint")
 _OF_PRODUCER = ("endpoint_name", "namespace", "plugin_name")
@@ -113,6 +117,10 @@ def _gauge(name: str, labels: tuple[str, ...], text: str, *, of_endpoint: bool =
 
 def _histogram(name: str, labels: tuple[str, ...], buckets: Bounds, text: str) -> Metric:
     return Metric(PREFIX + name, Kind.HISTOGRAM, labels, f"[ALPHA] {text}", buckets)
+
+
+def _of_process(*families: Metric) -> tuple[Metric, ...]:
+    return tuple(replace(family, of_process=True) for family in families)
 
 
 _REQUESTS = (
@@ -336,16 +344,20 @@ _LATENCY_PREDICTION = (
 )
 
 _PROCESS = (
-    _gauge("info", ("commit", "build_ref", "version"), "The build; always 1."),
+    *_of_process(_gauge("info", ("commit", "build_ref", "version"), "The build; always 1.")),
     _counter("datalayer_poll_errors_total", ("source_type",), "Failed polls of a data source."),
     _counter(
         "datalayer_extract_errors_total", ("source_type", "extractor_type"), "Polls from which a value could not be read."
     ),
-    _gauge("extproc_streams_inflight", (), "Open ext_proc streams."),
-    _histogram("extproc_stream_duration_seconds", (), STREAM_S, "Duration of ext_proc streams."),
-    _counter("extproc_streams_total", ("code",), "Ended ext_proc streams by gRPC status."),
-    _gauge("extproc_buffered_bytes", (), "Request bodies held in memory."),
-    _histogram("extproc_handover_duration_seconds", (), HANDOVER_S, "From the wire to the event loop; native transport only."),
+    *_of_process(
+        _gauge("extproc_streams_inflight", (), "Open ext_proc streams."),
+        _histogram("extproc_stream_duration_seconds", (), STREAM_S, "Duration of ext_proc streams."),
+        _counter("extproc_streams_total", ("code",), "Ended ext_proc streams by gRPC status."),
+        _gauge("extproc_buffered_bytes", (), "Request bodies held in memory."),
+        _histogram(
+            "extproc_handover_duration_seconds", (), HANDOVER_S, "From the wire to the event loop; native transport only."
+        ),
+    ),
     _counter("config_reloads_total", ("result",), "Reloads of the configuration."),
     _gauge("config_last_reload_success_timestamp_seconds", (), "When the configuration was last loaded, Unix time."),
     _gauge("config_last_reload_successful", (), "1 if the last load of the configuration succeeded."),
@@ -365,6 +377,14 @@ _SHADOW = (
     _histogram("shadow_decision_duration_seconds", (), SHORT_S, "One decision of it, waiting included."),
 )
 
+_MANY_POOLS = _of_process(
+    _gauge("pool_loaded", (POOL_LABEL,), "1 while a pool of the pools file is served, 0 while it is not loaded."),
+    _gauge("pool_ready", (POOL_LABEL,), "1 while it is ready."),
+    _counter("pool_refusals_total", (POOL_LABEL, "reason"), "Requests that were refused before a pool decided about them."),
+    _gauge("pool_buffered_bytes", (POOL_LABEL,), "Bodies of a pool's requests that wait for their decision on a shared port."),
+    _counter("pools_file_reloads_total", ("result",), "Reloads of the pools file."),
+)
+
 CATALOGUE: tuple[Metric, ...] = (
     *_REQUESTS,
     *_POOL_FAMILIES,
@@ -375,5 +395,6 @@ CATALOGUE: tuple[Metric, ...] = (
     *_LATENCY_PREDICTION,
     *_PROCESS,
     *_SHADOW,
+    *_MANY_POOLS,
 )
 """All families, in the order in which they are exposed."""

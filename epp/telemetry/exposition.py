@@ -13,7 +13,7 @@ from functools import lru_cache
 from itertools import accumulate
 from typing import NamedTuple
 
-from epp.telemetry.catalogue import Bounds, Kind, Metric
+from epp.telemetry.catalogue import POOL_LABEL, Bounds, Kind, Metric
 from epp.telemetry.instruments import Counter, Gauge, Histogram, LabelValues
 from epp.telemetry.legacy_names import LEGACY, Legacy
 
@@ -109,14 +109,15 @@ def _label_pairs(names: Iterable[str], values: LabelValues) -> str:
 
 
 def _under_legacy_name(entry: Legacy, current: Points) -> Points:
+    labels = [*entry.labels, *((label, label) for label in current.metric.labels if label == POOL_LABEL)]
     metric = replace(
         current.metric,
         name=entry.name,
-        labels=tuple(exposed for exposed, _ in entry.labels),
+        labels=tuple(exposed for exposed, _ in labels),
         buckets=entry.buckets or current.metric.buckets,
         help=f"[ALPHA] Deprecated: use {current.metric.name}. {current.metric.help.removeprefix('[ALPHA] ')}",
     )
-    kept = [current.metric.labels.index(label) for _, label in entry.labels]
+    kept = [current.metric.labels.index(label) for _, label in labels]
     if kept == list(range(len(current.metric.labels))):
         return Points(metric, current.children)
     groups: dict[LabelValues, list[Counter | Gauge | Histogram]] = {}

@@ -106,7 +106,7 @@ class ConsoleEncoder:
         return text + b"\n" + _SURROGATES.sub("\ufffd", stack).encode() + (b"\n" if stack else b"")
 
 
-_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"request_id", "message", "asctime", "taskName"}
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"request_id", "of_pool", "message", "asctime", "taskName"}
 
 
 def _extra(record: logging.LogRecord) -> dict[str, object]:
@@ -115,11 +115,14 @@ def _extra(record: logging.LogRecord) -> dict[str, object]:
 
 
 def fields_of(record: logging.LogRecord) -> dict[str, object]:
-    """The request id, the fields, and the error of a record; secret ones masked."""
+    """The request id, the pool, the fields, and the error of a record; secret ones masked."""
     fields: dict[str, object] = {}
     request_id = getattr(record, "request_id", "")
     if request_id:
         fields["x-request-id"] = request_id
+    pool = getattr(record, "of_pool", "")
+    if pool:
+        fields["pool"] = pool
     own: Mapping[str, object] | None = getattr(record, "fields", None)
     fields.update(own if own is not None else _extra(record))
     if not SECRET_FIELDS.isdisjoint(fields):

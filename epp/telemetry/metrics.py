@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
+from prometheus_client.registry import Collector
 
 from epp.telemetry import exposition
 from epp.telemetry.cardinality import Cap, clean
@@ -131,6 +132,7 @@ class Metrics:
         self._running: Callable[[], Mapping[RequestLabels, int]] | None = None
         self._streams: Callable[[], StreamStats] | None = None
         self._queues: Callable[[], Iterator[Series]] | None = None
+        self._pools: Callable[[], Iterator[Series]] | None = None
         build = options.build
         self._gauge("info", (build.commit, build.build_ref, build.version)).set(1)
 
@@ -224,6 +226,10 @@ class Metrics:
         """Ask ``read`` for the series of the queues at each snapshot, on the event loop."""
         self._queues = read
 
+    def watch_pools(self, read: Callable[[], Iterator[Series]]) -> None:
+        """Ask ``read`` for series of the pools of a process at each snapshot, on the event loop; full names of families."""
+        self._pools = read
+
     # Request labels, for those who have families of their own
 
     def label_values(self, labels: RequestLabels) -> tuple[LabelValues, bool]:
@@ -278,21 +284,15 @@ class Metrics:
             computed[f"{PREFIX}request_running"] = self._running_series(self._running())
         if self._queues is not None:
             computed.update(self._queues())
+        if self._pools is not None:
+            computed.update(self._pools())
         if self._streams is not None:
             computed.update(stream_series(self._streams(), detailed=self._options.stream_metrics))
         return Snapshot([Points(metric, computed.get(metric.name) or self._children(metric)) for metric in CATALOGUE])
 
     def render(self, snapshot: Snapshot) -> bytes:
         """``snapshot`` as text; in any thread; lets the event loop run in between."""
-        pieces: list[str] = []
-        since_pause = 0
-        for piece in exposition.text(snapshot.families, legacy=self._options.legacy):
-            pieces.append(piece)
-            since_pause += len(piece)
-            if since_pause > _PAUSE_AFTER:
-                since_pause = 0
-                time.sleep(0)  # lets the event loop's thread run now, not after the interpreter's switch interval of 5 ms
-        return "".join(pieces).encode() + generate_latest(self.registry)
+        return rendered(snapshot.families, self.registry, legacy=self._options.legacy)
 
     def exposition(self) -> bytes:
         """``render(snapshot())``, on the event loop: for tests and small tools."""
@@ -371,6 +371,19 @@ class Metrics:
                 del family.children[key]
             if gone:
                 self._attempts.clear()
+
+
+def rendered(families: Sequence[Points], collected: Collector, *, legacy: bool) -> bytes:
+    """Families as text, and after them what client libraries collect; in any thread, lets the event loop run in between."""
+    pieces: list[str] = []
+    since_pause = 0
+    for piece in exposition.text(families, legacy=legacy):
+        pieces.append(piece)
+        since_pause += len(piece)
+        if since_pause > _PAUSE_AFTER:
+            since_pause = 0
+            time.sleep(0)  # lets the event loop's thread run now, not after the interpreter's switch interval of 5 ms
+    return "".join(pieces).encode() + generate_latest(collected)
 
 
 def _counted_bounds(metric: Metric) -> Bounds:

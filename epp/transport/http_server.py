@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import gzip
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -25,14 +23,11 @@ from aiohttp import web
 
 from epp.errors import PageError, UsageError
 from epp.framework import log
-from epp.telemetry.exposition import CONTENT_TYPE
-from epp.telemetry.metrics import Metrics
+from epp.transport.metrics_page import Exposed, MetricsPage
 from epp.transport.profiles import profile_pages
 
 _STOP_TIMEOUT_S = 2.0
 """How long a stop waits for open requests; the pages are small."""
-_GZIP_LEVEL = 1
-"""Text this repetitive shrinks tenfold at the cheapest level."""
 _JSON = "application/json"
 _ROOT = "/"
 _BROWSER_CHALLENGE = 'Basic realm="endpoint picker: the token as password", charset="UTF-8"'
@@ -89,7 +84,7 @@ Page = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 class HttpSources:
     """Where the pages come from."""
 
-    metrics: Metrics
+    metrics: Exposed
     not_ready: Callable[[], Sequence[str]]
     """Reasons why the picker is not ready; empty = ready."""
     pages: Mapping[str, JsonSource] = field(default_factory=dict)
@@ -137,23 +132,43 @@ class HttpServer:
     """
 
     def __init__(self, sources: HttpSources, options: HttpOptions) -> None:
-        self._sources = sources
         self._options = options
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="http-render")
-        self._metrics = MetricsPage(sources.metrics, self._executor, options.metrics_cache_s)
         self._tls: SSLContext | None = None
         self._runner: web.ServerRunner | None = None
-        self._pages: Mapping[str, Page] = {
-            "/metrics": self._metrics.page,
-            "/healthz": self._healthz,
-            "/readyz": self._readyz,
-            **{path: self._json_page(source, path) for path, source in sources.pages.items()},
+        self._own = self._routes(sources, "")
+        if options.pprof:
+            self._own.pages.update(profile_pages())
+        self._mounted: dict[str, _Routes] = {}
+        self._all = self._own
+
+    def mount(self, prefix: str, sources: HttpSources) -> None:
+        """Show these pages too, below a prefix such as ``/pools/chat``, in place of what was there.
+
+        With the prefix "" they are shown beside the server's own, which come first.
+        """
+        self._mounted[prefix] = self._routes(sources, prefix)
+        self._all = _Routes.together([*self._mounted.values(), self._own])
+
+    def unmount(self, prefix: str) -> None:
+        """Show nothing below this prefix any more."""
+        if self._mounted.pop(prefix, None) is not None:
+            self._all = _Routes.together([*self._mounted.values(), self._own])
+
+    def _routes(self, sources: HttpSources, prefix: str) -> _Routes:
+        async def readyz(_request: web.BaseRequest) -> web.Response:
+            return _readiness(sources.not_ready())
+
+        metrics = MetricsPage(sources.metrics, self._executor, self._options.metrics_cache_s)
+        pages: dict[str, Page] = {
+            "/metrics": metrics.page,
+            "/healthz": _healthz,
+            "/readyz": readyz,
+            **{path: self._json_page(source, prefix + path) for path, source in sources.pages.items()},
             **sources.answers,
         }
-        self._posts: Mapping[str, Page] = {path: self._json_page(source, path) for path, source in sources.posts.items()}
-        if options.pprof:
-            self._pages = {**self._pages, **profile_pages()}
-        self._folders = {path: page for path, page in self._pages.items() if path.endswith("/") and path != _ROOT}
+        posts: dict[str, Page] = {path: self._json_page(source, prefix + path) for path, source in sources.posts.items()}
+        return _Routes.below(prefix, pages, posts)
 
     async def start(self) -> int:
         """Listen and serve.
@@ -202,9 +217,11 @@ class HttpServer:
         if refused is not None:
             return refused
         method, path = request.method, request.path
-        posted, page = self._posts.get(path), self._page(path)
+        posted, page = self._all.posts.get(path), self._all.page(path)
         if page is None and posted is None:
-            return _json(HTTPStatus.NOT_FOUND, {"error": f"no page {path}", "paths": sorted([*self._pages, *self._posts])})
+            if f"{path}/" in self._all.roots:
+                return web.Response(status=HTTPStatus.PERMANENT_REDIRECT, headers={"Location": f"{path.rpartition('/')[2]}/"})
+            return _json(HTTPStatus.NOT_FOUND, {"error": f"no page {path}", "paths": self._paths()})
         if method == "POST" and posted is not None:
             page = posted
         elif page is None or method not in ("GET", "HEAD"):
@@ -219,11 +236,11 @@ class HttpServer:
             _logger.error("debug page failed", exc=error, path=request.path)
             return _json(HTTPStatus.INTERNAL_SERVER_ERROR, {"error": f"{request.path} failed; the log says why"})
 
-    def _page(self, path: str) -> Page | None:
-        page = self._pages.get(path)
-        if page is not None or path.endswith("/"):
-            return page
-        return next((below for name, below in self._folders.items() if path.startswith(name)), None)
+    def _paths(self) -> list[str]:
+        """What can be asked, of what is mounted only where it begins."""
+        own = {"": self._own, **{prefix: routes for prefix, routes in self._mounted.items() if not prefix}}
+        listed = {path for routes in own.values() for path in (*routes.pages, *routes.posts)}
+        return sorted(listed | {f"{prefix}/" for prefix in self._mounted if prefix})
 
     async def _refused(self, request: web.BaseRequest) -> web.Response | None:
         if self._options.authorize is None:
@@ -239,18 +256,9 @@ class HttpServer:
         response = web.Response(status=access.status, text=f"{access.message}\n")
         if access.status == HTTPStatus.UNAUTHORIZED:
             response.headers.add("WWW-Authenticate", "Bearer")
-            if request.path == _ROOT:
+            if request.path.endswith("/"):  # a page for people
                 response.headers.add("WWW-Authenticate", _BROWSER_CHALLENGE)
         return response
-
-    async def _healthz(self, _request: web.BaseRequest) -> web.Response:
-        return _json(HTTPStatus.OK, {"status": "ok"})
-
-    async def _readyz(self, _request: web.BaseRequest) -> web.Response:
-        reasons = list(self._sources.not_ready())
-        if reasons:
-            return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not ready", "reasons": reasons})
-        return _json(HTTPStatus.OK, {"status": "ready", "reasons": []})
 
     def _json_page(self, source: JsonSource, path: str) -> Page:
         async def page(request: web.BaseRequest) -> web.Response:
@@ -265,47 +273,54 @@ class HttpServer:
         return page
 
 
-class MetricsPage:
-    """/metrics, rendered in a thread at most once per ``cache_s``, whoever asks.
+@dataclass(slots=True)
+class _Routes:
+    """Who answers, by path."""
 
-    Args:
-        metrics: what is exposed.
-        executor: where it is rendered.
-        cache_s: seconds for which a page counts as new, from when its numbers were taken.
-        clock: monotonic seconds.
-    """
+    pages: dict[str, Page] = field(default_factory=dict)
+    posts: dict[str, Page] = field(default_factory=dict)
+    folders: dict[str, Page] = field(default_factory=dict)
+    """Those whose name ends with a slash: they have everything below it."""
+    roots: set[str] = field(default_factory=set)
+    """Pages that answer for their slash alone."""
 
-    def __init__(
-        self, metrics: Metrics, executor: ThreadPoolExecutor, cache_s: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self._metrics = metrics
-        self._executor = executor
-        self._cache_s = cache_s
-        self._clock = clock
-        self._made_s = float("-inf")
-        self._rendering: asyncio.Task[tuple[bytes, bytes]] | None = None
+    @classmethod
+    def below(cls, prefix: str, pages: Mapping[str, Page], posts: Mapping[str, Page]) -> _Routes:
+        """Pages with a prefix before their paths."""
+        return cls(
+            {prefix + path: page for path, page in pages.items()},
+            {prefix + path: page for path, page in posts.items()},
+            {prefix + path: page for path, page in pages.items() if path.endswith("/") and path != _ROOT},
+            {prefix + _ROOT} if _ROOT in pages else set(),
+        )
 
-    async def page(self, request: web.BaseRequest) -> web.Response:
-        """The page as text, compressed if the client accepts gzip."""
-        plain, compressed = await self.rendered()
-        headers = {"Content-Type": CONTENT_TYPE, "Vary": "Accept-Encoding"}
-        if not _accepts_gzip(request.headers.get("Accept-Encoding", "")):
-            return web.Response(body=plain, headers=headers)
-        return web.Response(body=compressed, headers={**headers, "Content-Encoding": "gzip"})
+    @classmethod
+    def together(cls, some: Iterable[_Routes]) -> _Routes:
+        """All of these; of two answers for a path the later one counts."""
+        found = cls()
+        for routes in some:
+            found.pages.update(routes.pages)
+            found.posts.update(routes.posts)
+            found.folders.update(routes.folders)
+            found.roots |= routes.roots
+        return found
 
-    async def rendered(self) -> tuple[bytes, bytes]:
-        """The page as it is, and compressed."""
-        task = self._rendering
-        if task is None or (task.done() and (self._clock() - self._made_s >= self._cache_s or _failed(task))):
-            self._made_s = self._clock()
-            task = self._rendering = asyncio.create_task(self._render())
-        # One client that leaves must not cancel what others wait for.
-        return await asyncio.shield(task)
+    def page(self, path: str) -> Page | None:
+        """Who answers a path."""
+        page = self.pages.get(path)
+        if page is not None or path.endswith("/"):
+            return page
+        return next((below for name, below in self.folders.items() if path.startswith(name)), None)
 
-    async def _render(self) -> tuple[bytes, bytes]:
-        snapshot = self._metrics.snapshot()
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._executor, lambda: _rendered_both(self._metrics.render(snapshot)))
+
+async def _healthz(_request: web.BaseRequest) -> web.Response:
+    return _json(HTTPStatus.OK, {"status": "ok"})
+
+
+def _readiness(reasons: Sequence[str]) -> web.Response:
+    if reasons:
+        return _json(HTTPStatus.SERVICE_UNAVAILABLE, {"status": "not ready", "reasons": list(reasons)})
+    return _json(HTTPStatus.OK, {"status": "ready", "reasons": []})
 
 
 def _token(request: web.BaseRequest) -> str:
@@ -336,23 +351,6 @@ async def _body(request: web.BaseRequest) -> bytes:
         if len(body) > MAX_BODY_BYTES:
             raise PageError(f"the body is longer than {MAX_BODY_BYTES} bytes")
     return bytes(body)
-
-
-def _rendered_both(plain: bytes) -> tuple[bytes, bytes]:
-    return plain, gzip.compress(plain, _GZIP_LEVEL)
-
-
-def _failed(task: asyncio.Task[tuple[bytes, bytes]]) -> bool:
-    return task.cancelled() or task.exception() is not None
-
-
-def _accepts_gzip(accept_encoding: str) -> bool:
-    """RFC 9110 12.5.3: a coding named without ``q=0`` is acceptable."""
-    for entry in accept_encoding.split(","):
-        coding, _, weight = entry.replace(" ", "").lower().partition(";")
-        if coding == "gzip":
-            return weight not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
 
 
 def _to_json(state: object) -> bytes:

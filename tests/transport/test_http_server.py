@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import aiohttp
 import pytest
+from aiohttp import web
 
 from epp.errors import UsageError
 from epp.telemetry.metrics import Metrics, Snapshot
@@ -21,10 +22,11 @@ from epp.transport.http_server import (
     HttpOptions,
     HttpServer,
     HttpSources,
-    MetricsPage,
+    PageRequest,
     reading,
     refuse_all,
 )
+from epp.transport.metrics_page import MetricsPage
 from tests.transport.http_client import LOCAL, PATHS, Client, sources
 
 Serve = Callable[..., Coroutine[object, object, Client]]
@@ -341,3 +343,62 @@ async def test_pages_end_with_the_server() -> None:
     await server.stop()
     with pytest.raises(aiohttp.ClientConnectionError):
         await client.ask("/healthz")
+
+
+# ── pages below a prefix ──
+
+
+def pages_of(name: str, **more: object) -> HttpSources:
+    async def index(_request: web.BaseRequest) -> web.Response:
+        return web.Response(text=f"page of {name}")
+
+    async def rest(asked: PageRequest) -> object:
+        return {"name": name, "rest": asked.rest, "body": asked.body.decode()}
+
+    return HttpSources(
+        Metrics(),
+        lambda: [name] if more.get("waits") else [],
+        pages={"/debug/config": reading(lambda: {"name": name}), "/debug/decisions/": rest},
+        posts={"/debug/explain": rest},
+        answers={"/": index},
+    )
+
+
+async def test_pages_are_mounted_and_taken_away_while_it_serves() -> None:
+    server = HttpServer(sources(), LOCAL)
+    client = Client(await server.start())
+    assert (await client.ask("/pools/a/debug/config")).status == 404
+    server.mount("/pools/a", pages_of("a", waits=True))
+    server.mount("/pools/b", pages_of("b"))
+    assert (await client.ask("/pools/a/debug/config")).json() == {"name": "a"}
+    assert (await client.ask("/pools/b/debug/decisions/x/y")).json()["rest"] == "x/y"
+    assert (await client.ask("/pools/b/debug/explain", "POST")).json()["name"] == "b"
+    assert (await client.ask("/pools/b/debug/explain")).status == 405
+    assert (await client.ask("/pools/a/")).body == b"page of a"
+    assert (await client.ask("/pools/a/nothing")).status == 404, "the page for people answers for itself alone"
+    assert [(await client.ask(f"/pools/{name}/readyz")).status for name in "ab"] == [503, 200]
+    assert b"process_" in (await client.ask("/pools/a/metrics")).body
+    assert (await client.ask("/debug/config")).json()["sha256"] == "abc", "the server's own pages stay"
+    listed = (await client.ask("/nothing")).json()["paths"]
+    assert isinstance(listed, list)
+    assert {"/pools/a/", "/pools/b/", "/debug/config"} <= set(listed)
+    server.unmount("/pools/a")
+    server.unmount("/pools/none")
+    assert (await client.ask("/pools/a/debug/config")).status == 404
+    server.mount("/pools/b", pages_of("other"))
+    assert (await client.ask("/pools/b/debug/config")).json() == {"name": "other"}
+    server.mount("", pages_of("all"))
+    assert (await client.ask("/")).body == b"page of all"
+    assert (await client.ask("/debug/config")).json()["sha256"] == "abc", "the server's own come first"
+    await server.stop()
+
+
+async def test_a_page_for_people_without_its_slash_leads_there() -> None:
+    server = HttpServer(sources(), LOCAL)
+    server.mount("/pools/a", pages_of("a"))
+    client = Client(await server.start())
+    async with aiohttp.ClientSession() as session, session.get(f"{client._base}/pools/a", allow_redirects=False) as answer:
+        assert (answer.status, answer.headers["Location"]) == (308, "a/")
+    async with aiohttp.ClientSession() as session, session.get(f"{client._base}/pools/a") as answer:
+        assert await answer.text() == "page of a"
+    await server.stop()

@@ -63,7 +63,7 @@ export class Decisions {
     this.showFiltered();
     let shown;
     try {
-      const answer = await fetch(`/page/decisions/${wanted}`, { cache: "no-store" });
+      const answer = await fetch(`page/decisions/${wanted}`, { cache: "no-store" });
       shown = answer.ok ? explained(await answer.json()) : [make("p", {}, gone(answer.status))];
     } catch (error) {
       shown = [make("p", {}, `It cannot be had: ${error.message}`)];

@@ -54,7 +54,7 @@ let later = null;
 function follow() {
   clearTimeout(later);
   if (events) return;
-  const source = new EventSource("/page/events");
+  const source = new EventSource("page/events");
   events = source;
   for (const [name, show] of Object.entries(SHOW)) {
     source.addEventListener(name, ({ data }) => show(JSON.parse(data)));

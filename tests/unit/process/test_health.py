@@ -127,3 +127,21 @@ def test_losing_leadership_is_told() -> None:
 def test_an_unknown_component_is_a_defect(change: Change) -> None:
     with pytest.raises(KeyError, match="no health component 'pol'; there are configuration, pool"):
         change(started())
+
+
+def test_names_of_pools_have_answers_of_their_own() -> None:
+    told: list[HealthTable] = []
+    health = Health(["pools"], leader_election=True, on_change=told.append)
+    health.set_ready("pools")
+    health.set_named({"chat": True, "code": False})
+    assert [answer(health.table(), name) for name in ("chat", "code")] == [NOT_SERVING, NOT_SERVING], "another one leads"
+    health.set_leading(True)
+    assert [answer(health.table(), name) for name in ("chat", "code", "")] == [SERVING, NOT_SERVING, SERVING]
+    count = len(told)
+    health.set_named({"chat": True, "code": False})
+    assert len(told) == count, "nothing has changed"
+    health.set_named({"chat": False})
+    assert answer(told[-1], "chat") is NOT_SERVING
+    health.set_named({"chat": True})
+    health.drain()
+    assert answer(health.table(), "chat") is NOT_SERVING

@@ -50,6 +50,17 @@ def test_what_is_on_by_default() -> None:
     [
         ({"config_file": "f", "config_text": "t"}, ["cannot use both --config-file and --config-text"]),
         ({"watch_config_file": True}, ["--watch-config-file needs --config-file"]),
+        ({"watch_config_file": True, "pools_file": "p"}, []),
+        ({"ha_enable_leader_election": True, "pools_file": "p"}, []),
+        (
+            {"pools_file": "p", "config_file": "f", "endpoints": ("a:1",), "pool_name": "n", "objects": ("o",)},
+            [
+                "--config-file concerns one pool and cannot be used with --pools-file; write it as configFile of the pool in p",
+                "--objects concerns one pool",
+                "--endpoint concerns one pool and cannot be used with --pools-file; write it as endpoints",
+                "--pool-name concerns one pool and cannot be used with --pools-file; write it as name",
+            ],
+        ),
         ({**POOL, **SELECTOR}, ["either pool-name or endpoint-selector must be set, not both"]),
         ({"endpoint_selector": "app=x"}, ["--endpoint-selector needs --endpoint-target-ports"]),
         ({"endpoint_target_ports": (1,)}, ["only with --endpoint-selector"]),

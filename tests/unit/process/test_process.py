@@ -113,7 +113,7 @@ def make_process(discovery: Discovery, **more: Any) -> Process:
 
 def gate_of(picker: Process) -> Gate:
     """Its plugin."""
-    gate = picker.pool.generation.instances.by_name["gate"]
+    gate = picker.served[0].pool.generation.instances.by_name["gate"]
     assert isinstance(gate, Gate)
     return gate
 
@@ -235,7 +235,7 @@ async def test_f17_a_pool_from_a_file_needs_no_name(tmp_path: Path) -> None:
     picker = Process(options, load(options), transport=started)
     serving = asyncio.create_task(picker.serve())
     await asyncio.wait_for(started.began.wait(), 10)
-    picker.pool.objects.put(InferenceObjective(ObjectKey(GROUP, "default", "o"), 7, PoolRef("epp")))
-    assert picker.pool.objects.priority("o") == 7, "it is called epp"
+    picker.served[0].pool.objects.put(InferenceObjective(ObjectKey(GROUP, "default", "o"), 7, PoolRef("epp")))
+    assert picker.served[0].pool.objects.priority("o") == 7, "it is called epp"
     picker.stop_on(signal.SIGINT)
     assert await asyncio.wait_for(serving, 10) == 0

@@ -12,7 +12,8 @@ from epp.framework.params import NoParams, Params
 from epp.framework.registry import PluginType, Reads, Registry
 from epp.process.options import Options
 from epp.process.plugin_types import build_registry
-from epp.process.transport_settings import transport_settings
+from epp.process.transport_settings import check_readers, transport_settings, with_configs
+from epp.seam import Settings
 
 
 class Numbers(Params):
@@ -43,14 +44,19 @@ def config(params: type[Params] = NoParams, **readers: tuple[str, ...] | Reads) 
 PLAIN = Options(secure_serving=False)
 
 
+def settings_for(*configs: LoadedConfig) -> Settings:
+    """What a transport of these is told."""
+    return with_configs(transport_settings(PLAIN), configs)
+
+
 def test_request_readers_are_those_that_plugins_want_each_once() -> None:
-    assert transport_settings(PLAIN, config(a=("copy",), b=("copy",))).request_readers == ("copy",)
-    assert transport_settings(PLAIN, config(a=())).request_readers == ()
+    assert settings_for(config(a=("copy",), b=("copy",))).request_readers == ("copy",)
+    assert settings_for(config(a=())).request_readers == ()
 
 
 def test_a_request_reader_can_depend_on_the_parameters_of_its_plugin() -> None:
     reads = Reads(request_readers=("copy",), readers_of=lambda params: (f"prompt-blocks/{params.bytes}/0",))
-    found = transport_settings(PLAIN, config(Numbers, a=reads, b=reads)).request_readers
+    found = settings_for(config(Numbers, a=reads, b=reads)).request_readers
     assert found == ("copy", "prompt-blocks/64/0")
 
 
@@ -69,7 +75,7 @@ PROMPT_BLOCKS = '; did you mean "prompt-blocks/<n>/<n>"?'
 )
 def test_a_request_reader_that_there_is_not_is_named_with_the_nearest(name: str, near: str) -> None:
     with pytest.raises(UsageError) as caught:
-        transport_settings(PLAIN, config(a=(name,)))
+        check_readers(config(a=(name,)))
     [problem] = caught.value.problems
     assert problem == (
         f'the plugin "a" (a) wants the request reader "{name}", which does not exist{near} '

@@ -296,3 +296,19 @@ def test_an_exit_writes_what_is_queued() -> None:
     code += "setup(LogOptions())\nfor n in range(500): log.get('epp').info('line', n=n)\n"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60, check=True)
     assert [orjson.loads(line)["n"] for line in done.stderr.splitlines()] == list(range(500))
+
+
+async def test_records_name_the_pool_that_is_bound_also_in_tasks(capture: Callable[..., Capture]) -> None:
+    shown = capture()
+    logger.info("none")
+    token = log.bind_pool("chat")
+
+    async def later() -> None:
+        logger.info("task", pool="own field")
+
+    task = asyncio.create_task(later())
+    logger.info("bound")
+    log.unbind_pool(token)
+    logger.info("none again")
+    await task
+    assert [line.get("pool") for line in shown.lines()] == [None, "chat", None, "own field"]

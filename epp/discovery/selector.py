@@ -1,4 +1,4 @@
-"""Syntax of Kubernetes label selectors, as written on command lines."""
+"""Syntax of Kubernetes label selectors, as written on command lines and in a pools file."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from epp.commands.selector import check_selector
+from epp.discovery.selector import check_selector
 
 
 @pytest.mark.parametrize(
