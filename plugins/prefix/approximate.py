@@ -214,6 +214,8 @@ class ApproximatePrefixes:
         bound, index = self._settings.total_entries, self._index
         if not bound or len(index) <= bound:
             return
+        if sum(map(index.size, self._slots.values())) <= bound:
+            return  # ``len`` counts keys twice that are added once more beside the event loop
         aim = bound - bound // 64
         while (excess := len(index) - aim) > 0:
             largest = max(self._slots.values(), key=index.size)

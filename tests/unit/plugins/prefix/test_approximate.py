@@ -316,6 +316,13 @@ def test_all_endpoints_together_have_a_bound(bound: int) -> None:
     assert pool.ask(prompt(text(640, 5900)))["c"][0] >= min(10, bound // 4), "what came last stays"
 
 
+def test_a_long_prompt_that_is_held_already_takes_no_room() -> None:
+    pool = Pool({"maxTotalEntries": 3000, "maxPrefixTokensToMatch": 16 * 2000})
+    for _ in range(3):
+        pool.send(prompt(text(64 * 2000)), "a")
+        assert pool.ask(prompt(text(64 * 2000))) == {"a": (2000, 2000)}
+
+
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(0, 2)), max_size=12), st.integers(0, 30))
 def test_no_endpoint_gets_credit_for_what_another_holds(sent: list[tuple[int, int, int]], bound: int) -> None:
     """A match is never longer than the longest common beginning with a prompt that went to that very endpoint."""
