@@ -190,6 +190,7 @@ class Director:
                 answer = await self._go_on(parked)
         except RequestError as error:
             answer = self._refuse(flight, error)
+            error.__traceback__ = None  # its frames hold what holds the error, if that is a hold's
         except asyncio.CancelledError:
             if flight.progress.is_over or not flight.progress.is_late:
                 self._write_down(flight, None)

@@ -78,11 +78,17 @@ class Parked:
 
     def go_on(self) -> None:
         """Its hold has ended."""
+        if self.hold.error is not None:
+            self._forget()
         self.flight.progress.go_on(self.hold, self.since_s, self.by.resume(self))
 
     def withdrawn(self) -> None:
         """Its stream has ended while it waited."""
         self.hold.withdraw()
         self.by.leave(self)
+        self._forget()
+
+    def _forget(self) -> None:
+        """The request goes nowhere: nobody decodes its document again, and what would do so refers to this."""
         if self._is_folded:
-            self.flight.inference.body.decode = None  # which refers to this
+            self.flight.inference.body.decode = None

@@ -1,7 +1,7 @@
 """Admission: whether a request may be scheduled now, is held until it may, or is refused.
 
-The one stage that may hold a request without a plugin, a task or a timer: it hands out a ``Hold``, the decision stops where it
-is, and goes on when the hold is released.
+The one stage that may hold a request without a plugin, a task or a timer: it hands out a ``Hold``, the decision ends there, and
+another one goes on with the request when the hold has ended. A decision that runs in a task already waits in it.
 """
 
 from __future__ import annotations

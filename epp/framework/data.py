@@ -35,9 +35,9 @@ class DataKey(Generic[T]):
     scope: Scope = Scope.REQUEST
 
     def __new__(cls, name: str, value_type: type[T], producer: str, scope: Scope = Scope.REQUEST) -> DataKey[T]:
-        known = _KEYS.get((name, value_type, producer, scope))
-        if known is None:
-            known = _KEYS[name, value_type, producer, scope] = object.__new__(cls)
+        known = _KEYS.get(parts := (name, value_type, producer, scope))
+        if known is None:  # configurations are loaded in threads: whoever comes first makes it
+            known = _KEYS.setdefault(parts, object.__new__(cls))
         return cast("DataKey[T]", known)
 
     def __reduce__(self) -> tuple[type[DataKey[T]], tuple[str, type[T], str, Scope]]:

@@ -172,7 +172,8 @@ class ParsedBody:
     api: Api
     outline: Mapping[str, Json] = field(default_factory=lambda: _NOTHING)
     """As ``document``, for those who do not look at the prompt: of a long body long texts and lists of token ids in it are cut
-    to something that is not empty, except texts of members that are no prompts. Costs nothing."""
+    to something that is not empty, except texts of members that are no prompts. Costs nothing. May be empty while the request
+    waits in a queue."""
     model: str = ""
     """The name the client asked for; "" if missing."""
     streams: bool = False

@@ -144,10 +144,12 @@ class ApproximatePrefixes:
         _logger.info(
             "block size of the prefix index follows the engines", plugin=self._name, before=before, now=now, dropped=dropped
         )
-        if twins.READS_BODIES and self._settings.unit_tokens(now) != self._settings.unit_tokens(self._settings.block_tokens):
+        enough = self._settings.enough_for_tokens(now)
+        if twins.READS_BODIES and enough is not None:
             _logger.warning(
                 "prompts are hashed at the decision and not while they arrive: set blockSizeTokens to what the engines have",
                 plugin=self._name,
+                which=f"prompts of more than {enough} tokens" if enough else "all prompts",
                 blockSizeTokens=now,
             )
 
@@ -214,6 +216,8 @@ class ApproximatePrefixes:
         bound, index = self._settings.total_entries, self._index
         if not bound or len(index) <= bound:
             return
+        if sum(map(index.size, self._slots.values())) <= bound:
+            return  # ``len`` counts keys twice that are added once more beside the event loop
         aim = bound - bound // 64
         while (excess := len(index) - aim) > 0:
             largest = max(self._slots.values(), key=index.size)

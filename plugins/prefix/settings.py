@@ -39,6 +39,13 @@ class IndexSettings:
         """Blocks of a prompt that are looked at if each has ``block_tokens``; 0 = all."""
         return max(1, self.max_tokens // block_tokens) if self.max_tokens else self.max_blocks
 
+    def enough_for_tokens(self, block_tokens: int) -> int | None:
+        """The longest prompt for whose blocks, if each has so many tokens, the reader hashes enough; None = any."""
+        if self.unit_tokens(block_tokens) != self.unit_tokens(self.block_tokens):
+            return 0
+        read, wanted = self.cap(self.block_tokens) * self.block_tokens, self.cap(block_tokens) * block_tokens
+        return read if read < wanted else None
+
     @property
     def reader(self) -> str:
         """The request reader that hashes what the blocks of these settings consist of."""

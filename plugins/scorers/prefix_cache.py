@@ -157,8 +157,9 @@ class IndexingPrefixCacheScorer(ApproximatePrefixes):
     adapter is one) and `cache_salt` keep prompts apart. With the defaults the first 4,096 tokens of a prompt count, 256 blocks
     of 16.
 
-    With `autoTune`, block size and room are those that the engines report. If `blockSizeTokens` is that block size, prompts are
-    hashed off the event loop while they arrive; else, and without the native extension, at the decision. The end of a prompt is
+    With `autoTune`, block size and room are those that the engines report. If `blockSizeTokens` is that block size, or both are
+    multiples of 16, prompts are hashed off the event loop while they arrive, as many tokens as the limits allow in blocks of
+    `blockSizeTokens`; where that is too little, and without the native extension, at the decision. The end of a prompt is
     forgotten before its beginning, and what an endpoint held once it leaves the pool. A replica knows only what it has sent
     itself.
 

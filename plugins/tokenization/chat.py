@@ -75,17 +75,28 @@ def prompt_of(body: ParsedBody) -> Texts | Chat | None:
 
 
 def client_tokens(body: ParsedBody) -> Sequence[Sequence[int]]:
-    """Token ids that the client sent instead of text, one sequence for each prompt; () if it sent text."""
-    document = body.document
-    match body.api:
+    """Token ids that the client sent instead of text, one sequence for each prompt; () if it sent text.
+
+    A long body is decoded only if it has some.
+    """
+    found = _token_lists(_instead_of_text(body.api, body.outline))
+    return found if body.decode is None or not found else _token_lists(_instead_of_text(body.api, body.document))
+
+
+def _instead_of_text(api: Api, document: Mapping[str, Json]) -> Json:
+    """The member that may hold token ids."""
+    match api:
         case Api.COMPLETIONS:
-            ids = document.get("prompt")
+            return document.get("prompt")
         case Api.EMBEDDINGS:
-            ids = document.get("input")
+            return document.get("input")
         case Api.GENERATE:
-            ids = document.get("token_ids", document.get("input_ids"))
+            return document.get("token_ids", document.get("input_ids"))
         case _:
-            return ()
+            return None
+
+
+def _token_lists(ids: Json) -> Sequence[Sequence[int]]:
     if not isinstance(ids, list) or not ids:
         return ()
     prompts = ids if isinstance(ids[0], list) else [ids]

@@ -10,7 +10,10 @@ import pytest
 
 from epp.datalayer.objects import GROUP, InferenceObjective, ObjectKey
 from epp.decision import progress
+from epp.decision.flight import Flight
 from epp.decision.parked import Parked
+from epp.errors import ErrorCode, RequestError
+from epp.flowcontrol.admission import Hold
 from epp.framework.candidates import Candidates
 from epp.framework.direct import DirectRequest
 from epp.framework.interfaces import Role
@@ -175,16 +178,29 @@ def test_a_held_request_keeps_no_document_and_has_it_again() -> None:
     assert asked.route
 
 
-def test_nothing_is_left_of_a_held_request_whose_client_left() -> None:
+@pytest.mark.parametrize("end", [End.DISCONNECTED, End.REPLIED, End.NATURAL])
+def test_nothing_is_left_of_a_held_request_that_is_over(end: End) -> None:
+    """Its client left while it was held, it was refused, or it was served."""
     gate = Gate()
     rig = Rig(admission=gate)
-    stream = rig.send()
+    gc.collect()
     gc.disable()
     try:
-        assert [found for found in gc.get_objects() if isinstance(found, Parked)]
-        rig.director.finished(stream, outcome(End.DISCONNECTED))
+        before = kept()
+        stream = rig.send()
+        assert kept() > before
+        if end is End.REPLIED:
+            gate.held[0].refuse(RequestError(ErrorCode.RESOURCE_EXHAUSTED, "full"))
+        elif end is End.NATURAL:
+            gate.held[0].release()
+        rig.director.finished(stream, outcome(end))
         stream.state = None
         gate.held.clear()
-        assert not [found for found in gc.get_objects() if isinstance(found, Parked)], "the garbage collector had nothing to do"
+        assert kept() == before, "the garbage collector had nothing to do"
     finally:
         gc.enable()
+
+
+def kept() -> int:
+    """What there is of requests that wait, anywhere in this process."""
+    return sum(isinstance(found, (Parked, Flight, Hold)) for found in gc.get_objects())

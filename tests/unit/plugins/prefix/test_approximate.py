@@ -202,10 +202,11 @@ def test_estimated_tokens_are_the_text_in_another_form() -> None:
     assert pool.ask(prompt(text(640))) == {"a": (10, 10)}
 
 
-def test_what_was_read_in_other_blocks_is_not_used() -> None:
-    pool = Pool(endpoints=[EndpointMetrics(cache_block_size=32)] * 3, is_read=True)
+@pytest.mark.parametrize(("block", "blocks"), [(32, 7), (24, 10)], ids=["of units that were read", "not used"])
+def test_what_was_read_where_engines_have_other_blocks(block: int, blocks: int) -> None:
+    pool = Pool(endpoints=[EndpointMetrics(cache_block_size=block)] * 3, is_read=True)
     pool.send(prompt(text(1000)), "a")
-    assert pool.ask(prompt(text(1000))) == {"a": (7, 7)}
+    assert pool.ask(prompt(text(1000))) == {"a": (blocks, blocks)}
 
 
 @pytest.mark.parametrize("parts", [None, 8])
@@ -316,6 +317,13 @@ def test_all_endpoints_together_have_a_bound(bound: int) -> None:
     assert pool.ask(prompt(text(640, 5900)))["c"][0] >= min(10, bound // 4), "what came last stays"
 
 
+def test_a_long_prompt_that_is_held_already_takes_no_room() -> None:
+    pool = Pool({"maxTotalEntries": 3000, "maxPrefixTokensToMatch": 16 * 2000})
+    for _ in range(3):
+        pool.send(prompt(text(64 * 2000)), "a")
+        assert pool.ask(prompt(text(64 * 2000))) == {"a": (2000, 2000)}
+
+
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 3), st.integers(0, 2)), max_size=12), st.integers(0, 30))
 def test_no_endpoint_gets_credit_for_what_another_holds(sent: list[tuple[int, int, int]], bound: int) -> None:
     """A match is never longer than the longest common beginning with a prompt that went to that very endpoint."""
@@ -374,6 +382,29 @@ def test_prefix_25_the_block_size_appears_later(caplog: pytest.LogCaptureFixture
     assert [record.message for record in caplog.records].count("block size of the prefix index follows the engines") == 1
     pool.send(prompt(text(1280)), "b")
     assert pool.ask(prompt(text(1280))) == {"b": (10, 10)}
+
+
+@pytest.mark.parametrize(
+    ("given", "block", "said"),
+    [
+        ({"maxPrefixTokensToMatch": 320}, 32, []),
+        ({"maxPrefixTokensToMatch": 100, "blockSizeTokens": 32}, 48, []),
+        ({"maxPrefixBlocksToMatch": 10, "blockSizeTokens": 64}, 16, []),
+        ({"maxPrefixBlocksToMatch": 10}, 32, [("prompts of more than 160 tokens", 32)]),
+        ({"maxPrefixTokensToMatch": 100, "blockSizeTokens": 64}, 16, [("prompts of more than 64 tokens", 16)]),
+        ({"maxPrefixTokensToMatch": 320}, 24, [("all prompts", 24)]),
+    ],
+)
+def test_what_is_hashed_at_the_decision_is_told(
+    given: dict[str, Any], block: int, said: list[object], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(twins, "READS_BODIES", True)
+    pool = Pool(given)
+    with caplog.at_level(logging.WARNING):
+        pool.measure(*[EndpointMetrics(cache_block_size=block)] * 3)
+        pool.ask(prompt("x"))
+    fields = [record.__dict__["fields"] for record in caplog.records]
+    assert [(each["which"], each["blockSizeTokens"]) for each in fields] == said
 
 
 def test_a_request_that_was_hashed_before_the_block_size_changed_is_not_remembered() -> None:

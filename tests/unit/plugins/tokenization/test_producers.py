@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from array import array
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,38 @@ def test_estimating_needs_no_waiting() -> None:
     request = request_with(chat("hello"))
     assert plugin.produce(request, NOBODY) is None
     assert prompt_tokens(request) == 3, "the role counts too"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        ParsedBody(Api.CHAT, {"messages": [{"role": "user", "content": "…"}]}),
+        ParsedBody(Api.COMPLETIONS, {"prompt": "…"}),
+        ParsedBody(Api.COMPLETIONS, {"prompt": ["…", "b"]}),
+        ParsedBody(Api.EMBEDDINGS, {"input": "…"}),
+    ],
+)
+@pytest.mark.parametrize("reads", [False, True])
+def test_a_long_body_is_decoded_once_somebody_reads_its_pseudo_tokens(body: ParsedBody, reads: bool) -> None:
+    decoded: list[ParsedBody] = []
+
+    def decode() -> dict[str, Any]:
+        decoded.append(body)
+        return {"prompt": "abcd" * 4, "input": "abcd" * 4, "messages": [{"role": "user", "content": "abcd" * 3}]}
+
+    request = request_with(replace(body, decode=decode))
+    make_plugin(TOKEN_PRODUCER).produce(request, NOBODY)
+    if reads:
+        assert prompt_tokens(request) >= 4
+    assert len(decoded) == reads
+
+
+def test_a_clients_own_tokens_are_those_of_the_whole_body() -> None:
+    request = request_with(replace(completion([1]), decode=lambda: {"prompt": [1, 2, 3]}))
+    make_plugin(TOKEN_PRODUCER).produce(request, NOBODY)
+    found = written(request)
+    assert found is not None
+    assert (list(found.token_ids), found.is_exact) == ([1, 2, 3], True)
 
 
 def test_headers_tell_of_videos() -> None:
