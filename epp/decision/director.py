@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from epp.decision import direct_reply, explanation
 from epp.decision.candidates import CandidateFinder
-from epp.decision.decoding import decoded
+from epp.decision.decoding import DecodedBodies, decoded
 from epp.decision.flight import Flight
 from epp.decision.ledger import Ledger
 from epp.decision.parked import Parked
@@ -85,6 +85,8 @@ class DirectorOptions:
     """``--emit-endpoint-scores``."""
     max_body_bytes: int = 64 * 1024 * 1024
     """``--max-request-body-bytes``, for what a content coding unfolds to; 0 = no limit."""
+    max_decoded_bytes: int = 1024 * 1024 * 1024
+    """``--max-buffered-bytes``, for what content codings of all requests together unfold to; 0 = no limit."""
 
 
 class Director:
@@ -117,6 +119,7 @@ class Director:
         self._responses = responses
         self._decisions = decisions
         self._options = options
+        self._decoded_bodies = DecodedBodies(options.max_decoded_bytes)
         self._spawn = spawn
         self._clock = clock
         self.shadow: Shadow | None = None
@@ -290,7 +293,7 @@ class Director:
         codings = codings_of(request.headers)
         if not codings:
             return request
-        flight.decoded = await decoded(request, codings, self._options.max_body_bytes, flight.progress)
+        flight.decoded = await decoded(request, codings, self._options.max_body_bytes, flight.progress, self._decoded_bodies)
         return flight.decoded
 
     def _show_headers(self, pipeline: Pipeline, inference: InferenceRequest, edits: EditList, record: Record) -> None:

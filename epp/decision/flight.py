@@ -119,6 +119,8 @@ class Flight:
         """The request is over, and nothing of it is left once its last coroutine hook has ended."""
         if self.hold is not None:
             self.hold.over()
+        if self.decoded is not None:
+            self.decoded.let_go()
         if self.tail is not None and not self.tail.done():
             self.tail.add_done_callback(lambda _: self.used.end())
         else:

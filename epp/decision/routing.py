@@ -84,8 +84,10 @@ class Router:
             metadata = {**edits.metadata, LB_NAMESPACE: {**edits.metadata.get(LB_NAMESPACE, {}), **values}}
         decoded, flight.decoded = flight.decoded, None
         headers, splices = edits.freeze(first), flight.splices
-        if decoded is not None and splices:
-            headers, splices = headers._replace(remove=headers.remove | {CONTENT_ENCODING}), decoded.replacing(splices)
+        if decoded is not None:
+            if splices:
+                headers, splices = headers._replace(remove=headers.remove | {CONTENT_ENCODING}), decoded.replacing(splices)
+            decoded.let_go()
         return Route(headers, metadata, self._plan(flight), splices)
 
     def _list(self, targets: Sequence[Endpoint]) -> str:

@@ -411,7 +411,7 @@ class Pool:
     def _directors(self, on_defect: Callable[[str, Exception], None]) -> tuple[Director, Rehearsal, CandidateFinder]:
         """The one that decides, the one that only tells, and what finds the candidates of both."""
         settings, around = self.settings, self._around
-        options = DirectorOptions(settings.emit_scores, settings.max_body_bytes)
+        options = DirectorOptions(settings.emit_scores, settings.max_body_bytes, settings.max_decoded_bytes)
         finder = CandidateFinder(
             self.store,
             use_subset=settings.use_subset,

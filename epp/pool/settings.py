@@ -39,6 +39,8 @@ class PoolSettings:
     emit_scores: bool = False
     max_body_bytes: int = 64 * 1024 * 1024
     """``--max-request-body-bytes``; 0 = no limit."""
+    max_decoded_bytes: int = 1024 * 1024 * 1024
+    """``--max-buffered-bytes``, which holds for what content codings unfold to by itself; 0 = no limit."""
     decisions: DecisionOptions = field(default_factory=DecisionOptions)
     """Which decisions are kept for explanations."""
     metrics_flags: MetricsFlags = field(default_factory=MetricsFlags)

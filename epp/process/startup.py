@@ -185,6 +185,7 @@ def pool_settings(options: Options) -> PoolSettings:
         refresh_interval_s=options.refresh_metrics_interval_s,
         emit_scores=options.emit_endpoint_scores,
         max_body_bytes=options.max_request_body_bytes,
+        max_decoded_bytes=options.max_buffered_bytes,
         decisions=decision_options(options),
         metrics_flags=metrics_flags(options),
         selector=options.endpoint_selector,

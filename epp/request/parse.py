@@ -104,10 +104,12 @@ def read_body(parsers: ParserTable, path: str, request: Request) -> ParsedBody:
     raise RequestError(code, text)
 
 
+NO_MEMORY = "too many request bodies in memory, try again in a moment"
+"""Text of a refusal with 503."""
 _BODY_ERRORS = {
     BodyState.TIMED_OUT: (ErrorCode.REQUEST_TIMEOUT, "request body incomplete"),
     BodyState.TOO_LARGE: (ErrorCode.PAYLOAD_TOO_LARGE, "request body is larger than this service accepts"),
-    BodyState.NO_MEMORY: (ErrorCode.SERVICE_UNAVAILABLE, "too many request bodies in memory, try again in a moment"),
+    BodyState.NO_MEMORY: (ErrorCode.SERVICE_UNAVAILABLE, NO_MEMORY),
 }
 
 
