@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 from uuid import uuid4
 
 from epp.decision import direct_reply, explanation
@@ -29,6 +28,7 @@ from epp.decision.parked import Parked
 from epp.decision.pipeline import Pipeline, PipelineInUse
 from epp.decision.progress import Progress, Work
 from epp.decision.reading import DEFAULT_FLOW, ObjectLookup, RequestReader
+from epp.decision.records import DecisionLog, Records
 from epp.decision.response import ResponseObserver
 from epp.decision.routing import Router
 from epp.decision.shadow import Shadow
@@ -45,9 +45,8 @@ from epp.request.edits import BodyEditList, EditList
 from epp.request.headers import FAIRNESS_ID, lookup, prefers_available, request_path
 from epp.request.replies import error_shape, evicted, is_grpc, refusal
 from epp.scheduling.cached_prefix import has_cached_prefix
-from epp.seam import BodyState, Chunk, Edits, End, Metadata, Outcome, Reply, Request, ResponseHead, Route, Stream
-from epp.telemetry.decision_record import DecisionRecord, OutcomeRecord, Why
-from epp.telemetry.decision_ring import KeptDecision
+from epp.seam import BodyState, Chunk, Edits, Metadata, Outcome, Reply, Request, ResponseHead, Route, Stream
+from epp.telemetry.decision_record import DecisionRecord, Why
 from epp.telemetry.metrics import AttemptLabels, Metrics
 from epp.telemetry.requests import RequestLabels
 from epp.telemetry.tracing import Tracing
@@ -55,26 +54,6 @@ from epp.telemetry.tracing import Tracing
 SCREENED_OUT = "screeners eliminated all endpoint candidates"
 NOT_CACHED = "no decode worker has the requested KV cache"
 _NONE_YET = Candidates((), ())
-
-
-class DecisionLog(Protocol):
-    """Takes records of the decisions that it wants."""
-
-    def wants(self, request: Request) -> Why:
-        """Why a record of this request is to be made; asked about every request."""
-        ...
-
-    def wants_failure(self) -> bool:
-        """A failed decision is to be made again for the sake of its record."""
-        ...
-
-    def decided(self, record: DecisionRecord) -> KeptDecision | None:
-        """The request was answered, or is over before it was; returns what is kept of it."""
-        ...
-
-    def over(self, kept: KeptDecision | None, outcome: OutcomeRecord, record: Callable[[], DecisionRecord]) -> None:
-        """The response is over; called for decisions that were kept, and for failures."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +96,7 @@ class Director:
         self._router = Router(finder, responses, choose, new_request_id)
         self._metrics = metrics
         self._responses = responses
-        self._decisions = decisions
+        self._records = Records(decisions, clock)
         self._options = options
         self._decoded_bodies = DecodedBodies(options.max_decoded_bytes)
         self._spawn = spawn
@@ -145,8 +124,7 @@ class Director:
         stream.state = flight
         if self._tracing is not None:
             flight.trace = self._tracing.begin(request.headers, request.at_s)
-        if (why := self._decisions.wants(request)) or flight.trace is not None:
-            flight.record = DecisionRecord(path=flight.path, why=why)
+        self._records.begin(flight, request)
         progress.begin(self._answer(stream, used.pipeline, flight, request))
 
     def response_headers(self, stream: Stream, head: ResponseHead) -> Edits | None:
@@ -171,7 +149,7 @@ class Director:
             return self._responses.finished(flight, outcome)
         finally:
             flight.let_go()
-            self._write_outcome(flight, outcome)
+            self._records.over(flight, outcome)
             if flight.shadow is not None:
                 flight.shadow.over(flight.completion, outcome.head)
 
@@ -196,7 +174,7 @@ class Director:
             error.__traceback__ = None  # its frames hold what holds the error, if that is a hold's
         except asyncio.CancelledError:
             if flight.progress.is_over or not flight.progress.is_late:
-                self._write_down(flight, None)
+                self._records.decided(flight, None)
                 raise
             answer = self._refuse(flight, RequestError(ErrorCode.SERVICE_UNAVAILABLE, "no decision in time"))
         except Exception as error:  # noqa: BLE001 — a defect; the client is told, the log too
@@ -210,7 +188,7 @@ class Director:
             return
         self._metrics.request_processing(self._clock() - flight.received_s)
         if flight.record is not None:
-            self._write_down(flight, answer)
+            self._records.decided(flight, answer)
             if flight.record.why is Why.ASKED:
                 answer, flight.explanation = explanation.told(answer, flight.record)
             if flight.trace is not None:
@@ -227,7 +205,7 @@ class Director:
         """The stream of a request has ended while it waited."""
         parked.hold.held_s = self._clock() - parked.since_s
         parked.flight.note_admission("withdrawn")
-        self._write_down(parked.flight, None)
+        self._records.decided(parked.flight, None)
         parked.hold.decided(None)
 
     async def _decide(self, stream: Stream, pipeline: Pipeline, flight: Flight, request: Request) -> Route | Reply | Parked:
@@ -368,7 +346,7 @@ class Director:
             if isinstance(error, RequestError):
                 raise
             # Without a reason a plugin has failed: that is told already, and must not be counted twice.
-            if flight.record is None and error.reason is not None and self._decisions.wants_failure():
+            if flight.record is None and error.reason is not None and self._records.wants_failure():
                 self._explain_failure(pipeline, flight, candidates)
             message = f"failed to find target endpoint: {error}"
             raise RequestError(ErrorCode.RESOURCE_EXHAUSTED, message, error.reason) from error
@@ -405,29 +383,3 @@ class Director:
             flight.record = DecisionRecord(path=flight.path)
         flight.record.error = flight.record.error or str(error)
         return refusal(error, error_shape(flight.path, flight.headers), grpc=is_grpc(flight.headers))
-
-    def _write_down(self, flight: Flight, answer: Route | Reply | None) -> None:
-        """Finish the record, if there is one; without an answer the stream ended before."""
-        record = flight.record
-        if record is None:
-            return
-        record.took_s = self._clock() - flight.received_s
-        record.status = answer.status if isinstance(answer, Reply) else 0
-        if answer is None:
-            record.error = "the stream ended before the decision"
-        explanation.describe(record, flight)
-        flight.kept = self._decisions.decided(record)
-        if flight.trace is not None:
-            flight.trace.decided(record)
-        flight.candidates = None
-
-    def _write_outcome(self, flight: Flight, outcome: Outcome) -> None:
-        """Tell of the end of a request whose decision was kept, or that failed."""
-        completion = flight.completion
-        if flight.trace is not None:
-            flight.trace.ended(None if completion is None else explanation.outcome(completion))
-        if completion is None:
-            return
-        if flight.kept is None and completion.status < explanation.FIRST_ERROR_STATUS and outcome.end is not End.FAILED:
-            return
-        self._decisions.over(flight.kept, explanation.outcome(completion), lambda: explanation.after_the_fact(flight))

@@ -12,7 +12,7 @@ from epp.cluster.connection import ClusterConnection
 from epp.datalayer.collector import TIMEOUT_S
 from epp.datalayer.objects import PoolIdentity
 from epp.datalayer.page_rounds import PageReader, make_page_reader
-from epp.decision.director import DecisionLog
+from epp.decision.records import DecisionLog
 from epp.discovery.kube_pool import ClusterSource
 from epp.framework.handle import MetricsFlags
 from epp.framework.prometheus_text import MAX_PAGE_BYTES
