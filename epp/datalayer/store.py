@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from epp.framework import log
@@ -16,6 +17,9 @@ from epp.framework.interfaces import FollowsEndpoints
 from epp.framework.types import UNSCRAPED, Endpoint, EndpointChange, EndpointId, EndpointMetrics, Freshness
 
 _logger = log.get(__name__)
+
+_SAME_START_S = 1.0
+"""Two starts of a process that are no further apart are one: a host's clock may be corrected while it runs."""
 
 
 class Snapshot:
@@ -63,7 +67,8 @@ class _Row:
 class EndpointStore:
     """Endpoints by id, in declaration order, each with its last metrics. Implements ``EndpointNotifier``.
 
-    A change of address or port is a removal and an addition: nothing that was learned of one server may stick to another.
+    A change of address or port is a removal and an addition: nothing that was learned of one server may stick to another. So is
+    a server that says that it began later than the one that was there before.
     """
 
     def __init__(self) -> None:
@@ -184,10 +189,13 @@ class EndpointStore:
             updated_s: when they were read, monotonic; None = they are as old as before.
 
         Returns:
-            False if the endpoint is gone; nothing is written then.
+            False if the endpoint is gone, or is another server than before, which is read anew; nothing is written then.
         """
         row = self._rows.get(endpoint_id)
         if row is None:
+            return False
+        if metrics is not row.metrics and _began_later(metrics, row.metrics):
+            self._begin_anew(row, metrics.started_s)
             return False
         if updated_s is not None:
             if row.freshness.updated_s is None:
@@ -202,6 +210,13 @@ class EndpointStore:
         return True
 
     # ── inside ──
+
+    def _begin_anew(self, row: _Row, started_s: float | None) -> None:
+        """Another server is where this one was: remove and add it."""
+        endpoint = row.endpoint
+        details = {"endpoint": endpoint.id, "started": started_s, "before": row.metrics.started_s}
+        _logger.info("model server was restarted, what was known of it is forgotten", details=details)
+        self._apply({**self._rows, endpoint.id: _Row(endpoint, replace(UNSCRAPED, started_s=started_s), Freshness())})
 
     def _apply(self, rows: dict[EndpointId, _Row]) -> None:
         """Take over the new rows, then tell the listeners what changed, all at once."""
@@ -225,6 +240,12 @@ def _merged(old: _Row | None, endpoint: Endpoint) -> _Row:
     if old is None or old.endpoint.host_port != endpoint.host_port:
         return _Row(endpoint, UNSCRAPED, Freshness())
     return old if old.endpoint == endpoint else _Row(endpoint, old.metrics, old.freshness)
+
+
+def _began_later(metrics: EndpointMetrics, before: EndpointMetrics) -> bool:
+    """The process that says so is not the one that was there. Where several share an address, only a later one can tell."""
+    started_s, known_s = metrics.started_s, before.started_s
+    return started_s is not None and known_s is not None and started_s > known_s + _SAME_START_S
 
 
 def _change(before: Mapping[EndpointId, _Row], after: Mapping[EndpointId, _Row]) -> EndpointChange:

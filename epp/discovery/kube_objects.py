@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from epp.datalayer.objects import LEGACY_GROUP, POOL_GROUP
+from epp.discovery.kube_containers import Container, read_containers
 
 VERSIONS: Mapping[str, str] = {POOL_GROUP: "v1", LEGACY_GROUP: "v1alpha2"}
 """API group of InferencePool → the version that is read."""
@@ -62,6 +63,8 @@ class Pod:
     """None = all."""
     is_ready: bool
     """Its condition Ready is true, and it is not being deleted."""
+    containers: tuple[Container, ...] = ()
+    """That may be the model server."""
 
     @property
     def is_eligible(self) -> bool:
@@ -113,6 +116,7 @@ def read_pod(item: Mapping[str, Any]) -> Pod:
         labels={intern(key): intern(value) for key, value in (metadata.get("labels") or {}).items()},
         active_ports=_active_ports(metadata.get("annotations") or {}),
         is_ready=ready == "True" and "deletionTimestamp" not in metadata,
+        containers=read_containers(item.get("spec") or {}, status),
     )
 
 

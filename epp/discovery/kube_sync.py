@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from epp.cluster.watch import Change
+from epp.discovery.kube_containers import Run, serving
 from epp.discovery.kube_objects import Pod, Rank
 from epp.framework import log
 from epp.framework.interfaces import EndpointNotifier
@@ -19,12 +20,17 @@ class _Server(NamedTuple):
 
     uid: str
     endpoints: Mapping[EndpointId, Endpoint]
+    runs: Mapping[str, Run]
+    """Containers that may serve, by name."""
+    served_by: Mapping[EndpointId, tuple[str, ...]]
+    """Names of the containers behind each endpoint."""
 
 
 class PoolSync:
     """Keeps the endpoints of a store equal to what the pods of one pool say: one for each eligible pod and target port.
 
-    A pod that was deleted and made again under its name is another server, also where it has the same address.
+    A pod that was deleted and made again under its name is another server, also where it has the same address. So is one whose
+    serving container was started anew, which keeps even the pod; where nothing tells of containers, none was.
     Source: llm-d-router: pkg/epp/datastore/datastore.go.
 
     Args:
@@ -75,13 +81,13 @@ class PoolSync:
         for name in names:
             before = self._servers.get(name, _NOTHING)
             after = self._server(name)
+            anew = _begun_anew(before, after)
             if after.endpoints:
-                self._servers[name] = after
+                self._servers[name] = _remembering(after, before)
             else:
                 self._servers.pop(name, None)
-            is_same = before.uid == after.uid
-            deleted += [known for known in before.endpoints if not is_same or known not in after.endpoints]
-            upserted += [new for known, new in after.endpoints.items() if not is_same or before.endpoints.get(known) != new]
+            deleted += [known for known in before.endpoints if known in anew or known not in after.endpoints]
+            upserted += [new for known, new in after.endpoints.items() if known in anew or before.endpoints.get(known) != new]
         if upserted or deleted:
             self._notifier.change(upserted, deleted)
 
@@ -109,7 +115,33 @@ class PoolSync:
             )
             for rank in ranks
         ]
-        return _Server(pod.uid, {endpoint.id: endpoint for endpoint in endpoints})
+        served_by = {e.id: tuple(container.name for container in serving(pod.containers, e.port)) for e in endpoints}
+        runs = {container.name: container.run for container in pod.containers}
+        return _Server(pod.uid, {endpoint.id: endpoint for endpoint in endpoints}, runs, served_by)
 
 
-_NOTHING = _Server("", {})
+_NOTHING = _Server("", {}, {}, {})
+
+
+def _begun_anew(before: _Server, after: _Server) -> Collection[EndpointId]:
+    """Endpoints whose server is another one than before: of another pod, or in a container that was started again."""
+    if before.uid != after.uid:
+        return before.endpoints.keys() | after.endpoints.keys()
+    started = {name for name, run in after.runs.items() if run.follows(before.runs.get(name, _NO_RUN))}
+    if not started:
+        return ()
+    anew = [known for known in before.endpoints if started.intersection(after.served_by.get(known, ()))]
+    for known in anew:
+        details = {"endpoint": known, "containers": sorted(started)}
+        _logger.info("model server was restarted, what was known of it is forgotten", details=details)
+    return anew
+
+
+def _remembering(after: _Server, before: _Server) -> _Server:
+    """``after`` with what ``before`` told of the same containers: a status may say less than the one before it."""
+    if before.uid != after.uid or before.runs == after.runs:
+        return after
+    return after._replace(runs={name: run.or_else(before.runs.get(name, _NO_RUN)) for name, run in after.runs.items()})
+
+
+_NO_RUN = Run()

@@ -93,7 +93,7 @@ CATALOGUE: dict[str, Rule] = {
     "QUE004": Rule(_WARNING, "All queues together are nearly full"),
     "QUE005": Rule(_ERROR, "Requests wait for a pool that is empty"),
     # KV events, as the picker sees them.
-    "KVE001": Rule(_ERROR, "A defect has ended the thread that receives KV events"),
+    "KVE001": Rule(_ERROR, "A defect keeps KV events from being received"),
     "KVE002": Rule(_WARNING, "An endpoint serves requests and publishes no KV events"),
     "KVE003": Rule(_WARNING, "The picker is not connected to the KV events of an endpoint"),
     "KVE004": Rule(_WARNING, "KV events are dropped, because their topics name no endpoint"),
@@ -101,6 +101,7 @@ CATALOGUE: dict[str, Rule] = {
     "KVE006": Rule(_WARNING, "KV events were missed"),
     "KVE007": Rule(_WARNING, "KV events come, but no prompt matches them"),
     "KVE008": Rule(_WARNING, "Prompts cannot be tokenized, or the shared index cannot be asked"),
+    "KVE009": Rule(_WARNING, "A defect has interrupted the reception of KV events"),
     # Pool.
     "POL001": Rule(_ERROR, "The picker knows no endpoint"),
     "POL002": Rule(_ERROR, "No endpoint has fresh metrics, so every decision is blind"),

@@ -36,8 +36,13 @@ def check_kv_events(url: str, plugins: Mapping[str, Any], metrics: bytes) -> lis
 
 def _receiving(url: str, name: str, state: Json) -> Iterator[Finding]:
     if not state.get("receiving"):
-        message = f"{state.get('problem')}; what is known of caches stays as it was and gets wrong"
-        yield finding("KVE001", url, name, message, "restart the picker, and report the traceback in its log")
+        message = f"{state.get('problem')}; what was known of caches is forgotten, it is tried again within a minute"
+        yield finding("KVE001", url, name, message, "report the traceback in its log; restart the picker if this stays")
+    elif restarts := number(state.get("restarts"), 0):
+        message = (
+            f"{restarts} times, the last time by {state.get('lastProblem')}; what was known of caches was forgotten each time"
+        )
+        yield finding("KVE009", url, name, message, "report the traceback in the picker's log", value=restarts)
 
 
 def _endpoints(url: str, name: str, state: Json) -> Iterator[Finding]:

@@ -83,7 +83,8 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class EndpointChange:
-    """A change of the pool as one batch. What was removed goes first: an endpoint that moved is removed and added.
+    """A change of the pool as one batch. What was removed goes first: an endpoint that moved, or whose server was restarted, is
+    removed and added.
 
     Without the endpoints that are gone, and with those that came, what a follower knows is again the whole pool.
     """
@@ -118,6 +119,8 @@ class EndpointMetrics:
     """KV blocks in the server; 0 = unknown."""
     attributes: Mapping[str, object] = field(default_factory=lambda: _NOTHING)
     """What other extractors read, by their key: model lists, topology, custom scalars. Compared with ``==``."""
+    started_s: float | None = None
+    """When the server's process began, Unix time, as it says itself. A later one is another server at the same address."""
 
 
 UNSCRAPED = EndpointMetrics()

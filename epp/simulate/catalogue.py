@@ -92,6 +92,7 @@ QUIET_HISTOGRAMS: Sequence[tuple[str, str, tuple[float, ...]]] = (
 )
 """Families that are there and do not move."""
 
+PROCESS_START = "process_start_time_seconds"
 PROCESS: Sequence[tuple[str, str, str, Sequence[tuple[Mapping[str, str], float]]]] = (
     ("python_gc_objects_collected_total", "counter", "Objects collected during gc",
      [({"generation": "0"}, 18312), ({"generation": "1"}, 2781), ({"generation": "2"}, 1154)]),
@@ -103,7 +104,7 @@ PROCESS: Sequence[tuple[str, str, str, Sequence[tuple[Mapping[str, str], float]]
      [({"implementation": "CPython", "major": "3", "minor": "12", "patchlevel": "11", "version": "3.12.11"}, 1)]),
     ("process_virtual_memory_bytes", "gauge", "Virtual memory size in bytes.", [({}, 14417821696)]),
     ("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", [({}, 1093246976)]),
-    ("process_start_time_seconds", "gauge", "Start time of the process since unix epoch in seconds.", [({}, 1755300000.25)]),
+    (PROCESS_START, "gauge", "Start time of the process since unix epoch in seconds.", [({}, 0)]),
     ("process_cpu_seconds_total", "counter", "Total user and system CPU time spent in seconds.", [({}, 41.57)]),
     ("process_open_fds", "gauge", "Number of open file descriptors.", [({}, 58)]),
     ("process_max_fds", "gauge", "Maximum number of open file descriptors.", [({}, 1048576)]),

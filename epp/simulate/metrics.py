@@ -88,7 +88,10 @@ class MetricsRenderer:
 
     def _prepare_full(self, created_s: float) -> None:
         statistics = self._engine.statistics
-        self._start = "".join(constant(*family) for family in catalogue.PROCESS)
+        self._start = "".join(
+            constant(name, kind, text, [({}, created_s)] if name == catalogue.PROCESS_START else samples)
+            for name, kind, text, samples in catalogue.PROCESS
+        )
         for name, text, select in catalogue.HISTOGRAMS:
             histogram = select(statistics)
             self._histograms.append((HistogramText(name, text, self._labels, histogram.bounds, created_s), histogram))

@@ -275,7 +275,10 @@ _KV_CACHE = (
     _gauge(
         "kv_cache_events_receiving",
         ("plugin_name",),
-        "1 while a plugin's thread receives events; 0 after a defect has ended it.",
+        "1 while a plugin's thread receives events; 0 after a defect, until it receives again.",
+    ),
+    _counter(
+        "kv_cache_events_receiver_restarts_total", ("plugin_name",), "Times that events were received again after a defect."
     ),
     _counter("kv_cache_events_subscriber_reconnections_total", _KV_POD, "Connections beyond the first one of a socket."),
     _counter("kv_cache_events_messages_received_total", _KV_POD, "Messages of events."),

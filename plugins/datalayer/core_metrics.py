@@ -57,10 +57,12 @@ class CoreMetricsExtractor:
     """Reads the page of each endpoint by the mapping of its engine.
 
     Reads: labels (the engine). Writes: waiting_queue, running_requests, kv_cache_usage, active_models, waiting_models,
-    max_active_models, cache_block_size, cache_num_blocks, and attributes for custom metrics.
+    max_active_models, cache_block_size, cache_num_blocks, started_s, and attributes for custom metrics.
     Missing data: a value that cannot be read keeps its last one and is named; adapters are cleared when their series is gone.
     Several engines or models on one page: counts and blocks are summed, KV usage is averaged, the smallest block size counts.
     Their labels are known whichever way a series was named; of series that differ in others the first counts, and that is told.
+    Restarts: a page that has ``process_start_time_seconds`` tells when its server began; if that becomes later by more than a
+    second, all plugins forget what they knew of the endpoint. Several processes on one page tell nothing.
     Source: llm-d-router: pkg/epp/framework/plugins/datalayer/extractor/metrics/extractor.go
     """
 

@@ -11,7 +11,7 @@ from epp.framework import log
 from epp.framework.interfaces import Extraction
 from epp.framework.prometheus_text import FamilyReader, Sample, SeriesSpec
 from epp.framework.types import EndpointMetrics
-from plugins.datalayer.engines import Engine
+from plugins.datalayer.engines import PROCESS_START, Engine
 from plugins.datalayer.ranks import ranks_of
 
 _logger = log.get(__name__)
@@ -32,7 +32,8 @@ class EngineReader:
         self.engine = engine
         specs = (engine.queued, engine.running, *engine.kv_usage, engine.lora, engine.cache_info, engine.block_size)
         specs = (*specs, engine.num_blocks, *(spec for _, spec in engine.custom))
-        self._families = {spec.name: FamilyReader(spec.name) for spec in specs if spec is not None}
+        names = dict.fromkeys([spec.name for spec in specs if spec is not None] + [PROCESS_START])
+        self._families = {name: FamilyReader(name) for name in names}
         self.families = frozenset(self._families)
         """Names of the samples that are looked at."""
         self._warned_block_sizes = False
@@ -65,6 +66,7 @@ class EngineReader:
             cache_block_size=previous.cache_block_size if block_size is None else block_size,
             cache_num_blocks=previous.cache_num_blocks if num_blocks is None else num_blocks,
             attributes=attributes,
+            started_s=reading.started_s(previous.started_s),
         )
         return Extraction(metrics, reading.problems, is_fresh=True)
 
@@ -160,6 +162,24 @@ class _Reading:
                 read[key] = total
         return MappingProxyType({**previous, **read})
 
+    def started_s(self, known_s: float | None) -> float | None:
+        """When the server began: of several engines the one that began last, and never earlier than is known.
+
+        Not every server tells. Several processes behind one page or one address each tell their own, which says nothing of a
+        restart: of a page nothing is believed then, and behind an address their starts are learned once.
+        """
+        try:
+            samples = self._families[PROCESS_START].read(self._page)
+        except ValueError:
+            return known_s
+        if not samples:
+            return known_s
+        ranks = ranks_of(samples, self._engine.rank_labels)
+        latest_s = max(map(_value, ranks.samples))
+        if ranks.problem or not math.isfinite(latest_s):
+            return known_s
+        return latest_s if known_s is None or latest_s > known_s else known_s
+
     def label_int(self, sample: Sample, label: str) -> int | None:
         """An integer in a label of an info series; None = missing, empty or no integer (which is a problem)."""
         text = sample.labels.get(label, "")
@@ -239,6 +259,10 @@ class _Reading:
         if values:
             self.is_fruitful = True
         return values
+
+
+def _value(sample: Sample) -> float:
+    return sample.value
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,13 @@ from plugins.datalayer.ranks import PART_LABELS
 DEFAULT_ENGINE = "vllm"
 RESERVED_NAME = "default"
 
+PROCESS_START = "process_start_time_seconds"
+"""Unix time at which the server's process began, of every engine whose page has it: a standard series of Prometheus' libraries.
+vLLM has it; with several API servers it has not, as SGLang and trtllm-serve never have, since ``prometheus_client`` leaves out
+what belongs to one process where several share a page.
+Source: prometheus/client_python: prometheus_client/process_collector.py, docs (multiprocess mode); vllm:
+vllm/v1/metrics/prometheus.py; sglang: ``add_prometheus_middleware``; TensorRT-LLM: tensorrt_llm/serve/openai_server.py."""
+
 _RENAMED = {
     "vllm:kv_cache_usage_perc": "vllm:gpu_cache_usage_perc",
     "vllm:gpu_cache_usage_perc": "vllm:kv_cache_usage_perc",

@@ -169,6 +169,8 @@ class PrecisePrefixCache:
         return {
             "receiving": not problem,
             "problem": problem,
+            "restarts": self._parts.receiver.restarts,
+            "lastProblem": self._parts.receiver.last_problem,
             "silent": self._silence.silent[:MOST_SHOWN],
             "keys": counts.keys,
             "engineKeys": counts.engine_keys,

@@ -48,6 +48,17 @@ class Tally:
         for name, count in _of(numbers).items():
             self._past[name] += count
 
+    def after(self, numbers: Iterable[Numbers]) -> Tally:
+        """A copy for when these publishers are gone, too; nobody who reads this one meanwhile sees a part of it."""
+        copy = Tally()
+        copy.received.update(self.received)
+        copy.dropped.update(self.dropped)
+        copy.errors.update(self.errors)
+        copy._past.update(self._past)
+        for each in numbers:
+            copy.add_past(each)
+        return copy
+
     def counts(self, numbers: Iterable[Numbers], reconnections: dict[str, int], subscribers: int) -> ReceiverCounts:
         """A copy.
 

@@ -62,12 +62,15 @@ class Reception:
         index: events are applied to.
         settings: which sockets.
         clock: seconds.
+        tally: counts on from here.
 
     Raises:
         OSError: the central address cannot be bound.
     """
 
-    def __init__(self, index: EventIndex, settings: ReceiverSettings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, index: EventIndex, settings: ReceiverSettings, clock: Callable[[], float], tally: Tally | None = None
+    ) -> None:
         self._index = index
         self._settings = settings
         self._clock = clock
@@ -77,7 +80,7 @@ class Reception:
         """Where the central socket is bound; 0 = nowhere."""
         self._central = self._open_central(settings.central) if settings.central else None
         self._links = LinkSet()
-        self._tally = Tally()
+        self._tally = tally or Tally()
         self._replays = Replays(self._context, self._links, settings.replay_port, self._tally, self._of_replay)
         self._attribution = Attribution()
         self._pending: list[tuple[Source, bytes]] = []
@@ -133,6 +136,10 @@ class Reception:
         watchers = {pod.watcher for pod in self._pods.values()}
         self._links.close(watchers.__contains__)
         self._context.destroy(linger=0)
+
+    def tally(self) -> Tally:
+        """A copy of what was counted, for another one to count on."""
+        return self._tally.after([*(pod.numbers for pod in self._pods.values()), *self._publishers.values()])
 
     def _apply_pending(self) -> None:
         """Apply what was received; many messages in one call, as each call lets the event loop have the interpreter."""

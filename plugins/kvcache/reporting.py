@@ -107,6 +107,7 @@ class Reporting:
         self._metrics.gauge(f"{PREFIX}events_orphans").set(counts.orphans)
         self._metrics.gauge(f"{PREFIX}events_active_subscribers").set(received.subscribers)
         self._metrics.gauge(f"{PREFIX}events_receiving", plugin_name=self._plugin).set(int(not receiver.problem))
+        self._count("events_receiver_restarts_total", receiver.restarts, plugin_name=self._plugin)
 
     def write_failures(self, total: int) -> None:
         """So many messages were not written to a shared index."""

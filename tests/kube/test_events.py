@@ -315,3 +315,37 @@ async def test_k39_many_pods_with_many_ports_come_as_one(api: Api, start: StartP
     await until(all_there, "all endpoints are there")
     assert sizes <= {0, 4000}
     assert await picker.changes() == [{"added": ["4000"], "updated": [], "removed": []}]
+
+
+async def test_a_container_that_is_started_anew_is_another_server(api: Api, start: StartPicker) -> None:
+    def status(container: str, restarts: int, ready: str = "True") -> dict[str, Any]:
+        """What the kubelet writes of the only container."""
+        told = {"name": "vllm", "image": "none", "imageID": "", "containerID": f"containerd://{container}"}
+        told |= {"ready": ready == "True", "restartCount": restarts}
+        return {"status": {"containerStatuses": [told], "conditions": [{"type": "Ready", "status": ready}]}}
+
+    await api.create(pool())
+    first = pod("a", A)
+    first["status"] |= status("x", 0)["status"]
+    await api.create(first)
+    await api.create(pod("b", B))
+    picker = await start()
+    await picker.has(endpoints(("a", A), ("b", B)))
+    told = await picker.changes()
+
+    async def tells(*more: dict[str, list[str]]) -> None:
+        told.extend(more)
+        await until(lambda: has_told(picker, told), f"plugins are told of {told}")
+
+    await api.patch(pod("a", A), status("y", 1), "status")
+    await tells(replaced("a-rank-0"))
+    await api.patch(pod("a", A), status("y", 1, "False"), "status")
+    await tells(removed("a-rank-0"))
+    await api.patch(pod("a", A), status("z", 2, "False"), "status")
+    await api.patch(pod("a", A), status("z", 2), "status")
+    await tells(added("a-rank-0"))
+    assert "model server was restarted" in picker.log
+
+
+async def has_told(picker: Picker, changes: list[dict[str, list[str]]]) -> bool:
+    return await picker.changes() == changes

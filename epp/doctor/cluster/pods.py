@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from epp.discovery.kube_containers import MESH_PROXIES
 from epp.discovery.kube_objects import ACTIVE_PORTS, Pod, Rank, read_pod, read_pool
 from epp.doctor.catalogue import finding
 from epp.doctor.cluster.pool import place_of
@@ -17,8 +18,6 @@ _ROLES = frozenset(
     {"prefill", "decode", "encode", "both", "encode-prefill", "prefill-decode", "encode-prefill-decode"},
 )
 """Values of the role labels. Source: llm-d-router: pkg/epp/framework/plugins/scheduling/filter/bylabel/roles.go."""
-_OF_MESHES = ("istio-proxy", "linkerd-proxy")
-"""Containers that a service mesh adds, and whose ports say nothing of the server's."""
 _RANK_FLAGS = ("--data-parallel-rank", "--data-parallel-external-lb")
 """vLLM: one server of its own for each data-parallel rank."""
 
@@ -168,7 +167,7 @@ def _ports(view: ClusterView, ranks: Sequence[Rank], pods: Sequence[Json]) -> It
 def _declared(pod: Json) -> set[int]:
     spec = mapping(pod.get("spec"))
     containers = [*mappings(spec.get("containers")), *mappings(spec.get("initContainers"))]  # a proxy may be an init container
-    ports = [port for each in containers if each.get("name") not in _OF_MESHES for port in mappings(each.get("ports"))]
+    ports = [port for each in containers if each.get("name") not in MESH_PROXIES for port in mappings(each.get("ports"))]
     return {number(port.get("containerPort"), 0) for port in ports}
 
 

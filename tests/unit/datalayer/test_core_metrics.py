@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -332,6 +333,40 @@ def test_a_wrong_flag_is_refused_with_its_text() -> None:
     context.metrics_flags = MetricsFlags(specs={"queued": "a b"})
     with pytest.raises(ValueError, match="'a b' is not a metric selector"):
         make_plugin(PLUGIN, {}, context)
+
+
+START = "process_start_time_seconds"
+
+
+@pytest.mark.parametrize(
+    ("lines", "known_s", "expected"),
+    [
+        pytest.param(f"# TYPE {START} gauge\n{START} 1.73288492156e+09", None, 1732884921.56, id="as a library writes it"),
+        pytest.param(f"{START} 1732884921.56", 100.0, 1732884921.56, id="a later one"),
+        pytest.param("", None, None, id="a server that does not tell"),
+        pytest.param("", 100.0, 100.0, id="a page without it says nothing new"),
+        pytest.param(f"{START} 99", 100.0, 100.0, id="another worker behind the same address"),
+        pytest.param(f'{START}{{engine="0"}} 100\n{START}{{engine="1"}} 300', None, 300.0, id="the latest of two engines"),
+        pytest.param(f'{START}{{pid="7"}} 100\n{START}{{pid="8"}} 300', 50.0, 50.0, id="several workers on one page"),
+        pytest.param(f"{START} 100\n{START} 300", None, None, id="said twice, differently"),
+        pytest.param(f"{START} NaN", 100.0, 100.0, id="no number"),
+        pytest.param(f"{START} +Inf", None, None, id="no time"),
+        pytest.param(f"{START} soon", 100.0, 100.0, id="malformed"),
+        pytest.param(f"my_{START} 300\n{START}_created 300", None, None, id="other names"),
+    ],
+)
+def test_when_the_server_began(lines: str, known_s: float | None, expected: float | None) -> None:
+    page = vllm() + (f"{lines}\n" if lines else "")
+    metrics, problems = extract(page, previous=replace(UNSCRAPED, started_s=known_s))
+    assert metrics.started_s == expected
+    assert problems == []
+    assert START in make_plugin(PLUGIN).families(server())
+
+
+def test_a_page_with_nothing_but_a_start_is_not_fruitful() -> None:
+    metrics, problems = extract(f"{START} 300\n", previous=BEFORE)
+    assert metrics is BEFORE
+    assert len(problems) == 4
 
 
 def test_m26_custom_metrics_become_attributes() -> None:

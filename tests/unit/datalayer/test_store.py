@@ -200,6 +200,43 @@ def test_metrics_of_an_endpoint_that_is_gone_are_not_written(store: EndpointStor
 
 
 @pytest.mark.parametrize(
+    ("before_s", "now_s", "is_other"),
+    [
+        pytest.param(100.0, 100.0, False, id="the same"),
+        pytest.param(100.0, 101.0, False, id="a corrected clock"),
+        pytest.param(100.0, 101.1, True, id="later"),
+        pytest.param(100.0, 50.0, False, id="earlier"),
+        pytest.param(None, 100.0, False, id="told for the first time"),
+        pytest.param(100.0, None, False, id="told no more"),
+        pytest.param(None, None, False, id="never told"),
+    ],
+)
+def test_a_server_that_began_later_is_another_one(
+    store: EndpointStore, recorder: Recorder, before_s: float | None, now_s: float | None, is_other: bool
+) -> None:
+    store.set_metrics(id_of("b"), EndpointMetrics(waiting_queue=7, started_s=before_s), 1.0)
+    snapshot, now = store.snapshot(), EndpointMetrics(waiting_queue=8, started_s=now_s)
+    assert store.set_metrics(id_of("b"), now, 2.0) is not is_other
+    assert names(store) == "abc"
+    if is_other:
+        assert recorder.events == ["-b@10.0.0.1:8002", "+b@10.0.0.1:8002"]
+        assert len(recorder.batches) == 1
+        assert store.metrics(id_of("b")) == EndpointMetrics(started_s=now_s), "what the new one says is read anew"
+        assert store.updated_s(id_of("b")) is None
+        assert store.snapshot() is not snapshot
+        assert store.set_metrics(id_of("b"), now, 3.0), "it is told of once"
+    assert store.metrics(id_of("b")) == now
+    assert len(recorder.batches) == int(is_other)
+
+
+def test_workers_behind_one_address_are_taken_for_restarts_once(store: EndpointStore, recorder: Recorder) -> None:
+    for started_s in (100.0, 200.0, 100.0, 200.0, 100.0):
+        latest_s = max(started_s, store.metrics(id_of("b")).started_s or 0)  # as the reader of pages does
+        store.set_metrics(id_of("b"), EndpointMetrics(started_s=latest_s), 1.0)
+    assert len(recorder.batches) == 1
+
+
+@pytest.mark.parametrize(
     ("host_port", "name"),
     [
         ("10.0.0.1:8002", "b"),

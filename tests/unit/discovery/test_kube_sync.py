@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from epp.cluster.watch import Change
 from epp.datalayer.objects import LEGACY_GROUP, POOL_GROUP
 from epp.datalayer.store import EndpointStore
+from epp.discovery.kube_containers import Container, Run, read_containers, serving
 from epp.discovery.kube_objects import VERSIONS, Pod, PoolSpec, Rank, ranks_of, read_pod, read_pool
 from epp.discovery.kube_sync import PoolSync
 from epp.framework.types import EndpointChange, EndpointId, EndpointMetrics
@@ -111,6 +112,108 @@ def test_k30_a_new_list_leaves_alone_what_stays() -> None:
     assert rig.listener.changes[1:] == [(["c-rank-0"], [], ["b-rank-0"])]
 
 
+MODEL = EndpointId("n/a-rank-0")
+
+
+def run(container: str = "x", restarts: int = 0, ready: str = "True", **statuses: Any) -> dict[str, Any]:
+    """A pod as the API server sends it: a routing sidecar with the pool's port in front of an engine.
+
+    Args:
+        container: id of the engine's container; "" = not told.
+        restarts: of the engine; negative = not told.
+        statuses: the whole status of other containers, by name.
+    """
+    engine = {"name": "vllm"} | ({"containerID": container} if container else {})
+    engine |= {"restartCount": restarts} if restarts >= 0 else {}
+    others = [{"name": name, "containerID": told, "restartCount": 0} for name, told in statuses.items()]
+    spec = {
+        "initContainers": [
+            {"name": "routing-proxy", "image": "p", "restartPolicy": "Always", "ports": [{"containerPort": 8000}]}
+        ],
+        "containers": [
+            {"name": "vllm", "image": "e", "ports": [{"containerPort": 8200}]},
+            {"name": "istio-proxy", "image": "m", "ports": [{"containerPort": 8000}]},
+            {"name": "proxy", "image": "ghcr.io/llm-d/llm-d-routing-sidecar:v1", "ports": [{"containerPort": 8000}]},
+        ],
+    }
+    status = {
+        "podIP": "10.0.0.1",
+        "conditions": [{"type": "Ready", "status": ready}],
+        "containerStatuses": [engine, *others],
+        "initContainerStatuses": [{"name": "routing-proxy", "containerID": others[0]["containerID"] if others else "i"}],
+    }
+    return {"metadata": {"name": "a", "namespace": "n", "uid": "u"}, "spec": spec, "status": status}
+
+
+ANEW, GONE_AND_BACK = [(["a-rank-0"], [], ["a-rank-0"])], [([], [], ["a-rank-0"]), (["a-rank-0"], [], [])]
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes"),
+    [
+        pytest.param([run("x"), run("x")], [], id="the same container"),
+        pytest.param([run("x"), run("y", 1)], ANEW, id="a restart whose unready time was not heard of"),
+        pytest.param([run("x"), run("y", 0)], ANEW, id="the count began anew"),
+        pytest.param([run("x"), run("x", 1)], [], id="the id goes before the count"),
+        pytest.param([run("", 0), run("", 1)], ANEW, id="counts alone"),
+        pytest.param([run("", 1), run("", 0)], [], id="a count that fell"),
+        pytest.param([run("", -1), run("x")], [], id="told for the first time"),
+        pytest.param([run("", -1), run("", 3)], [], id="counted for the first time"),
+        pytest.param([run("x"), run("", -1), run("x")], [], id="not told for a while"),
+        pytest.param([run("x"), run("", -1), run("y", 1)], ANEW, id="restarted while it was not told"),
+        pytest.param([run("x"), run("", 1), run("y", 1)], ANEW, id="counted first, then named"),
+        pytest.param([run("x"), run("x", ready="False"), run("y", 1, ready="False"), run("y", 1)], GONE_AND_BACK, id="unready"),
+        pytest.param([run("x"), run("y", 1, ready="False"), run("y", 1)], GONE_AND_BACK, id="unready with a new container"),
+        pytest.param([run(proxy="p"), run(proxy="q")], [], id="a routing sidecar"),
+        pytest.param([run(**{"istio-proxy": "p"}), run(**{"istio-proxy": "q"})], [], id="a mesh's sidecar"),
+    ],
+)
+def test_a_container_that_is_started_anew_is_another_server(steps: list[Any], changes: list[Any]) -> None:
+    rig = Rig()
+    rig.sync.replace([read_pod(steps[0])], PORTS)
+    rig.store.set_metrics(MODEL, EndpointMetrics(waiting_queue=3), 1.0)
+    for step in steps[1:]:
+        rig.sync.change([Change(read_pod(step), is_deleted=False)])
+    assert rig.listener.changes[1:] == changes
+    assert rig.store.metrics(MODEL).waiting_queue == (None if changes else 3)
+
+
+def test_a_restart_is_seen_in_a_new_list_too() -> None:
+    rig = Rig()
+    rig.sync.replace([read_pod(run("x"))], PORTS)
+    rig.sync.replace([read_pod(run("y", 1))], PORTS)
+    assert rig.listener.changes[1:] == ANEW
+
+
+@pytest.mark.parametrize(
+    ("containers", "port", "names"),
+    [
+        ({"vllm": [8000], "logs": [9000]}, 8000, ["vllm"]),
+        ({"vllm": [], "logs": [9000]}, 8000, ["vllm", "logs"]),
+        ({"one": [8000], "two": [8001]}, 8001, ["two"]),
+        ({"vllm": [8200], "routing-proxy": [8000]}, 8000, ["vllm"]),
+        ({"vllm": [8200], "my-routing-sidecar": [8000], "linkerd-proxy": [8000]}, 8000, ["vllm"]),
+        ({}, 8000, []),
+    ],
+)
+def test_the_container_behind_a_port(containers: dict[str, list[int]], port: int, names: list[str]) -> None:
+    spec = {"containers": [{"name": n, "ports": [{"containerPort": p} for p in ports]} for n, ports in containers.items()]}
+    assert [container.name for container in serving(read_containers(spec, {}), port)] == names
+
+
+def test_only_the_ranks_of_the_container_that_was_started_anew() -> None:
+    spec = {"containers": [{"name": n, "ports": [{"containerPort": p}]} for n, p in (("one", 8000), ("two", 8001))]}
+
+    def ranks(*ids: str) -> Pod:
+        statuses = [{"name": n, "containerID": told} for n, told in zip(("one", "two"), ids, strict=True)]
+        return pod(containers=read_containers(spec, {"containerStatuses": statuses}))
+
+    rig = Rig()
+    rig.sync.replace([ranks("x", "y")], ranks_of((8000, 8001)))
+    rig.sync.change([Change(ranks("x", "z"), is_deleted=False)])
+    assert rig.listener.changes[1:] == [(["a-rank-1"], [], ["a-rank-1"])]
+
+
 PODS = st.builds(
     pod,
     name=st.sampled_from("abc"),
@@ -119,6 +222,7 @@ PODS = st.builds(
     labels=st.sampled_from([{}, {"x": "1"}]),
     active_ports=st.sampled_from([None, frozenset[int](), frozenset({8001})]),
     is_ready=st.booleans(),
+    containers=st.sampled_from([(), (Container("c", frozenset(), Run("x", 0)),), (Container("c", frozenset(), Run("y", 1)),)]),
 )
 RANKS = st.lists(st.sampled_from([8000, 8001, 8002]), max_size=4).map(lambda ports: ranks_of(tuple(ports)))
 STEPS = st.one_of(

@@ -129,7 +129,7 @@ MINE: dict[str, Any] = {
 async def test_pages_are_read_as_the_configuration_of_the_picker_says() -> None:
     async with SimulatedPool(1) as pool:
         [view] = await look(MINE, at(pool.addresses[0]))
-    assert view.metrics == EndpointMetrics(waiting_queue=0)
+    assert view.metrics == EndpointMetrics(waiting_queue=0, started_s=view.metrics.started_s)
     [found] = check_engines("picker", [view], Picker())
     assert found.value == "running requests, KV cache use"
 

@@ -33,7 +33,8 @@ def connected(*, yes: bool | None, **more: Any) -> dict[str, Any]:
 
 CASES: list[tuple[str, dict[str, Any], bytes, list[str]]] = [
     ("all is well", state(), lookups(500, 300), []),
-    ("the thread has ended", state(receiving=False, problem="OSError: x"), NOTHING, ["KVE001"]),
+    ("nothing is received", state(receiving=False, problem="OSError: x", restarts=2), NOTHING, ["KVE001"]),
+    ("it is received again", state(restarts=2, lastProblem="RuntimeError: a defect"), NOTHING, ["KVE009"]),
     ("a silent endpoint", connected(yes=True, silent=["10.0.0.1:8000"]), NOTHING, ["KVE002"]),
     ("a silent endpoint without connection", connected(yes=False, silent=["10.0.0.1:8000"]), NOTHING, ["KVE002"]),
     ("no connection", connected(yes=False), NOTHING, ["KVE003"]),
@@ -70,6 +71,8 @@ def test_the_plugin_itself_is_understood() -> None:
     assert codes() == []
     plugin._parts.receiver.problem = "RuntimeError: a defect"
     assert codes() == ["KVE001"]
+    plugin._parts.receiver.problem, plugin._parts.receiver.restarts = "", 1
+    assert codes() == ["KVE009"]
 
 
 def covered() -> set[str]:

@@ -28,6 +28,7 @@ class Publisher:
         self._socket.setsockopt(zmq.SNDHWM, 100_000)  # as engines have it
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.RCVTIMEO, int(WAIT_S * 1000))
+        self._socket.setsockopt(zmq.XPUB_VERBOSER, 1)  # one that subscribes before another has left is told of, too
         self._topic = topic.encode()
         self.number = 0
         if address.endswith(":0"):
@@ -38,9 +39,10 @@ class Publisher:
             self.port = 0
 
     def subscribed(self) -> bytes:
-        """Wait for a subscription; its prefix."""
+        """Wait for a subscription, whoever left before; its prefix."""
         message: bytes = self._socket.recv()
-        assert message[0] == 1
+        while message[0] != 1:
+            message = self._socket.recv()
         return message[1:]
 
     def send(self, *payloads: bytes) -> None:

@@ -398,7 +398,7 @@ def test_counts_of_the_index_are_written_where_asked_for() -> None:
         assert metrics.levels["llm_d_epp_kv_cache_events_orphans",] == 0
 
 
-def test_a_thread_that_has_ended_is_told_in_metrics_and_state() -> None:
+def test_a_defect_is_told_in_metrics_and_state() -> None:
     metrics = RecordedMetrics()
     plugin = make(metrics=metrics)
     parts = plugin._parts
@@ -410,6 +410,13 @@ def test_a_thread_that_has_ended_is_told_in_metrics_and_state() -> None:
     assert metrics.levels["llm_d_epp_kv_cache_events_receiving", "mine"] == 0
     state = plugin.debug_state()
     assert (state["receiving"], state["problem"]) == (False, "RuntimeError: a defect")
+    assert ("llm_d_epp_kv_cache_events_receiver_restarts_total", "mine") not in metrics.counts
+    parts.receiver.problem, parts.receiver.restarts, parts.receiver.last_problem = "", 1, "RuntimeError: a defect"
+    parts.reporting.write(parts.index, parts.receiver)
+    assert metrics.levels["llm_d_epp_kv_cache_events_receiving", "mine"] == 1
+    assert metrics.counts["llm_d_epp_kv_cache_events_receiver_restarts_total", "mine"] == 1
+    state = plugin.debug_state()
+    assert (state["receiving"], state["restarts"], state["lastProblem"]) == (True, 1, "RuntimeError: a defect")
 
 
 def test_the_debug_page_is_bounded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -109,10 +110,10 @@ def test_strangers_have_a_minute() -> None:
 class Received:
     """A receiver with its index."""
 
-    def __init__(self, *, implementation: str = "python", **settings: Any) -> None:
+    def __init__(self, *, implementation: str = "python", pause_s: float = 0.0, **settings: Any) -> None:
         self.index = make_index(IndexSettings(block_size=4), implementation=implementation)
         self.later_s = 0.0
-        self.receiver = EventReceiver(self.index, ReceiverSettings(**settings), self.clock)
+        self.receiver = EventReceiver(self.index, ReceiverSettings(**settings), self.clock, first_pause_s=pause_s)
         self.receiver.start()
 
     def clock(self) -> float:
@@ -336,25 +337,165 @@ def test_a_flood_is_applied_in_its_order(implementation: str) -> None:
         assert received.receiver.counts().gaps == 0
 
 
-def test_a_defect_that_ends_the_thread_is_kept_to_be_told(caplog: pytest.LogCaptureFixture) -> None:
-    with publisher() as engine, receiving(port=engine.port) as received:
+class Defect:
+    """A defect of the index in what it is asked to apply, for as long as it is wanted."""
 
-        def fail(messages: object) -> None:
+    def __init__(self, received: Received, times: int) -> None:
+        self._apply_all = received.index.apply_all
+        self.left = times
+        received.index.apply_all = self.apply_all  # type: ignore[method-assign]
+
+    def apply_all(self, messages: Any) -> None:
+        if self.left:
+            self.left -= 1
             raise RuntimeError("a defect")
+        self._apply_all(messages)
 
-        received.index.apply_all = fail  # type: ignore[method-assign]
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """What was logged, without what follows from it."""
+    return [record.getMessage().partition(",")[0] for record in caplog.records]
+
+
+DOWN, AGAIN = "KV events are not received for the moment", "KV events are received again"
+
+
+@pytest.mark.parametrize("implementation", [name for name in ("python", "native") if name in ("python", *MAKERS)])
+def test_after_a_defect_events_are_received_again(implementation: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    with publisher() as engine, receiving(port=engine.port, implementation=implementation) as received:
         received.receiver.follow([endpoint()])
         engine.subscribed()
-        assert received.receiver.problem == ""
+        engine.send(block(0), block(1))
+        received.sees(8, {POD: 2})
+        defect = Defect(received, times=1)
+        engine.send(block(2))
+        received.waits(lambda: received.receiver.restarts == 1)
+        assert defect.left == 0
+        assert (received.receiver.problem, received.receiver.last_problem) == ("", "RuntimeError: a defect")
+        assert received.blocks(12) == {}, "nobody knows what was missed"
+        assert received.index.counts().pods == {POD: 0}
+        engine.subscribed()
         engine.send(block(0))
-        thread = received.receiver._thread
-        assert thread is not None
-        thread.join(WAIT_S)
-        assert not thread.is_alive()
+        received.sees(12, {POD: 1})
+        counts = received.receiver.counts()
+        assert (counts.received, counts.subscribers, counts.gaps) == ({POD: 4}, 1, 0), "it counts on"
+        assert received.receiver.connected() == {POD: True}
+    assert messages(caplog) == [DOWN, AGAIN]
+
+
+def test_after_a_defect_blocks_are_asked_for_again() -> None:
+    replayer = Replayer({n: block(n) for n in range(4)})
+    try:
+        with publisher() as engine, receiving(port=engine.port, replay_port=replayer.port) as received:
+            received.receiver.follow([endpoint()])
+            received.sees(16, {POD: 4})
+            engine.subscribed()
+            Defect(received, times=1)
+            engine.number = 4
+            engine.send(block(4))
+            received.waits(lambda: received.receiver.restarts == 1)
+            received.sees(16, {POD: 4})
+            assert replayer.asked == [0, 0]
+    finally:
+        replayer.close()
+
+
+def test_while_a_defect_keeps_it_down_nothing_is_known_and_the_pool_is_followed(caplog: pytest.LogCaptureFixture) -> None:
+    with publisher() as engine, receiving(port=engine.port, pause_s=3_600.0) as received:
+        gone = endpoint("127.0.0.9", pod="gone")
+        received.receiver.follow([endpoint(), gone])
+        engine.subscribed()
+        engine.send(block(0))
+        received.sees(4, {POD: 1})
+        Defect(received, times=1)
+        engine.send(block(1))
+        received.waits(lambda: bool(received.receiver.problem) and received.receiver.counts().subscribers == 0)
         assert received.receiver.problem == "RuntimeError: a defect"
-        received.receiver.follow([])
-        assert received.receiver.counts().subscribers == 1, "what it counted can still be read"
-    assert [record.getMessage() for record in caplog.records] == ["KV events are not received any longer"]
+        assert received.receiver.counts().subscribers == 0
+        assert received.receiver.connected() == {}
+        assert received.receiver.restarts == 0
+        for _ in range(3):
+            received.receiver.follow([endpoint()], [gone])
+        assert len(received.receiver._changes) == 1, "only who is there when it goes on counts"
+    assert received.receiver._thread is None, "the end does not wait for the next attempt"
+    assert received.blocks(8) == {}
+    assert messages(caplog) == [DOWN]
+
+
+def test_who_left_while_it_was_down_is_not_known_any_more() -> None:
+    with publisher() as engine, receiving(port=engine.port) as received:
+        received.receiver.follow([endpoint(), endpoint("127.0.0.9", pod="gone")])
+        engine.subscribed()
+        Defect(received, times=1)
+
+        def leaves() -> None:
+            received.receiver.follow([endpoint()])
+
+        received.receiver._broken = tapped(received.receiver._broken, leaves)  # type: ignore[method-assign]
+        engine.send(block(0))
+        received.waits(lambda: received.receiver.restarts == 1)
+        assert received.index.counts().pods == {POD: 0}
+
+
+def tapped(before: Callable[[Exception], None], after: Callable[[], None]) -> Callable[[Exception], None]:
+    """Both, one after the other."""
+
+    def both(error: Exception) -> None:
+        before(error)
+        after()
+
+    return both
+
+
+def test_a_defect_that_comes_again_is_tried_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
+    with publisher() as engine, receiving(port=engine.port) as received:
+        received.receiver.follow([endpoint()])
+        for number in range(3):
+            engine.subscribed()
+            Defect(received, times=1)
+            engine.send(block(0))
+            received.waits(lambda reached=number + 1: received.receiver.restarts == reached)  # type: ignore[misc]
+        engine.subscribed()
+        engine.send(block(0))
+        received.sees(4, {POD: 1})
+    assert messages(caplog).count(DOWN) == 3
+
+
+def test_an_address_that_is_taken_meanwhile_is_tried_again(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    pauses: list[float | None] = []
+    with receiving(central="tcp://127.0.0.1:0", follows_pods=False, pause_s=1.0) as received:
+        settings, other = received.receiver._settings, Publisher()
+        taken = replace(settings, central=f"tcp://127.0.0.1:{other.port}")
+        received.receiver._stopping.wait = pausing(pauses, received, (taken, taken, settings))  # type: ignore[method-assign]
+        with publisher(f"tcp://127.0.0.1:{received.receiver.central_port}", topic="kv@10.9.9.9@m") as engine:
+            engine.subscribed()
+            Defect(received, times=1)
+            engine.send(block(0))
+            received.waits(lambda: received.receiver.restarts == 1)
+        other.close()
+        assert "kvEventsConfig.zmqEndpoint" in received.receiver.last_problem
+        assert received.receiver.problem == ""
+        assert pauses == [1.0, 2.0, 4.0]
+        assert received.index.counts().pods == {}, "nothing is kept of who is not in the pool"
+    not_yet = "KV events cannot be received yet"
+    assert messages(caplog) == [DOWN, not_yet, not_yet, AGAIN]
+
+
+def pausing(pauses: list[float | None], received: Received, settings: tuple[ReceiverSettings, ...]) -> Callable[..., bool]:
+    """A wait that is over at once, with other settings each time; then it is as it was."""
+    left = list(settings)
+    wait = received.receiver._stopping.wait
+
+    def over(timeout: float | None = None) -> bool:
+        if not left:
+            return wait(timeout)
+        pauses.append(timeout)
+        received.receiver._settings = left.pop(0)
+        return False
+
+    return over
 
 
 def test_an_address_that_is_taken_is_named() -> None:
