@@ -70,7 +70,11 @@ class OnDemand(Generic[T]):
         """Once it is made."""
 
     def read(self) -> T | None:
-        """The value."""
+        """The value.
+
+        Raises:
+            Exception: what ``make`` raises, each time.
+        """
         if self._make is not None:
             self.value, self._make = self._make(), None
         return self.value
