@@ -85,7 +85,9 @@ fn filler() -> Option<&'static Sender<Weak<Mutex<State>>>> {
         let (sender, receiver) = channel::<Weak<Mutex<State>>>();
         let fill = move || {
             for index in receiver {
-                while index.upgrade().is_some_and(|state| lock(&state).advance(TURN_KEYS)) {}
+                while index.upgrade().is_some_and(|state| lock(&state).advance(TURN_KEYS)) {
+                    thread::yield_now(); // the lock is not fair: whoever waits for it comes first
+                }
             }
         };
         thread::Builder::new().name("epp-index".into()).spawn(fill).ok().map(|_| sender)
