@@ -77,8 +77,8 @@ class ApproximatePrefixes:
         request.data.discard(self._keys_key)  # some 50 KB of a long prompt, while its answer takes minutes
         if keys is None or not keys.total_blocks or keys.block_tokens != self._sizes.block_tokens:
             return None
-        targets = (*result.targets_of(result.primary)[:1], *result.targets_of(result.prefill)[:1])
-        steps = self._remember(list(dict.fromkeys(target.id for target in targets)), keys)
+        ids = [target.id for profile in (result.primary, result.prefill) for target in result.targets_of(profile)[:1]]
+        steps = self._remember(list(dict.fromkeys(ids)), keys)
         try:
             next(steps)
         except StopIteration:
@@ -185,13 +185,14 @@ class ApproximatePrefixes:
     def _remember(self, ids: Sequence[EndpointId], keys: RequestKeys) -> Generator[None]:
         """Put the keys in, of each prompt the last ones first, in steps."""
         turn = Turn()
+        sizes = self._sizes
         for endpoint_id in ids:
+            capacity = sizes.capacity(endpoint_id)
             for prompt in keys.prompts:
-                kept = memoryview(prompt)[: self._sizes.capacity(endpoint_id) * KEY_BYTES]
-                for part in reversed(list(slices(kept, KEY_BYTES))):
-                    if endpoint_id not in self._sizes or keys.block_tokens != self._sizes.block_tokens:
+                for part in reversed(list(slices(prompt[: capacity * KEY_BYTES], KEY_BYTES))):
+                    if endpoint_id not in sizes or keys.block_tokens != sizes.block_tokens:
                         break  # it left the pool, or the block size changed, while something waited
-                    self._index.add(self._slot_of(endpoint_id), part, self._sizes.capacity(endpoint_id))
+                    self._index.add(self._slot_of(endpoint_id), part, sizes.capacity(endpoint_id))
                     self._keep_bound()
                     if turn.is_over(len(part) // KEY_BYTES):
                         yield
