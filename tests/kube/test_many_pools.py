@@ -250,6 +250,25 @@ async def test_a_way_that_breaks_is_that_of_all(api: Api, other: str, way: Way, 
     assert await picker.reasons() == []
 
 
+async def test_an_api_server_that_is_away_at_the_start(api: Api, way: Way, files: PoolsFolder, start: StartPicker) -> None:
+    """A pool that needs none is served meanwhile; the others wait, and the process lives."""
+    await api.create(pool("chat"))
+    await api.create(pod("a", A))
+    fixed = {"name": "fixed", "endpoints": [f"{B}:8000"], "default": True}
+    file = files.write(entry("chat"), entry("code"), fixed)
+    await way.cut()
+    picker = await start_pools(start, api, file)
+    await picker.is_ready()
+    assert await picker.health("liveness") == "SERVING"
+    assert await targets(picker, "any") == f"{B}:8000"
+    assert await picker.health("chat") == "NOT_SERVING"
+    assert (await picker.refusal(asks_for("chat"))).status == 503
+    await way.mend()
+    await picker.is_ready(service="chat")
+    assert await targets(picker, "chat") == f"{A}:8000"
+    assert await picker.health("code") == "NOT_SERVING"
+
+
 async def test_events_are_written_about_the_pool_that_they_concern(
     api: Api, other: str, files: PoolsFolder, start: StartPicker
 ) -> None:

@@ -61,6 +61,9 @@
 {{- $ports := dict "9002" "the Service's grpc-ext-proc" "9090" "the Service's http-metrics" "5557" "the Service's zmq" -}}
 {{- range $name, $port := .Values.containerPorts -}}{{- $_ := set $ports (toString (int $port)) (printf "containerPorts.%s" $name) -}}{{- end -}}
 {{- $all := "" -}}
+{{- $default := "" -}}
+{{- $shared := 0 -}}
+{{- range .Values.pools -}}{{- if not .grpcPort -}}{{- $shared = add1 $shared -}}{{- end -}}{{- end -}}
 {{- range .Values.pools -}}
 {{- if hasKey $names .name -}}{{- fail (printf "pools: the name %s is given twice" .name) -}}{{- end -}}
 {{- $_ := set $names .name true -}}
@@ -74,6 +77,14 @@
 {{- end -}}
 {{- $route := .route | default dict -}}
 {{- $match := .match | default dict -}}
+{{- if and .grpcPort (or .match .default) -}}
+{{- fail (printf "pools: %s: match and default are never asked, as it has grpcPort and gets all that comes there: keep one" .name) -}}
+{{- end -}}
+{{- if and (not .grpcPort) (gt (int $shared) 1) (not (or .default $match.authorities $match.headers)) -}}
+{{- fail (printf "pools: %s: no request would reach it: give it match with authorities or headers, or grpcPort, or default: true" .name) -}}
+{{- end -}}
+{{- if and .default $default -}}{{- fail (printf "pools: %s: the pool %s is the default already: keep one" .name $default) -}}{{- end -}}
+{{- if .default -}}{{- $default = .name -}}{{- end -}}
 {{- $routed := not (or .endpoints .endpointSelector (ne (.namespace | default $.Release.Namespace) $.Release.Namespace)) -}}
 {{- if and $.Values.gateway.name $routed (not (or $route.hostnames $route.models $match.authorities $match.headers)) -}}
 {{- if $all -}}
