@@ -1,4 +1,4 @@
-"""Chart and manifests of a picker of several pools: what they make, and the picker started as they start it."""
+"""The chart with several pools: what it makes, and the picker started as it starts it."""
 
 from __future__ import annotations
 
@@ -11,31 +11,16 @@ import pytest
 import yaml
 
 from bench.load.process import free_port
-from epp.commands.check_pools import check_pools
-from epp.config.loaded import ConfigSource, LoadFlags
-from epp.pools.load import PoolsFile, load_pools
-from epp.process.plugin_types import build_registry
 from tests.kube.api import Api
 from tests.kube.conftest import StartPicker
 from tests.kube.manifests import pod, pool
-from tests.kube.picker import Picker
-from tests.kube.pools import add_namespace, asks_for, within
-from tests.kube.test_deploy import (
-    CHART,
-    Chart,
-    accept,
-    by_kind,
-    chart,
-    container,
-    helm_binary,
-    manifests,
-    options_of,
-    template,
-)  # fmt: skip
+from tests.kube.pool_deployments import Values, folder, grant, of_kind, rights, serve, text_of, values, write_files
+from tests.kube.pools import add_namespace, within
+from tests.kube.test_deploy import CHART, Chart, accept, by_kind, chart, container, helm_binary, options_of, template
 from tests.kube.test_events import A, B, C, endpoints
 from tests.kube.test_many_pools import targets
 
-__all__ = ["chart", "helm_binary"]
+__all__ = ["chart", "folder", "helm_binary", "values"]
 Object = dict[str, Any]
 QUEUE = {"plugins": [{"type": "queue-scorer"}]}
 CHAT = {
@@ -49,76 +34,6 @@ CODE = {
 FIXED = {"name": "fixed", "endpoints": ["10.0.0.1:8000"], "default": True}
 BY_LABELS = {"name": "labels", "namespace": "elsewhere", "endpointSelector": "app=l", "targetPorts": [8000], "grpcPort": 9103}
 READS = {"get", "list", "watch"}
-
-
-@pytest.fixture
-def values(tmp_path: Path) -> Values:
-    """Values files."""
-    return Values(tmp_path)
-
-
-class Values:
-    """Writes values files."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __call__(self, *pools: Object, **more: object) -> str:
-        """The argument that names a file with these pools."""
-        file = self._folder / "values.yaml"
-        file.write_text(yaml.safe_dump({"pools": list(pools), **more}))
-        return f"--values={file}"
-
-
-def write_files(objects: list[Object], folder: Path) -> PoolsFile:
-    """The ConfigMap as a kubelet shows it: ``..data`` leads to the folder in use, and is exchanged at once."""
-    (data,) = [found["data"] for found in objects if found["kind"] == "ConfigMap" and "pools.yaml" in found["data"]]
-    version = folder / f"..{len(list(folder.iterdir()))}"
-    version.mkdir(parents=True)
-    for key, text in data.items():
-        (version / key).write_text(text)
-        link = folder / key
-        if not link.is_symlink():
-            link.symlink_to(f"..data/{key}")
-    unfinished = folder / "..unfinished"
-    unfinished.symlink_to(version.name)
-    unfinished.rename(folder / "..data")
-    return checked(folder / "pools.yaml")
-
-
-def checked(file: Path) -> PoolsFile:
-    """The pools file, which can be served with all that it names."""
-    found = check_pools(ConfigSource.from_file(str(file)), build_registry()[0], LoadFlags(for_serve=True))
-    assert found.is_valid, found.all_findings
-    return load_pools(ConfigSource.from_file(str(file)))
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Where the ConfigMap is mounted."""
-    made = tmp_path / "config"
-    made.mkdir()
-    return made
-
-
-def text_of(file: str | Path) -> str:
-    """What is in a file."""
-    return Path(file).read_text()
-
-
-def replace_in(file: Path, old: str, new: str) -> None:
-    """Change a file."""
-    file.write_text(file.read_text().replace(old, new))
-
-
-def of_kind(objects: list[Object], kind: str) -> dict[str, Object]:
-    """Name → object."""
-    return {found["metadata"]["name"]: found for found in objects if found["kind"] == kind}
-
-
-def rights(role: Object) -> set[tuple[str, str]]:
-    """Resources and verbs."""
-    return {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
 
 
 async def test_the_api_server_takes_a_chart_of_several_pools(api: Api, chart: Chart, values: Values, folder: Path) -> None:
@@ -296,25 +211,6 @@ def test_what_the_chart_tells_of_pools(chart: Chart, values: Values, tmp_path: P
     assert notes().startswith("r picks among the pods with the labels\n  mif.moreh.io/pool: r\n")
 
 
-# ── the picker, as they start it ──
-
-
-async def grant(api: Api, objects: list[Object]) -> None:
-    """The rights and the pools of a chart or of manifests, and nothing else."""
-    await api.delete({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": {"name": "epp"}})
-    for found in objects:
-        if found["kind"] in ("Role", "RoleBinding", "InferencePool", "ServiceAccount"):
-            await api.create(found)
-
-
-async def serve(api: Api, start: StartPicker, objects: list[Object], folder: Path, account: str, name: str = "main") -> Picker:
-    """A picker by the command line of the objects, on ports that the system chooses."""
-    ours = ("--grpc-port", "--grpc-health-port", "--metrics-port", "--pools-file")
-    arguments = [word for word in container(objects, name)["args"] if not word.startswith(ours)]
-    environ = {"NAMESPACE": api.namespace}
-    return await start(*arguments, pool="", pools_file=folder / "pools.yaml", account=account, environ=environ)
-
-
 async def test_the_picker_starts_as_the_chart_starts_it(
     api: Api, chart: Chart, values: Values, start: StartPicker, folder: Path
 ) -> None:
@@ -356,169 +252,3 @@ async def test_the_picker_starts_as_the_chart_starts_it(
     assert await targets(picker, "more") == f"{A}:8000"
     assert '"level":"error"' not in picker.log
     assert "forbidden" not in picker.log
-
-
-# ── manifests ──
-
-FILE = """
-apiVersion: inference.networking.x-k8s.io/v1alpha1
-kind: EndpointPickerPools
-pools:
-- name: chat
-  configFile: chat.yaml
-  shadowConfigFile: chat.yaml
-  shadowShare: 0.5
-  objects: [objects.yaml]
-  match: {authorities: ["chat.example.com:8443"], headers: {X-Team: "on"}}
-  maxBufferedBytes: 256Mi
-- name: code
-  grpcPort: 9102
-- name: embeddings
-  namespace: NAMESPACE
-  group: inference.networking.x-k8s.io
-  match: {authorities: ["*.embeddings.example.com"]}
-- {name: labels, namespace: NAMESPACE-too, endpointSelector: app=l, targetPorts: [1, 2], match: {headers: {x-l: l}}}
-- {name: fixed, endpoints: ["10.0.0.1:8000,tier=gold"], default: true}
-"""
-SAME = ("chat", "chat")
-OBJECTS = """
-apiVersion: llm-d.ai/v1alpha2
-kind: InferenceObjective
-metadata: {name: urgent}
-spec: {priority: 7, poolRef: {name: chat}}
-"""
-
-
-@pytest.fixture
-def source(api: Api, tmp_path: Path) -> Path:
-    """A pools file with everything."""
-    made = tmp_path / "source"
-    made.mkdir()
-    (made / "chat.yaml").write_text((CHART.parents[1] / "manifests/config.yaml").read_text())
-    (made / "objects.yaml").write_text(OBJECTS)
-    file = made / "models.yaml"
-    file.write_text(FILE.replace("NAMESPACE", f"{api.namespace}-other"))
-    return file
-
-
-async def test_manifests_of_several_pools(api: Api, source: Path, folder: Path) -> None:
-    other = f"{api.namespace}-other"
-    for name in (other, f"{other}-too"):
-        await add_namespace(api, name, api.namespace, has_rights=False)
-    words = (
-        f"--pools-file={source}",
-        "--name=models",
-        f"--namespace={api.namespace}",
-        "--replicas=2",
-        "--gateway=g",
-        "--port=8001",
-    )
-    done = manifests(*words)
-    assert done.returncode == 0, done.stderr
-    assert f"the InferencePool {other}/embeddings of inference.networking.x-k8s.io is not made here" in done.stderr
-    objects = list(yaml.safe_load_all(done.stdout))
-    await accept(api, objects)
-    options = options_of(container(objects, "epp")["args"])
-    assert (options.pools_file, options.lease_name) == ("/config/pools.yaml", f"epp-{api.namespace}-models.llm-d.ai")
-    assert options.watch_config_file
-    assert options.ha_enable_leader_election
-    before, after = checked(source), write_files(objects, folder)
-    unplaced = ("config_file", "shadow_config_file", "objects")
-    for was, becomes in zip(before.pools, after.pools, strict=True):
-        for name in was.__dataclass_fields__:
-            if name not in unplaced:
-                assert getattr(was, name) == getattr(becomes, name), (was.name, name)
-    chat = after.pools[0]
-    for text, file in ((source.parent / "chat.yaml", chat.config_file), (source.parent / "objects.yaml", chat.objects[0])):
-        assert text_of(text) == text_of(file)
-    assert text_of(chat.shadow_config_file) == text_of(chat.config_file)
-    made = of_kind(objects, "InferencePool")
-    assert {name: found["spec"]["endpointPickerRef"]["port"]["number"] for name, found in made.items()} == {
-        "chat": 9002,
-        "code": 9102,
-    }
-    assert made["code"]["spec"]["selector"] == {"matchLabels": {"app": "code"}}
-    assert made["code"]["spec"]["targetPorts"] == [{"number": 8001}]
-    service = {port["port"] for port in by_kind(objects)["Service"]["spec"]["ports"]}
-    assert service == {9002, 9102, 9090}
-    roles = {role["metadata"]["namespace"]: role for role in objects if role["kind"] == "Role"}
-    assert roles.keys() == {api.namespace, other, f"{other}-too"}
-    assert ("inferencepools", "list") not in rights(roles[f"{other}-too"])
-    (named,) = [rule["apiGroups"] for rule in roles[other]["rules"] if rule["resources"] == ["inferencepools"]]
-    assert named == ["inference.networking.x-k8s.io"]
-    routes = of_kind(objects, "HTTPRoute")
-    assert routes["chat"]["spec"]["hostnames"] == ["chat.example.com"]
-    assert routes["chat"]["spec"]["rules"][0]["matches"][0]["headers"] == [{"type": "Exact", "name": "x-team", "value": "on"}]
-    assert "hostnames" not in routes["code"]["spec"]
-
-
-def test_what_a_change_of_the_pools_file_does(api: Api, source: Path) -> None:
-    def made(*words: str) -> Object:
-        done = manifests(f"--pools-file={source}", *words)
-        return template(list(yaml.safe_load_all(done.stdout)))
-
-    hot, restart = made(), made("--config-reload=restart")
-    assert "--watch-config-file" not in restart["spec"]["containers"][0]["args"]
-    replace_in(source, "256Mi", "512Mi")
-    assert (made() == hot, made("--config-reload=restart") == restart) == (True, False)
-    replace_in(source, "9102", "9109")
-    assert made() != hot
-
-
-async def test_the_picker_starts_as_the_manifests_start_it(api: Api, source: Path, start: StartPicker, folder: Path) -> None:
-    other = f"{api.namespace}-other"
-    for name in (other, f"{other}-too"):
-        await add_namespace(api, name, api.namespace, has_rights=False)
-    own = free_port()
-    replace_in(source, "9102", str(own))
-    replace_in(source, "  group: inference.networking.x-k8s.io\n", "")
-    done = manifests(f"--pools-file={source}", "--name=models", f"--namespace={api.namespace}")
-    objects = list(yaml.safe_load_all(done.stdout))
-    await grant(api, objects)
-    await api.create(pod("a", A, labels={"app": "chat"}))
-    await api.create(pod("b", B, labels={"app": "code"}))
-    await api.create(within(other, pool("embeddings")))
-    await api.create(within(other, pod("c", C)))
-    await api.create(within(f"{other}-too", pod("l", C, labels={"app": "l"})))
-    write_files(objects, folder)
-    picker = await serve(api, start, objects, folder, "models-epp", "epp")
-    await picker.has(endpoints(("a", A)), pool="chat")
-    await picker.has(endpoints(("b", B)), pool="code")
-    await picker.has(endpoints(("c", C)), pool="embeddings")
-    await picker.has({"l-rank-0": f"{C}:1", "l-rank-1": f"{C}:2"}, pool="labels")
-    asked = {":authority": "chat.example.com:8443", "x-team": "on"}
-    assert (await picker.pick(headers=asked)).target == f"{A}:8000"
-    assert (await picker.pick(headers=asks_for("other"))).target == "10.0.0.1:8000"
-    assert await targets(picker, "code", own) == f"{B}:8000"
-    assert '"level":"error"' not in picker.log
-    assert "forbidden" not in picker.log
-
-
-@pytest.mark.parametrize(
-    ("words", "change", "status", "problem"),
-    [
-        (("--pool=chat",), SAME, 2, "not allowed with"),
-        (("--config=x",), SAME, 2, "each pool of --pools-file names its own"),
-        (("--label=a=b",), SAME, 2, "--label"),
-        (("--name=Models",), SAME, 2, "is no name that a Service can begin with"),
-        ((), ("9102", "9003"), 2, "is one of the picker's"),
-        ((), ("9102", "0"), 2, "a Service needs a port that is known"),
-        (("--gateway=g",), ("- name: code", "- {name: more, grpcPort: 9107}\n- name: code"), 2, "more and code would all take"),
-        ((), ("name: code", "name: Code"), 1, "is no name of a pool"),
-        ((), ("chat.yaml", "nowhere.yaml"), 1, "nowhere.yaml"),
-        ((), ("objects.yaml", "nowhere.yaml"), 1, "nowhere.yaml"),
-    ],
-)
-def test_what_manifests_of_pools_cannot_be_made_of(
-    api: Api, source: Path, words: tuple[str, ...], change: tuple[str, str], status: int, problem: str
-) -> None:
-    replace_in(source, *change)
-    done = manifests(f"--pools-file={source}", *words)
-    assert (done.returncode, done.stdout) == (status, "")
-    assert problem in done.stderr
-
-
-def test_a_name_needs_a_pools_file() -> None:
-    done = manifests("--pool=chat", "--name=models")
-    assert done.returncode == 2
-    assert "--name" in done.stderr
