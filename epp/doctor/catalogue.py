@@ -187,6 +187,7 @@ CATALOGUE: dict[str, Rule] = {
     "KUB079": Rule(_ERROR, "The picker behind the pool's Service serves another pool"),
     "KUB080": Rule(_WARNING, "The configuration is watched where it never changes"),
     "KUB081": Rule(_WARNING, "The picker was restarted"),
+    "KUB082": Rule(_ERROR, "The picker's pools file cannot be used"),
     # Cluster: rights.
     "RBC001": Rule(_ERROR, "The picker lacks a right that it needs"),
     "RBC002": Rule(_WARNING, "The picker lacks a right without which it works less well"),

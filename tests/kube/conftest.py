@@ -108,7 +108,9 @@ def _starter(api: Api, port: int, folder: Path, cleanup: AsyncExitStack) -> Star
         token = "" if user else await api.token(account)
         kubeconfig = write_kubeconfig(folder / f"{name}.kubeconfig", api.cluster, port=port, token=token, user=user)
         pool_flags = [f"--pool-name={pool}"] if pool else []
-        flags = [*pool_flags, f"--pool-namespace={api.namespace}", f"--kubeconfig={kubeconfig}", *arguments]
+        if not more.get("pools_file"):
+            pool_flags.append(f"--pool-namespace={api.namespace}")
+        flags = [*pool_flags, f"--kubeconfig={kubeconfig}", *arguments]
         return await cleanup.enter_async_context(Picker(folder, flags, **more))
 
     return begin

@@ -23,7 +23,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 from prometheus_client.parser import text_string_to_metric_families
 
 from epp.demo.lifeline import tied
-from tests.conformance.wire import Routed, Stream, request_body, request_headers, std_body
+from tests.conformance.wire import Refusal, Routed, Stream, request_body, request_headers, std_body
 from tests.kube.api import until
 from tests.kube.cluster import Cluster
 
@@ -101,6 +101,11 @@ async def _copy(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
     target.transport.abort()
 
 
+def below(pool: str) -> str:
+    """Where the pages of a pool begin; "" = those of a picker of one pool."""
+    return f"/pools/{pool}" if pool else ""
+
+
 def write_kubeconfig(path: Path, cluster: Cluster, *, port: int = 0, token: str = "", user: Any = None) -> Path:
     """A kubeconfig for an API server.
 
@@ -130,6 +135,7 @@ class Picker:
         config: its configuration.
         name: of its files.
         environ: variables beside ours.
+        pools_file: the pools that it serves; it has no configuration of its own then.
     """
 
     def __init__(
@@ -140,6 +146,7 @@ class Picker:
         config: str = CONFIG,
         name: str = "picker",
         environ: dict[str, str] | None = None,
+        pools_file: Path | None = None,
     ) -> None:
         paths = f"{RECORDER}:{os.environ.get('PYTHONPATH', '')}"
         self._environ = {**os.environ, "PYTHONPATH": paths, **(environ or {})}
@@ -147,8 +154,9 @@ class Picker:
         self.log_file = folder / f"{name}.log"
         self._config_file = folder / f"{name}.yaml"
         self._config_file.write_text(config)
+        serves = f"--pools-file={pools_file}" if pools_file else f"--config-file={self._config_file}"
         self._command = [
-            sys.executable, "-m", "epp", "serve", f"--config-file={self._config_file}", f"--ready-file={self._ready_file}",
+            sys.executable, "-m", "epp", "serve", serves, f"--ready-file={self._ready_file}",
             "--bind-address=127.0.0.1", "--grpc-port=0", "--grpc-health-port=0", "--metrics-port=0", "--secure-serving=false",
             "--drain-timeout=0s", "--metrics-endpoint-auth=false", *arguments,
         ]  # fmt: skip
@@ -231,25 +239,25 @@ class Picker:
         async with self._http.get(f"http://127.0.0.1:{self.ports['metrics_port']}{path}", headers=headers) as answer:
             return answer.status, await answer.read()
 
-    async def endpoints(self) -> dict[str, str]:
-        """Name → address:port of its endpoints."""
-        return {name: entry["address"] for name, entry in (await self.entries()).items()}
+    async def endpoints(self, pool: str = "") -> dict[str, str]:
+        """Name → address:port of its endpoints; of one pool where it serves several."""
+        return {name: entry["address"] for name, entry in (await self.entries(pool)).items()}
 
-    async def entries(self) -> dict[str, dict[str, Any]]:
+    async def entries(self, pool: str = "") -> dict[str, dict[str, Any]]:
         """Name → what is known of its endpoints."""
-        _, page = await self.page("/debug/endpoints")
+        _, page = await self.page(f"{below(pool)}/debug/endpoints")
         return {entry["id"].partition("/")[2]: entry for entry in json.loads(page)["endpoints"]}
 
-    async def has(self, expected: dict[str, str], timeout_s: float = 30.0) -> None:
+    async def has(self, expected: dict[str, str], timeout_s: float = 30.0, pool: str = "") -> None:
         """Wait until these are its endpoints, name → address:port."""
         try:
-            await until(lambda: self._has(expected), f"the endpoints are {expected}", timeout_s)
+            await until(lambda: self._has(expected, pool), f"the endpoints are {expected}", timeout_s)
         except AssertionError as error:
-            error.add_note(f"they are {await self.endpoints()}")
+            error.add_note(f"they are {await self.endpoints(pool)}")
             raise
 
-    async def _has(self, expected: dict[str, str]) -> bool:
-        return await self.endpoints() == expected
+    async def _has(self, expected: dict[str, str], pool: str) -> bool:
+        return await self.endpoints(pool) == expected
 
     async def changes(self) -> list[dict[str, list[str]]]:
         """What plugins were told of the endpoints: names that were added, updated, removed, change by change."""
@@ -261,14 +269,25 @@ class Picker:
         _, page = await self.page("/debug/plugins/state")
         return json.loads(page)["plugins"][plugin]["state"]
 
-    async def pick(self, model: str = "m", headers: dict[str, str] | None = None) -> Routed:
-        """Ask for an endpoint, as a data plane does."""
-        async with grpc.aio.insecure_channel(f"127.0.0.1:{self.grpc_port}") as channel:
+    async def pick(self, model: str = "m", headers: dict[str, str] | None = None, port: int = 0) -> Routed:
+        """Ask for an endpoint, as a data plane does.
+
+        Args:
+            port: where; 0 = the one that pools share.
+        """
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port or self.grpc_port}") as channel:
             stream = Stream(channel)
             await stream.send(request_headers(headers or {}), request_body(std_body(model, "Hello")))
             routed = await stream.routed()
             await stream.call.done_writing()
             return routed
+
+    async def refusal(self, headers: dict[str, str] | None = None, port: int = 0) -> Refusal:
+        """Ask for an endpoint, and be refused."""
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{port or self.grpc_port}") as channel:
+            stream = Stream(channel)
+            await stream.send(request_headers(headers or {}), request_body(std_body("m", "Hello")))
+            return await stream.refused()
 
     async def samples(self, family: str) -> list[tuple[dict[str, str], float]]:
         """Labels and value of each series of a family, as of now."""
@@ -287,9 +306,9 @@ class Picker:
 
         return await until(counted, "the request is counted")
 
-    async def reasons(self) -> list[str]:
+    async def reasons(self, pool: str = "") -> list[str]:
         """Why it is not ready; empty = it is."""
-        _, page = await self.page("/readyz")
+        _, page = await self.page(f"{below(pool)}/readyz")
         reasons: list[str] = json.loads(page)["reasons"]
         return reasons
 
@@ -300,14 +319,14 @@ class Picker:
         name: str = HealthCheckResponse.ServingStatus.Name(answer.status)
         return name
 
-    async def is_ready(self, *, ready: bool = True, timeout_s: float = 30.0) -> None:
-        """Wait until its readiness is this."""
+    async def is_ready(self, *, ready: bool = True, timeout_s: float = 30.0, service: str = "readiness") -> None:
+        """Wait until its readiness, or that of a pool, is this."""
         wanted = "SERVING" if ready else "NOT_SERVING"
 
         async def holds() -> bool:
-            return await self.health() == wanted
+            return await self.health(service) == wanted
 
-        await until(holds, f"readiness is {wanted}", timeout_s)
+        await until(holds, f"{service} is {wanted}", timeout_s)
 
     async def says(self, text: str, timeout_s: float = 30.0, times: int = 1) -> None:
         """Wait until its log contains a text."""

@@ -10,7 +10,7 @@ from tests.kube.test_events import A
 RBAC = "rbac.authorization.k8s.io/v1"
 
 
-def _granted(name: str, account: str, namespace: str, rules: list[dict[str, object]]) -> list[dict[str, object]]:
+def granted(name: str, account: str, namespace: str, rules: list[dict[str, object]]) -> list[dict[str, object]]:
     """A cluster role, given to a service account."""
     subject = {"kind": "ServiceAccount", "name": account, "namespace": namespace}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name}
@@ -37,8 +37,8 @@ async def test_the_api_server_decides(api: Api, start: StartPicker) -> None:
     assert await status() == 401
     assert await status(token=scraper) == 500, "it may not ask"
     for manifest in (
-        *_granted(f"{api.namespace}-reviews", "epp", api.namespace, reviews),
-        *_granted(f"{api.namespace}-pages", "scraper", api.namespace, pages),
+        *granted(f"{api.namespace}-reviews", "epp", api.namespace, reviews),
+        *granted(f"{api.namespace}-pages", "scraper", api.namespace, pages),
     ):
         await api.create(manifest)
     assert await status(token="garbage") == 401

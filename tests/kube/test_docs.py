@@ -11,6 +11,9 @@ import pytest
 import yaml
 
 from epp.commands import simulate
+from epp.commands.check_pools import check_pools
+from epp.config.loaded import ConfigSource, LoadFlags
+from epp.process.plugin_types import build_registry
 from tests.kube.api import Api
 from tests.kube.test_deploy import CHART, ROOT, Chart, accept, container, helm_binary, manifests, options_of
 
@@ -18,6 +21,7 @@ __all__ = ["helm_binary"]
 PAGE = (ROOT / "docs/kubernetes.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 YAML = [text for kind, text in BLOCKS if kind == "yaml"]
+POOLS_YAML = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs/many-pools.md").read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines()]
 
 
@@ -55,6 +59,21 @@ async def test_the_chart_as_the_page_installs_it(api: Api, chart: Chart, words: 
     objects = chart.render(*options, release=release, namespace=api.namespace)
     await accept(api, objects)
     options_of(container(objects)["args"])
+
+
+async def test_the_chart_as_the_page_of_several_pools_installs_it(api: Api, chart: Chart, tmp_path: Path) -> None:
+    (values,) = [text for text in POOLS_YAML if "values of the chart" in text]
+    file = tmp_path / "values.yaml"
+    file.write_text(values)
+    await api.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "research"}})
+    objects = chart.render(f"--values={file}", release="models", namespace=api.namespace)
+    await accept(api, objects)
+    options_of(container(objects)["args"])
+    (mounted,) = [found["data"] for found in objects if found["kind"] == "ConfigMap"]
+    for key, text in mounted.items():
+        (tmp_path / key).write_text(text)
+    checked = check_pools(ConfigSource.from_file(str(tmp_path / "pools.yaml")), build_registry()[0], LoadFlags(for_serve=True))
+    assert checked.is_valid, checked.all_findings
 
 
 async def test_the_simulated_servers(api: Api) -> None:

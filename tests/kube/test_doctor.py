@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from epp.deploy.objects import Deployment, objects
 from epp.doctor.cluster.look import check_view
@@ -18,7 +19,7 @@ from tests.kube.cluster import ADMIN_TOKEN
 from tests.kube.conftest import StartPicker
 from tests.kube.manifests import objective, pod, rewrite
 from tests.kube.picker import write_kubeconfig
-from tests.kube.test_deploy import CASES, Chart, by_kind, chart, helm_binary, other
+from tests.kube.test_deploy import CASES, Chart, by_kind, chart, helm_binary, manifests, other
 from tests.unit.doctor.clusters import NOW, POOL_GROUP, Cluster
 from tests.unit.doctor.clusters import pod as running
 
@@ -33,11 +34,11 @@ QUIET = {"KUB007"}
 """No gateway runs here that would write the pool's status."""
 
 
-async def doctor(api: Api, folder: Path, *flags: str, token: str = "") -> dict[str, list[dict[str, Any]]]:
+async def doctor(api: Api, folder: Path, *flags: str, token: str = "", pool: str = "chat") -> dict[str, list[dict[str, Any]]]:
     """Code → findings of the command, run as a user of the cluster; without a token, as the administrator."""
     kubeconfig = write_kubeconfig(folder / "doctor.kubeconfig", api.cluster, token=token or ADMIN_TOKEN)
     command = [
-        *(sys.executable, "-m", "epp", "doctor", "--output=json", "--pool-name=chat", f"--pool-namespace={api.namespace}"),
+        *(sys.executable, "-m", "epp", "doctor", "--output=json", f"--pool-name={pool}", f"--pool-namespace={api.namespace}"),
         *(f"--kubeconfig={kubeconfig}", "--timeout=20s", *flags),
     ]
     process = await asyncio.create_subprocess_exec(*command, cwd=CHECKOUT, stdout=asyncio.subprocess.PIPE)
@@ -112,6 +113,59 @@ async def test_a_set_up_that_is_broken(api: Api, deployed: dict[str, Object], tm
     pods = next(each for each in found["RBC001"] if each["path"] == "pods")
     assert f"the service account {api.namespace}/chat-epp may not list, watch pods" in pods["message"]
     assert all(each["fix"] for every in found.values() for each in every)
+
+
+POOLS = """
+apiVersion: inference.networking.x-k8s.io/v1alpha1
+kind: EndpointPickerPools
+pools:
+- {name: chat, match: {authorities: [chat.example.com]}}
+- {name: code, grpcPort: 9102}
+- {name: more, endpoints: ["10.0.0.1:8000"], default: true}
+"""
+
+
+async def test_a_picker_of_several_pools(api: Api, tmp_path: Path) -> None:
+    """What ``epp manifests`` makes of a pools file is found right for each pool, and a pool that is not in it is told."""
+    await api.install(other("HTTPRoute"))
+    made = made_of_pools(tmp_path / "pools.yaml", api.namespace)
+    for each in made:
+        await api.create(each)
+    by = by_kind(made)
+    template = by["Deployment"]["spec"]["template"]
+    labels = template["metadata"]["labels"]
+    for name in ("models-epp-0", "models-epp-1"):
+        await api.create({**pod(name, "10.0.1.1", labels=labels), "spec": template["spec"]})
+    for name, address in (("chat", A), ("code", B)):
+        await api.create(pod(name, address, labels={"app": name}))
+    slices = endpoint_slice("10.0.1.1")
+    await api.create({**slices, "metadata": {"name": "s", "labels": {"kubernetes.io/service-name": "models-epp"}}})
+    held = lease(api.namespace, "models-epp-0_1")
+    await api.create({**held, "metadata": {"name": f"epp-{api.namespace}-models.llm-d.ai"}})
+    quiet = QUIET | {"KUB050"}
+    for name in ("chat", "code"):
+        assert (await doctor(api, tmp_path, "--picker=", pool=name)).keys() == quiet, name
+    shared = {"spec": {"endpointPickerRef": {"name": "models-epp", "port": {"number": 9002}}}}
+    for name in ("code", "stray"):
+        wrong = {**by["InferencePool"], "metadata": {"name": name}, "spec": {**by["InferencePool"]["spec"], **shared["spec"]}}
+        await (api.patch(wrong, shared) if name == "code" else api.create(wrong))
+    found = await doctor(api, tmp_path, "--picker=", pool="code")
+    assert found.keys() - quiet - {"KUB035"} == {"KUB015"}
+    assert "9102 (grpcPort of the pool in its pools file)" in found["KUB015"][0]["message"]
+    found = await doctor(api, tmp_path, "--picker=", pool="stray")
+    assert found.keys() - quiet - {"KUB035"} == {"KUB079"}
+    assert f"{api.namespace}/chat, {api.namespace}/code" in found["KUB079"][0]["message"]
+    await api.patch(by["ConfigMap"], {"data": {"pools.yaml": POOLS.replace("authorities", "authority")}})
+    found = await doctor(api, tmp_path, "--picker=", pool="chat")
+    assert found.keys() - quiet - {"KUB035"} == {"KUB082"}
+
+
+def made_of_pools(file: Path, namespace: str) -> list[Object]:
+    """The objects of a picker of several pools."""
+    file.write_text(POOLS)
+    done = manifests(f"--pools-file={file}", "--name=models", f"--namespace={namespace}", "--replicas=2")
+    assert done.returncode == 0, done.stderr
+    return list(yaml.safe_load_all(done.stdout))
 
 
 @pytest.mark.parametrize("arguments", CHARTS.values(), ids=CHARTS)

@@ -171,7 +171,7 @@ def _probe(view: ClusterView, workload: Workload) -> Iterator[Finding]:
 
 
 def _mounted(view: ClusterView, workload: Workload) -> Iterator[Finding]:
-    path = workload.flag("config-file")
+    path = workload.flag("pools-file") or workload.flag("config-file")
     mount = workload.mount(path) if path else {}
     if mount.get("subPath") and workload.is_on("watch-config-file"):
         message = f"{path} is mounted with subPath, which never changes, so there is nothing to watch"

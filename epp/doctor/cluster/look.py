@@ -13,6 +13,7 @@ from epp.doctor.catalogue import finding
 from epp.doctor.cluster.deployment import check_deployment
 from epp.doctor.cluster.pods import check_known, check_pods, endpoints_of
 from epp.doctor.cluster.pool import check_pool_object
+from epp.doctor.cluster.pools_file import check_pools_file
 from epp.doctor.cluster.reading import ClusterReader
 from epp.doctor.cluster.references import check_objects, check_routes
 from epp.doctor.cluster.rights import check_rights
@@ -91,7 +92,8 @@ def check_view(view: ClusterView, now: datetime) -> list[Finding]:
         found += [*check_service(view, workload), *check_pods(view)]
     found += [*check_routes(view), *check_objects(view), *check_rights(view.source, view.account, view.rights)]
     if workload is not None:
-        found += [*check_deployment(view, workload, now), *check_secrets(view, workload, now)]
+        found += [*check_deployment(view, workload, now), *check_pools_file(view, workload)]
+        found += check_secrets(view, workload, now)
     return found
 
 

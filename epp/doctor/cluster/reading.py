@@ -16,6 +16,7 @@ from epp.discovery.kube_objects import VERSIONS
 from epp.doctor.catalogue import finding
 from epp.doctor.cluster.deployment import authenticates, elects
 from epp.doctor.cluster.pool import pool_path
+from epp.doctor.cluster.pools_file import pools_of
 from epp.doctor.cluster.rights import Answer, Right, Uses, needed
 from epp.doctor.cluster.secrets import secrets_of
 from epp.doctor.cluster.view import FORBIDDEN, NOT_FOUND, ClusterView, Read, name_of
@@ -89,8 +90,12 @@ class ClusterReader:
         workload = picker_workload(view)
         if workload is None:
             return view
+        if name := workload.config_map(workload.flag("pools-file")):
+            path = f"/api/v1{of_namespace}/configmaps/{name}"
+            view = replace(view, config_map=await self._one(f"the ConfigMap {name}", path))
         if elects(workload):
-            name = workload.flag("lease-name") or lease_name(view.namespace, view.name)
+            first = next(iter(pools_of(view, workload)), None)  # by which the lease is called
+            name = workload.flag("lease-name") or lease_name(view.namespace, first.name if first is not None else view.name)
             path = f"/apis/coordination.k8s.io/v1{of_namespace}/leases/{name}"
             view = replace(view, leases=await self._one(f"the Lease {name}", path))
         names = sorted(set(secrets_of(workload).values()))

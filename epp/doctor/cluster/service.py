@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from epp.doctor.catalogue import finding
 from epp.doctor.cluster.pool import nearest, place_of
+from epp.doctor.cluster.pools_file import entry_of
 from epp.doctor.cluster.view import ClusterView, condition, name_of, some
 from epp.doctor.cluster.workload import Workload
 from epp.doctor.documents import Json, mapping, mappings, number
@@ -85,9 +86,12 @@ def _target(view: ClusterView, at: str, port: Json, workload: Workload) -> Itera
             yield finding("KUB015", view.source, at, message, fix, value=target)
             return
         target = declared[target]
-    listens = number(workload.flag("grpc-port"), 0)
+    listens, said_by = number(workload.flag("grpc-port"), 0), "--grpc-port"
+    entry = entry_of(view, workload)
+    if entry is not None and entry.grpc_port:
+        listens, said_by = entry.grpc_port, "grpcPort of the pool in its pools file"
     if listens and number(target, listens) != listens:
-        message = f"it leads to port {target}, but the picker serves ext_proc on {listens} (--grpc-port)"
+        message = f"it leads to port {target}, but the picker serves ext_proc on {listens} ({said_by})"
         yield finding("KUB015", view.source, at, message, f"set targetPort to {listens}", value=target)
 
 

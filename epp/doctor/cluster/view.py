@@ -67,6 +67,8 @@ class ClusterView:
     """The lease of the pickers."""
     secrets: Mapping[str, Read] = field(default_factory=dict)
     """By name: those that the picker's certificates come from."""
+    config_map: Read = UNASKED
+    """What the picker's pools file comes from."""
     rights: Sequence[Answer] = ()
     account: str = ""
     """``namespace/name`` of the service account that the rights are of; empty = of whoever runs this command."""

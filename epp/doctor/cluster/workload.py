@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from epp.doctor.cluster.view import ClusterView, labels_of, matches, name_of, selector_of
 from epp.doctor.documents import Json, mapping, mappings, number
 
-_BY_FLAG = ("--pool-name", "--endpoint-selector", "--config-file")
+_BY_FLAG = ("--pool-name", "--endpoint-selector", "--config-file", "--pools-file")
 """Flags by which the picker's container is known among others."""
 _BY_VARIABLE = tuple(f"EPP_{flag.removeprefix('--').upper().replace('-', '_')}" for flag in _BY_FLAG)
 _FALSE = ("0", "f", "F", "false", "FALSE", "False")
@@ -82,9 +81,23 @@ class Workload:
 
     def secret(self, path: str) -> str:
         """Name of the Secret that a path comes from; empty if it comes from none."""
+        return str(mapping(self._volume(path).get("secret")).get("secretName") or "")
+
+    def config_map(self, path: str) -> str:
+        """Name of the ConfigMap that a path comes from; empty if it comes from none."""
+        return str(mapping(self._volume(path).get("configMap")).get("name") or "")
+
+    def key_of(self, path: str) -> str:
+        """The key of its ConfigMap that a file comes from."""
+        mount = self.mount(path)
+        within = path.removeprefix(str(mount.get("mountPath", ""))).strip("/")
+        file = "/".join(part for part in (str(mount.get("subPath") or ""), within) if part)
+        items = mappings(mapping(self._volume(path).get("configMap")).get("items"))
+        return next((str(item.get("key")) for item in items if item.get("path") == file), file)
+
+    def _volume(self, path: str) -> Json:
         name = self.mount(path).get("name")
-        volume: Mapping[str, Any] = next((v for v in mappings(self.pod.get("volumes")) if v.get("name") == name), {})
-        return str(mapping(volume.get("secret")).get("secretName") or "")
+        return next((volume for volume in mappings(self.pod.get("volumes")) if name and volume.get("name") == name), {})
 
     def _words(self) -> Sequence[str]:
         return _words(self.container)

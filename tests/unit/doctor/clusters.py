@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import datetime as dt
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -47,6 +48,7 @@ class Cluster:
         self.objects: list[Object] = []
         self.lease: Object = lease("chat-epp-0_uid") if replicas > 1 else {}
         self.secrets: dict[str, Read] = {}
+        self.config_map: Object = {}
         self.rights: list[Answer] = []
         self.account = "default/chat-epp"
         self.changes: dict[str, Any] = {}
@@ -92,6 +94,7 @@ class Cluster:
             },
             "leases": Read([self.lease]) if self.lease else ABSENT,
             "secrets": self.secrets,
+            "config_map": Read([self.config_map]) if self.config_map else ABSENT,
             "rights": self.rights,
             "account": self.account,
         }
@@ -164,6 +167,21 @@ def secret(certificate: bytes | None = None, key: bytes | None = None) -> Read:
     """A Secret with these."""
     data = {name: base64.b64encode(value).decode() for name, value in (("tls.crt", certificate), ("tls.key", key)) if value}
     return Read([{"metadata": {"name": "tls"}, "data": data}])
+
+
+def with_pools(cluster: Cluster, *pools: Object, **data: str) -> None:
+    """Let the picker serve several pools, of a file in a ConfigMap.
+
+    Args:
+        data: the ConfigMap's, where it has no such file.
+    """
+    container = cluster.container
+    container["args"] = [word for word in container["args"] if not word.startswith("--pool-name")]
+    container["args"].append("--pools-file=/config/pools.yaml")
+    container["volumeMounts"].append({"name": "config", "mountPath": "/config"})
+    cluster.spec["volumes"].append({"name": "config", "configMap": {"name": "pools"}})
+    header = {"apiVersion": "inference.networking.x-k8s.io/v1alpha1", "kind": "EndpointPickerPools"}
+    cluster.config_map = {"metadata": {"name": "pools"}, "data": data or {"pools.yaml": json.dumps({**header, "pools": pools})}}
 
 
 def with_secret(cluster: Cluster, read: Read, *flags: str) -> None:

@@ -29,8 +29,18 @@ from tests.unit.doctor.clusters import (
     pool_object,
     refused,
     secret,
+    with_pools,
     with_secret,
 )
+
+CHAT: dict[str, Any] = {"name": "chat", "match": {"authorities": ["chat.example.com"]}}
+CODE: dict[str, Any] = {"name": "code", "match": {"authorities": ["code.example.com"]}}
+OWN: dict[str, Any] = {"name": "chat"}
+
+
+def several(*pools: dict[str, Any]) -> Break:
+    """A picker of several pools."""
+    return lambda c: with_pools(c, *pools)
 
 
 def findings(*changes: Break, replicas: int = 1) -> list[Finding]:
@@ -248,6 +258,52 @@ CASES: list[tuple[str, tuple[Break, ...], list[str]]] = [
     ("no probe", (set_in("container.livenessProbe", ...),), []),
     ("another pool", (args("--pool-name=other"),), ["KUB079"]),
     ("another namespace", (args("--pool-namespace", "other"),), ["KUB079"]),
+    ("several pools", (several(CHAT, CODE),), []),
+    ("several pools of this namespace, by name", (several({**CHAT, "namespace": "default"}, CODE),), []),
+    ("several others", (several(CODE, {"name": "more", "default": True}),), ["KUB079"]),
+    ("several pools, this one of another namespace", (several({**CHAT, "namespace": "other"}, CODE),), ["KUB079"]),
+    ("several pools, this one of another group", (several({**CHAT, "group": LEGACY_GROUP}, CODE),), ["KUB079"]),
+    ("several pools, this one of fixed servers", (several({**CHAT, "endpoints": ["10.0.0.1:8000"]}, CODE),), ["KUB079"]),
+    (
+        "several pools, this one by labels",
+        (several({**CHAT, "endpointSelector": "app=chat", "targetPorts": [8000]}, CODE),),
+        ["KUB079"],
+    ),
+    (
+        "several pools, this one at a port that the Service does not lead to",
+        (several({**OWN, "grpcPort": 9102}, CODE),),
+        ["KUB015"],
+    ),
+    (
+        "several pools, this one at its own port",
+        (
+            several({**OWN, "grpcPort": 9102}, CODE),
+            set_in("service.spec.ports.0.targetPort", 9102),
+            args("--grpc-port=9002"),
+        ),
+        [],
+    ),
+    ("a pools file that is wrong", (several({**CHAT, "matsch": {}}),), ["KUB082"]),
+    ("a pools file that is not there", (lambda c: with_pools(c, other=""),), ["KUB082"]),
+    ("no ConfigMap of the pools file", (several(CHAT), answers(config_map=ABSENT)), ["KUB082"]),
+    ("a ConfigMap that may not be read", (several(CODE), answers(config_map=FORBIDDEN)), []),
+    (
+        "a pools file under another key",
+        (
+            several(CHAT, CODE),
+            lambda c: c.spec["volumes"][-1]["configMap"].update(items=[{"key": "other.yaml", "path": "pools.yaml"}]),
+        ),
+        ["KUB082"],
+    ),
+    (
+        "a pools file that never changes",
+        (
+            several(CHAT, CODE),
+            args("--watch-config-file"),
+            lambda c: c.container["volumeMounts"][-1].update(mountPath="/config/pools.yaml", subPath="pools.yaml"),
+        ),
+        ["KUB080"],
+    ),
     (
         "a file that never changes",
         (

@@ -15,7 +15,7 @@ from epp.doctor.cluster.pool import pool_path
 from epp.doctor.cluster.reading import ClusterReader
 from epp.doctor.cluster.view import ClusterView
 from epp.errors import Finding
-from tests.unit.doctor.clusters import NOW, Cluster, Object, objective, secret, with_secret
+from tests.unit.doctor.clusters import NOW, Cluster, Object, objective, secret, with_pools, with_secret
 
 OF_NAMESPACE = "/namespaces/default"
 ROUTES = "/apis/gateway.networking.k8s.io/v1"
@@ -56,6 +56,7 @@ def answers_of(cluster: Cluster) -> dict[str, Any]:
         f"/apis/{GROUP}/v1alpha2{OF_NAMESPACE}/inferenceobjectives": [objective("urgent")],
         f"/apis/coordination.k8s.io/v1{OF_NAMESPACE}/leases/epp-default-chat.llm-d.ai": cluster.lease,
         f"/api/v1{OF_NAMESPACE}/secrets/tls": tls,
+        f"/api/v1{OF_NAMESPACE}/configmaps/pools": cluster.config_map,
     }
 
 
@@ -73,6 +74,18 @@ async def test_everything_is_read() -> None:
     assert [found.code for found in check_view(view, NOW)] == ["CRT008"]
     assert view.leases.is_known
     assert [len(read.items) for read in view.objects.values()] == [1, 0, 0, 0]
+
+
+async def test_of_several_pools_the_lease_is_called_by_the_first() -> None:
+    cluster = Cluster(replicas=2)
+    with_pools(cluster, {"name": "first", "default": True}, {"name": "chat", "match": {"authorities": ["a.b"]}})
+    leases = f"/apis/coordination.k8s.io/v1{OF_NAMESPACE}/leases"
+    table = answers_of(cluster)
+    table[f"{leases}/epp-default-first.llm-d.ai"] = table.pop(f"{leases}/epp-default-chat.llm-d.ai")
+    view, notes = await read(ApiTable(table))
+    assert view is not None
+    assert (notes, check_view(view, NOW)) == ([], [])
+    assert view.leases.is_known
 
 
 @pytest.mark.parametrize("account", ["", "other/account"])

@@ -70,13 +70,19 @@ true
 {{- define "epp.config" -}}
 {{- if or .Values.config .Values.featureGates -}}
 {{- $document := deepCopy .Values.config -}}
-{{- if not (hasKey $document "apiVersion") -}}{{- $_ := set $document "apiVersion" "inference.networking.x-k8s.io/v1alpha1" -}}{{- end -}}
-{{- if not (hasKey $document "kind") -}}{{- $_ := set $document "kind" "EndpointPickerConfig" -}}{{- end -}}
 {{- with .Values.featureGates -}}
 {{- $_ := set $document "featureGates" (concat ($document.featureGates | default list) . | uniq) -}}
 {{- end -}}
-{{- tpl (toYaml $document) . -}}
+{{- include "epp.document" (dict "document" $document "root" .) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* document: the value; root: what its templates see */}}
+{{- define "epp.document" -}}
+{{- $document := deepCopy .document -}}
+{{- if not (hasKey $document "apiVersion") -}}{{- $_ := set $document "apiVersion" "inference.networking.x-k8s.io/v1alpha1" -}}{{- end -}}
+{{- if not (hasKey $document "kind") -}}{{- $_ := set $document "kind" "EndpointPickerConfig" -}}{{- end -}}
+{{- tpl (toYaml $document) .root -}}
 {{- end -}}
 
 {{- define "epp.monitors" -}}
