@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import statistics
+import sys
 import tempfile
+from asyncio.subprocess import DEVNULL
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -28,13 +31,13 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import uvloop
 from prometheus_client.parser import text_string_to_metric_families
 
 from bench.calibration import calibrate
 from epp.demo.envoy import EnvoyProcess, render
 from epp.demo.picker import PickerProcess
-from epp.simulate.options import DEFAULT_MODEL, EngineOptions, ServerOptions
-from epp.simulate.server import SimulatedPool
+from epp.simulate.options import DEFAULT_MODEL
 
 _CONFIG = """
 apiVersion: llm-d.ai/v1alpha1
@@ -69,7 +72,8 @@ spec: {{priority: {priority}}}
 ---
 """
 _PRIORITIES = {"interactive": 100, "normal": 0, "batch": -10}
-_TOKENS = 20
+_TOKENS = range(20, 61)
+"""Lengths of answers. If all were equal, servers would end whole batches at once, and what waits would wait for that."""
 _PAUSE_S = 6.0
 """Between two phases: longer than what waits may wait."""
 _OBJECTIVE, _TENANT = "x-llm-d-inference-objective", "x-llm-d-inference-fairness-id"
@@ -110,12 +114,13 @@ class Load:
 
     Args:
         session: its connections.
-        seed: of arrivals.
+        seed: of arrivals, and of the lengths of answers.
     """
 
     def __init__(self, session: aiohttp.ClientSession, seed: int) -> None:
         self._session = session
         self._rng = random.Random(seed)
+        self._lengths = random.Random(seed)
         self._number = 0
         self.answers: Counter[str] = Counter()
         """By request id: each must have one."""
@@ -124,7 +129,7 @@ class Load:
         """Send one request, and write down what became of it."""
         self._number += 1
         request_id = f"overload-{self._number}"
-        body = {"model": DEFAULT_MODEL, "prompt": f"{self._number} bottles", "max_tokens": _TOKENS}
+        body = {"model": DEFAULT_MODEL, "prompt": f"{self._number} bottles", "max_tokens": self._lengths.choice(_TOKENS)}
         headers = {**kind.headers, "x-request-id": request_id}
         loop = asyncio.get_running_loop()
         begun_s = loop.time()
@@ -186,7 +191,8 @@ def main() -> None:
     arguments.add_argument("--mode", default="full-duplex-plaintext", help="name of a file in config/envoy")
     arguments.add_argument("--output", help="where to write the figures as JSON")
     given = arguments.parse_args()
-    figures = asyncio.run(_run(given))
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        figures = runner.run(_run(given))
     if given.output:
         Path(given.output).write_text(json.dumps(figures, indent=2))
 
@@ -196,7 +202,7 @@ async def _run(given: argparse.Namespace) -> dict[str, Any]:
     slots = given.servers * given.slots
     async with _system(given, slots) as (load, picker):
         alone = _kind("interactive", 0)
-        await load.one_after_the_other(alone, 50)
+        await load.one_after_the_other(alone, 100)
         _print("alone", [alone], 1.0)
         closed = _kind("normal", 0)
         await load.closed(closed, 2 * slots, given.seconds)
@@ -275,17 +281,35 @@ async def _outcomes(picker: PickerProcess) -> dict[str, float]:
 
 
 @asynccontextmanager
+async def _servers(count: int, slots: int, ready: Path) -> AsyncIterator[list[str]]:
+    """Simulated servers in a process of their own, so that clients do not make them slow; the address of each."""
+    engine = [f"--max-num-seqs={slots}", "--ttft-ms=20", "--tpot-ms=10", "--tpot-growth=0"]
+    command = [sys.executable, "-m", "epp", "simulate", f"--count={count}", "--port=0", f"--ready-file={ready}", *engine]
+    process = await asyncio.create_subprocess_exec(*command, stdout=DEVNULL)
+    try:
+        while not ready.exists():  # noqa: ASYNC240 — once, before anything is measured
+            if process.returncode is not None:
+                raise RuntimeError(f"epp simulate has ended with {process.returncode}")
+            await asyncio.sleep(0.05)
+        found = json.loads(ready.read_text())["endpoints"]  # noqa: ASYNC240
+        yield [f"{server['address']}:{server['port']}" for server in found]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
 async def _system(given: argparse.Namespace, slots: int) -> AsyncIterator[tuple[Load, PickerProcess]]:
     """Servers, picker, Envoy and a client."""
-    engine = EngineOptions(max_num_seqs=given.slots, ttft_ms=20.0, tpot_ms=10.0, tpot_growth=0.0)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="overload-")))
         config, objects = folder / "config.yaml", folder / "objects.yaml"
         config.write_text(_CONFIG.format(slots=given.slots, queue=4 * slots, flow_queue=2 * slots))
         objects.write_text("".join(_OBJECTS.format(name=name, priority=value) for name, value in _PRIORITIES.items()))
-        pool = await stack.enter_async_context(SimulatedPool(given.servers, ServerOptions(engine=engine)))
+        addresses = await stack.enter_async_context(_servers(given.servers, given.slots, folder / "servers.json"))
         flags = [f"--config-file={config}", f"--objects={objects}", "--secure-serving=false"]
-        flags += [f"--endpoint={address}" for address in pool.addresses]
+        flags += [f"--endpoint={address}" for address in addresses]
         picker = await stack.enter_async_context(PickerProcess(flags))
         envoy = await stack.enter_async_context(EnvoyProcess(render(given.mode, epp_port=picker.grpc_port, secure=False)))
         session = await stack.enter_async_context(
