@@ -74,6 +74,9 @@ class Parked:
             _ = self.flight.inference.body.document
 
     def _document(self) -> Mapping[str, Json]:
+        decoder = self.flight.inference.body.decoder
+        if decoder is not None:
+            return decoder(self.request.body)
         return read_body(self.pipeline.parsers, self.flight.path, self.request).document
 
     def go_on(self) -> None:

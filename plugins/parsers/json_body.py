@@ -39,6 +39,7 @@ LONG_BODY_BYTES = 8 * 1024
 """Shorter bodies are decoded faster than they are cut."""
 
 Decode = Callable[[], Mapping[str, Json]]
+Decoder = Callable[[memoryview], Mapping[str, Json]]
 
 
 def _outline() -> Callable[[memoryview], bytes | None] | None:
@@ -58,8 +59,10 @@ def bad_request(message: str) -> RequestError:
     return RequestError(ErrorCode.BAD_REQUEST, message)
 
 
-def read_object(body: memoryview, failure: str) -> tuple[dict[str, object], Decode | None]:
-    """The JSON object of a body, and what decodes it as a whole if long texts in it were cut (``ParsedBody.outline``).
+def read_object(body: memoryview, failure: str) -> tuple[dict[str, object], Decode | None, Decoder | None]:
+    """The JSON object of a body, what decodes it as a whole if long texts in it were cut, and else what decodes it again.
+
+    These are ``outline``, ``decode`` and ``decoder`` of ``ParsedBody``.
 
     Args:
         failure: how the error text begins.
@@ -70,8 +73,12 @@ def read_object(body: memoryview, failure: str) -> tuple[dict[str, object], Deco
     if _OUTLINE is not None and len(body) >= LONG_BODY_BYTES:
         cut = _OUTLINE(body)
         if cut is not None:
-            return orjson.loads(cut), partial(orjson.loads, body)
-    return decode_object(body, failure), None
+            return orjson.loads(cut), partial(orjson.loads, body), None
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return _object(_decode_damaged(bytes(body), _reason(error), failure), failure), None, None
+    return _object(document, failure), None, orjson.loads
 
 
 def decode_object(body: memoryview, failure: str) -> dict[str, object]:
@@ -87,6 +94,10 @@ def decode_object(body: memoryview, failure: str) -> dict[str, object]:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         document = _decode_damaged(bytes(body), _reason(error), failure)
+    return _object(document, failure)
+
+
+def _object(document: object, failure: str) -> dict[str, object]:
     if type(document) is not dict:
         raise bad_request(f"{failure}: expected an object, got {json_type(document)}")
     return document
