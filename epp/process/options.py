@@ -99,7 +99,7 @@ class Options:
     enable_pprof: bool = False
     legacy_metrics: bool = True
     fairness_id_metric_label_limit: int = 1000
-    explain_share: float = 0.01
+    explain_share: float = 0.005
     """Of the requests; 0 to 1."""
     explain_memory_bytes: int = LIMIT_BYTES
     explain_callers: tuple[tuple[str, str], ...] = ()

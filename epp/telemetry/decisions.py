@@ -41,7 +41,7 @@ class Asking(Protocol):
 class DecisionOptions:
     """What is kept."""
 
-    share: float = 0.01
+    share: float = 0.005
     """``--explain-share``: of the requests, from 0 to 1."""
     limit_bytes: int = LIMIT_BYTES
     """``--explain-memory``; 0 keeps nothing."""
