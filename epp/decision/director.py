@@ -292,7 +292,7 @@ class Director:
         if edits.has_changes:
             for key in pipeline.readings:  # they are of the body as it came
                 inference.data.discard(key)
-        inference.body = replace(body, outline=edits.document, decode=None, decoder=None)
+        inference.body = replace(body, outline=edits.document, decode=None, decode_again=None)
         inference.size_bytes = flight.forwarded_bytes(request)
 
     def _admit(self, admission: Admission, inference: InferenceRequest, flight: Flight, request: Request) -> Candidates:

@@ -42,7 +42,7 @@ class Parked:
         edits: of its headers, so far; None = there are none.
     """
 
-    __slots__ = ("_is_folded", "by", "edits", "flight", "hold", "request", "since_s", "stream")
+    __slots__ = ("by", "edits", "flight", "hold", "request", "since_s", "stream")
 
     def __init__(
         self, by: Decides, stream: Stream, flight: Flight, request: Request, edits: EditList | None, hold: Hold, since_s: float
@@ -54,7 +54,6 @@ class Parked:
         self.edits = edits
         self.hold = hold
         self.since_s = since_s
-        self._is_folded = False
         hold.when_ended(self.go_on)
 
     @property
@@ -66,17 +65,18 @@ class Parked:
         """Forget the document of its body; who reads it while the request waits has it decoded again."""
         body = self.flight.inference.body
         if body.decode is None and body.outline:
-            body.outline, body.decode, self._is_folded = _FOLDED, self._document, True
+            body.outline, body.decode = _FOLDED, self._document
 
     def unfold(self) -> None:
         """Have the outline there again."""
-        if self._is_folded:
-            _ = self.flight.inference.body.document
+        body = self.flight.inference.body
+        if body.outline is _FOLDED:
+            _ = body.document
 
     def _document(self) -> Mapping[str, Json]:
-        decoder = self.flight.inference.body.decoder
-        if decoder is not None:
-            return decoder(self.request.body)
+        decode_again = self.flight.inference.body.decode_again
+        if decode_again is not None:
+            return decode_again(self.request.body)
         return read_body(self.pipeline.parsers, self.flight.path, self.request).document
 
     def go_on(self) -> None:
@@ -93,5 +93,6 @@ class Parked:
 
     def _forget(self) -> None:
         """The request goes nowhere: nobody decodes its document again, and what would do so refers to this."""
-        if self._is_folded:
-            self.flight.inference.body.decode = None
+        body = self.flight.inference.body
+        if body.outline is _FOLDED:
+            body.decode = None

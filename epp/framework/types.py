@@ -196,8 +196,8 @@ class ParsedBody:
     error_shape: ErrorShape = ErrorShape.PLAIN
     decode: Callable[[], Mapping[str, Json]] | None = None
     """Decodes the whole object, where the outline is cut."""
-    decoder: Callable[[memoryview], Mapping[str, Json]] | None = None
-    """Makes the whole outline of the body that was parsed; None = only a parser does, or the outline is cut."""
+    decode_again: Callable[[memoryview], Mapping[str, Json]] | None = None
+    """Makes the same outline of the bytes that were parsed; None = only a parser does, or the outline is cut."""
 
     @property
     def document(self) -> Mapping[str, Json]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -240,8 +239,7 @@ class ManyPools:
                 why = "; ".join(place.last.problems) if place.last is not None else f"not ready after {START_S:g} s"
                 problems.append(f"pools: {name}: the pool in use stays: {why}")
                 del made[name]
-                with contextlib.suppress(Exception):
-                    await place.stop()
+                await place.give_up()
         self._exchange(file, made)
         return problems
 

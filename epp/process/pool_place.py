@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import copy_context
 from dataclasses import dataclass
 from enum import StrEnum
@@ -120,6 +120,12 @@ class PoolPlace:
     def begin(self) -> None:
         """Try until it is served, and again when it is lost, until ``stop``."""
         self._task = asyncio.create_task(self._run(), name=f"pool {self.name}")
+        self._task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """It goes on until it is cancelled: anything else is a defect, after which nothing of this pool is tried again."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _logger.error("pool is not looked after any more", exc=error, pool=self.name)
 
     def reload(self) -> None:
         """Look again at its files."""
@@ -137,6 +143,10 @@ class PoolPlace:
         if self.served is not None:
             self.served.unfollow()
         self.target.retire(lambda: self._leave(self.stop()))
+
+    async def give_up(self) -> None:
+        """Stop it, as it could not be served."""
+        await self._told(self.stop())
 
     async def stop(self) -> None:
         """Stop it; no request may run. Raises as ``ServedPool.stop`` does."""
@@ -217,8 +227,7 @@ class PoolPlace:
         try:
             await served.start()
         except BaseException:
-            with contextlib.suppress(Exception):
-                await served.stop()
+            await self._told(served.stop())
             raise
         if not self.door.is_shared:
             served.metrics.watch_transport(self.door.transport.stats)
@@ -264,8 +273,15 @@ class PoolPlace:
         self.health.set_not_ready("pool", f"not loaded: {problem}")
         self._changed()
 
-    def _leave(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    async def _told(self, stop: Coroutine[Any, Any, None]) -> None:
+        """Stop what nobody waits for: a failure is told, the other pools serve on."""
+        try:
+            await stop
+        except Exception as error:  # noqa: BLE001 — told
+            _logger.error("pool not stopped in order", exc=error, pool=self.name)
+
+    def _leave(self, stop: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(self._told(stop))
         self._leaving.add(task)
         task.add_done_callback(self._leaving.discard)
 

@@ -87,7 +87,7 @@ class AnthropicParser:
         """
         if path.strip("/ ").endswith(_COUNT_TOKENS):
             return ParsedBody(Api.RAW, skip_response=True, error_shape=ErrorShape.ANTHROPIC)
-        document, decode, decoder = read_object(body, _UNDECODABLE)
+        document, decode, decode_again = read_object(body, _UNDECODABLE)
         _check(document)
         return ParsedBody(
             api=Api.MESSAGES,
@@ -99,7 +99,7 @@ class AnthropicParser:
             usage_reader="anthropic-usage",
             error_shape=ErrorShape.ANTHROPIC,
             decode=decode,
-            decoder=decoder,
+            decode_again=decode_again,
         )
 
 

@@ -62,7 +62,7 @@ def bad_request(message: str) -> RequestError:
 def read_object(body: memoryview, failure: str) -> tuple[dict[str, object], Decode | None, Decoder | None]:
     """The JSON object of a body, what decodes it as a whole if long texts in it were cut, and else what decodes it again.
 
-    These are ``outline``, ``decode`` and ``decoder`` of ``ParsedBody``.
+    These are ``outline``, ``decode`` and ``decode_again`` of ``ParsedBody``.
 
     Args:
         failure: how the error text begins.
@@ -74,11 +74,8 @@ def read_object(body: memoryview, failure: str) -> tuple[dict[str, object], Deco
         cut = _OUTLINE(body)
         if cut is not None:
             return orjson.loads(cut), partial(orjson.loads, body), None
-    try:
-        document = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        return _object(_decode_damaged(bytes(body), _reason(error), failure), failure), None, None
-    return _object(document, failure), None, orjson.loads
+    document, is_damaged = _decoded(body, failure)
+    return document, None, None if is_damaged else orjson.loads
 
 
 def decode_object(body: memoryview, failure: str) -> dict[str, object]:
@@ -90,17 +87,19 @@ def decode_object(body: memoryview, failure: str) -> dict[str, object]:
     Raises:
         RequestError: BAD_REQUEST; the body is empty, no JSON, or another type than an object.
     """
+    return _decoded(body, failure)[0]
+
+
+def _decoded(body: memoryview, failure: str) -> tuple[dict[str, object], bool]:
+    """The object, and whether that took a second try."""
+    is_damaged = False
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        document = _decode_damaged(bytes(body), _reason(error), failure)
-    return _object(document, failure)
-
-
-def _object(document: object, failure: str) -> dict[str, object]:
+        document, is_damaged = _decode_damaged(bytes(body), _reason(error), failure), True
     if type(document) is not dict:
         raise bad_request(f"{failure}: expected an object, got {json_type(document)}")
-    return document
+    return document, is_damaged
 
 
 def _decode_damaged(body: bytes, reason: str, failure: str) -> object:

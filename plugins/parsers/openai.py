@@ -48,7 +48,7 @@ class OpenAIParser:
         form = self._forms.get(path) or self._form(path)
         if isinstance(form, LenientForm):
             return lenient_forms.read(form, headers, body)
-        document, decode, decoder = read_object(body, _UNDECODABLE)
+        document, decode, decode_again = read_object(body, _UNDECODABLE)
         if problem := form.problem(document):
             raise bad_request(f"{form.failure}: {problem}")
         return ParsedBody(  # by position, in their order: by name it takes twice as long
@@ -64,7 +64,7 @@ class OpenAIParser:
             False,
             ErrorShape.OPENAI,
             decode,
-            decoder,
+            decode_again,
         )
 
     def _form(self, path: str) -> Form | LenientForm:

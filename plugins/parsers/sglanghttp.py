@@ -37,7 +37,7 @@ class SglangHttpParser:
         """
         if path.strip("/ ") != PATH:
             raise bad_request(f"unsupported path: {path}")
-        document, decode, decoder = read_object(body, "invalid generate request")
+        document, decode, decode_again = read_object(body, "invalid generate request")
         if all(document.get(name) is None for name in _INPUTS):
             raise bad_request("invalid generate request: input_ids must be provided, or text, or input_embeds")
         if document.get("input_ids") == []:
@@ -54,7 +54,7 @@ class SglangHttpParser:
             output_cap=_output_cap(sampling if isinstance(sampling, list) else [sampling]),
             usage_reader="sglang-usage",
             decode=decode,
-            decoder=decoder,
+            decode_again=decode_again,
         )
 
 

@@ -32,7 +32,7 @@ class VllmHttpParser:
         Raises:
             RequestError: BAD_REQUEST.
         """
-        document, decode, decoder = read_object(body, "error unmarshaling request body")
+        document, decode, decode_again = read_object(body, "error unmarshaling request body")
         if problem := TOKEN_IDS.problem(document.get("token_ids")):
             raise bad_request(f"invalid generate request: must have non-empty token_ids field: token_ids{problem}")
         if problem := _OPTIONAL.problem(document):
@@ -48,7 +48,7 @@ class VllmHttpParser:
             usage_reader="openai-usage",
             error_shape=ErrorShape.OPENAI,
             decode=decode,
-            decoder=decoder,
+            decode_again=decode_again,
         )
 
 

@@ -201,3 +201,41 @@ def test_a_port_that_the_process_has_is_refused_for_a_pool(tmp_path: Path) -> No
     file.write_text(yaml.safe_dump({"apiVersion": "llm-d.ai/v1", "kind": "EndpointPickerPools", "pools": pools}))
     with pytest.raises(UsageError, match="--grpc-health-port and grpcPort of the pool b are both 9003"):
         load_pools_file(Options(pools_file=str(file)))
+
+
+async def test_a_lost_pool_that_cannot_be_stopped_is_told_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as (pools, transport, _):
+        place = pools.places["a"]
+        lost = place.served
+        assert lost is not None
+
+        async def fails() -> None:
+            raise OSError("it does not stop")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(lost, "stop", fails)
+            lose_discovery(place)
+            await until(lambda: "pool not stopped in order" in caplog.text)
+        assert transport.status("b") == 0
+        place.reload()
+        await until(lambda: place.served is not None)
+        assert transport.status("a") == 0
+        await lost.stop()
+
+
+async def test_a_defect_in_looking_after_a_pool_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(tmp_path) as (pools, transport, _):
+        place = pools.places["a"]
+
+        async def broken(_served: object) -> None:
+            raise ZeroDivisionError
+
+        with monkeypatch.context() as patched:
+            patched.setattr(place, "_lose", broken)
+            lose_discovery(place)
+            await until(lambda: "pool is not looked after any more" in caplog.text)
+        assert transport.status("b") == 0
